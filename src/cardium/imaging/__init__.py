@@ -1,0 +1,1 @@
+"""Renders a record: bytes to pixels to the array that a model takes."""

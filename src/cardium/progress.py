@@ -1,0 +1,28 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], *, total: int, desc: str, unit: str = "it") -> Iterator[Item]:
+    """Yields `items`, showing on stderr how far of `total` they have come; work under two seconds shows nothing."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    yield from tqdm(
+        items,
+        total=total,
+        desc=desc,
+        unit=f" {unit}",
+        delay=2,
+        mininterval=0.2 if terminal else 10,
+        ascii=not terminal,
+        leave=terminal,
+        dynamic_ncols=terminal,
+        file=sys.stderr,
+    )

@@ -1,0 +1,84 @@
+"""Where everything lies in a project folder, from the project's root and a name. No file is opened here.
+
+    data/<dataset>/                      raw, as its publisher lays it out
+    processed/<dataset>/manifest/        manifest.parquet, rejected.csv, fingerprint.json
+    processed/<dataset>/split/           honest.csv, published.csv, split.json
+    processed/<dataset>/validation/      validation.json, validation.html
+    processed/<dataset>/<rendering>/     pixels.npy, render.json
+    features/<dataset>/<backbone>[-published]/     the bank
+    models/<dataset>/<model>[-published]/          a run: model.keras, run.json, history.csv, validation.parquet
+    reports/<dataset>/evaluation/, promotion/
+    experiments/<run>/<overrides>/       runs with overrides: the same folder contract, outside the pipeline
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardium.errors import CardiumError
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The project's root: CARDIUM_ROOT, or the nearest folder from `start` (default: the current one) up with a params.yaml."""
+    given = os.environ.get("CARDIUM_ROOT")
+    if given:
+        if not (Path(given) / "params.yaml").is_file():
+            raise CardiumError(f"CARDIUM_ROOT is {given}, where there is no params.yaml: set it to a cardium project or unset it.")
+        return Path(given).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise CardiumError(f"No cardium project in {here} or above it (params.yaml and dvc.yaml): run this inside a clone.")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths of one project folder."""
+
+    root: Path
+
+    def data(self, dataset: str) -> Path:
+        return self.root / "data" / dataset
+
+    def manifest(self, dataset: str) -> Path:
+        return self.root / "processed" / dataset / "manifest"
+
+    def split(self, dataset: str) -> Path:
+        return self.root / "processed" / dataset / "split"
+
+    def validation(self, dataset: str) -> Path:
+        return self.root / "processed" / dataset / "validation"
+
+    def rendering(self, dataset: str, kind: str) -> Path:
+        return self.root / "processed" / dataset / kind
+
+    def bank(self, dataset: str, backbone: str, protocol: str) -> Path:
+        return self.root / "features" / dataset / (backbone + suffix(protocol))
+
+    def run(self, dataset: str, model: str, protocol: str) -> Path:
+        return self.root / "models" / dataset / (model + suffix(protocol))
+
+    def evaluation(self, dataset: str) -> Path:
+        return self.root / "reports" / dataset / "evaluation"
+
+    def promotion(self, dataset: str) -> Path:
+        return self.root / "reports" / dataset / "promotion"
+
+    def experiment(self, run: str, overrides: str) -> Path:
+        return self.root / "experiments" / run / overrides
+
+    def scratch(self) -> Path:
+        """What can be thrown away at any time: locks, half-trained runs, banks of runs with overrides."""
+        return self.root / ".cardium"
+
+
+def suffix(protocol: str) -> str:
+    """How a protocol shows in a name: `honest` is the default and has no suffix."""
+    return "" if protocol == "honest" else f"-{protocol}"
+
+
+def run_name(dataset: str, model: str, protocol: str) -> str:
+    return f"{dataset}-{model}{suffix(protocol)}"
