@@ -1,0 +1,293 @@
+"""Figures from files and plain arrays, each a PNG of about 1,000 pixels width, written whole or not at all.
+
+No global state of matplotlib is touched and no time is written into the files: same input, same bytes. Colours are those of
+Okabe & Ito (2008), which readers of all colour visions tell apart; what matters is also told by line, marker or text.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cardium.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442"
+CYCLE = [BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000"]
+LINES = ["-", "--", "-.", ":"]
+GREY, PALE = "#555555", "#DDDDDD"
+DPI = 100
+
+
+def learning_curves(history: Path, out: Path, title: str = "") -> None:
+    """history.csv -> loss and accuracy by epoch, training and validation, one colour a test fold.
+
+    A second phase (fine-tuning) follows the first on the same axis, after a marked line. A dot marks the epoch of the lowest
+    validation loss in each fold's last phase: the one whose weights are kept.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with history.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    folds = sorted({row["test_fold"] for row in rows}, key=lambda fold: (len(fold), fold))
+    figure, (left, right) = _figure(10, 4.6, columns=2)
+    seams: dict[float, str] = {}
+    longest = 1
+    for i, fold in enumerate(folds):
+        own = [row for row in rows if row["test_fold"] == fold]
+        epochs = np.arange(1, len(own) + 1)
+        longest = max(longest, len(own))
+        colour = CYCLE[i % len(CYCLE)]
+        for axes, name in ((left, "loss"), (right, "accuracy")):
+            training, validation = _column(own, name), _column(own, f"val_{name}")
+            # One epoch is a point, and a line through one point is nothing.
+            axes.plot(epochs, training, "--", color=colour, linewidth=1.4, alpha=0.75, marker="." if len(own) == 1 else "")
+            axes.plot(epochs, validation, "-", color=colour, linewidth=2.2, marker="." if len(own) == 1 else "")
+            last = [j for j, row in enumerate(own) if row["phase"] == own[-1]["phase"]]
+            losses = _column(own, "val_loss")[last]
+            if np.isfinite(losses).any():
+                best = last[int(np.nanargmin(losses))]
+                axes.plot(epochs[best], validation[best], "o", color=colour, markersize=8, markeredgecolor="white", zorder=4)
+        for j in range(1, len(own)):
+            if own[j]["phase"] != own[j - 1]["phase"]:
+                seams[j + 0.5] = own[j]["phase"]
+    for axes, name in ((left, "loss (cross-entropy)"), (right, "accuracy")):
+        for place in seams:
+            axes.axvline(place, color=GREY, linewidth=1, linestyle=":")
+        if seams:
+            first = min(seams)
+            label = " " + seams[first].replace("_", " ").replace("-", " ")
+            axes.text(first, 1.0, label, transform=axes.get_xaxis_transform(), color=GREY, fontsize=10, va="bottom")
+        axes.set_xlabel("epoch")
+        axes.set_title(name, loc="left", pad=18 if seams else 6)
+        axes.set_xlim(0.5, longest + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _quiet(axes)
+    handles: list[Any] = [
+        _line(GREY, "-", "validation", width=2.2),
+        _line(GREY, "--", "training", width=1.4),
+        _line(GREY, "", "kept weights", marker="o"),
+    ]
+    lines = [handles]
+    if len(folds) > 1:
+        named = [_line(CYCLE[i % len(CYCLE)], "-", f"test fold {fold}", width=3) for i, fold in enumerate(folds)]
+        lines += [named[i : i + 5] for i in range(0, len(named), 5)]
+    _legend_below(figure, lines)
+    _save(figure, out, title)
+
+
+def confusion_matrix(matrices: Sequence[tuple[str, ArrayLike]], classes: Sequence[str], out: Path, title: str = "") -> None:
+    """(heading, (C, C) counts; row = label, column = decision) pairs, side by side: each cell's count and share of its row."""
+    count = len(classes)
+    # Cells of 12 classes still hold two lines of text.
+    figure, panels = _figure(10, max(4.6, 10 / max(len(matrices), 1) * 0.86), columns=len(matrices))
+    size = max(7.0, min(15.0, 70 / count / max(1, len(matrices) ** 0.5)))
+    for axes, (heading, matrix) in zip(panels, matrices, strict=True):
+        counts = np.asarray(matrix, dtype=np.float64)
+        total = counts.sum(axis=1, keepdims=True)
+        share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for i in range(count):
+            for j in range(count):
+                text = f"{counts[i, j]:,.0f}\n{share[i, j]:.0%}"
+                colour, weight = ("white" if share[i, j] > 0.55 else "black"), ("bold" if i == j else "normal")
+                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size, fontweight=weight)
+        # Numbers of records stand with the class, so that 100% of two patients is seen for what it is.
+        rows = [f"{name}\n({n:,.0f})" for name, n in zip(classes, total[:, 0], strict=True)]
+        axes.set_xticks(range(count), list(classes), rotation=0 if count <= 4 else 45, ha="center" if count <= 4 else "right")
+        axes.set_yticks(range(count), rows)
+        axes.set_xlabel("decided")
+        axes.set_ylabel("labelled")
+        axes.set_title(heading, loc="left")
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    _save(figure, out, title)
+
+
+def roc(curves: Sequence[tuple[str, ArrayLike, ArrayLike, float]], out: Path, title: str = "") -> None:
+    """(name, false positive rates, true positive rates, area) per run, on one square; the legend is sorted by area."""
+    figure, (axes, names) = _figure(10, 6.7, columns=2, width_ratios=[1.55, 1])
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 3)))
+    ordered = sorted(curves, key=lambda curve: -curve[3])
+    for i, (name, false, true, area) in enumerate(ordered):
+        style = LINES[(i // len(CYCLE)) % len(LINES)] if len(curves) > len(CYCLE) else "-"
+        colour, label, above = CYCLE[i % len(CYCLE)], f"{area:.3f}  {name}", len(curves) - i + 2
+        axes.plot(false, true, color=colour, linestyle=style, linewidth=2, label=label, zorder=above)
+    axes.set_box_aspect(1)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_xlabel("false positive rate (1 - specificity)")
+    axes.set_ylabel("true positive rate (sensitivity)")
+    _quiet(axes)
+    handles, texts = axes.get_legend_handles_labels()
+    names.axis("off")
+    names.legend(
+        handles,
+        texts,
+        loc="upper left",
+        borderaxespad=0,
+        frameon=False,
+        title="area under the curve",
+        alignment="left",
+        fontsize=10,
+    )
+    _save(figure, out, title)
+
+
+def reliability(confidence: ArrayLike, accuracy: ArrayLike, count: ArrayLike, error: float, out: Path, title: str = "") -> None:
+    """Bins of `cardium.metrics.calibration_curve`: accuracy against the probability that the model gave its decision.
+
+    Below them, how many records each bin holds. `error` is the expected calibration error.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    p, a, n = (np.asarray(values, dtype=np.float64) for values in (confidence, accuracy, count))
+    figure, (axes, below) = _figure(10, 7.2, rows=2, height_ratios=[4, 1])
+    low = min(0.5, float(p.min()), 1 / 3 if p.min() < 0.5 else 0.5) - 0.02
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="perfectly calibrated")
+    axes.vlines(p, np.minimum(p, a), np.maximum(p, a), color=ORANGE, linewidth=5, alpha=0.6, label="gap")
+    axes.plot(p, a, "-o", color=BLUE, linewidth=1.4, label="bins; the size is their share of the records")
+    # A bin's area is its share of the records, with a floor so that a bin of one record is still seen.
+    axes.scatter(p, a, s=30 + 500 * n / n.sum(), color=BLUE, edgecolor="white", zorder=3)
+    axes.set_xlim(low, 1.02)
+    axes.set_ylim(-0.04, 1.06)
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"expected calibration error {error:.3f}: mean gap, weighted by records", loc="left")
+    axes.legend(loc="lower right", frameon=False, fontsize=11)
+    axes.tick_params(labelbottom=False)
+    below.bar(p, n, width=0.018, color=SKY)
+    below.set_xlim(low, 1.02)
+    below.set_ylabel("records")
+    below.set_xlabel("probability of the decided class")
+    below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for one in (axes, below):
+        _quiet(one)
+    _save(figure, out, title)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the leaderboard figure: balanced accuracy and its interval; `reference` is a published score."""
+
+    name: str
+    group: str
+    value: float
+    low: float | None
+    high: float | None
+    note: str = ""
+    weak: bool = False  # random weights: the marker is hollow
+    naive: bool = False
+    reference: float | None = None
+
+
+def leaderboard(rows: Sequence[Row], out: Path, title: str = "", interval: float = 0.95) -> None:
+    """A forest plot: a line a run in the order given, a block a group (protocol), the naive score a line through its block."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    places: list[float] = []
+    headings: list[tuple[float, str]] = []
+    at = 0.0
+    for group in groups:
+        headings.append((at, group))
+        at += 1.0
+        for _ in [row for row in rows if row.group == group]:
+            places.append(at)
+            at += 1.0
+        at += 0.5
+    ordered = [row for group in groups for row in rows if row.group == group]
+    figure, (axes,) = _figure(10, 1.6 + 0.36 * at)
+    for place, row in zip(places, ordered, strict=True):
+        colour = GREY if row.naive else BLUE
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=2)
+        face = "white" if row.weak else colour
+        axes.plot(row.value, place, "s" if row.naive else "o", color=colour, markerfacecolor=face, markersize=8, zorder=3)
+        if row.reference is not None:
+            axes.plot(row.reference, place, "D", color=RED, markerfacecolor="none", markersize=7, markeredgewidth=1.6, zorder=4)
+        text = f"{row.value:.3f}"
+        if row.low is not None and row.high is not None:
+            text += f"  [{row.low:.3f}, {row.high:.3f}]"
+        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=11, family="monospace")
+    for group in groups:
+        own = [place for place, row in zip(places, ordered, strict=True) if row.group == group]
+        for row in ordered:
+            if row.naive and row.group == group:
+                axes.vlines(row.value, min(own) - 0.5, max(own) + 0.5, color=GREY, linewidth=1, linestyle=":", zorder=1)
+    for place, heading in headings:
+        where = axes.get_yaxis_transform()
+        axes.text(0.0, place, heading, transform=where, va="center", fontsize=11, color=GREY, style="italic")
+    labels = [f"{row.name} {row.note}".strip() for row in ordered]
+    axes.set_yticks(places, labels)
+    axes.set_ylim(at - 0.7, -0.8)
+    ends = [v for row in ordered for v in (row.value, row.low, row.high, row.reference) if v is not None]
+    axes.set_xlim(max(-0.02, min([*ends, 0.5]) - 0.04), min(1.02, max([*ends, 0.6]) + 0.04))
+    axes.set_xlabel("balanced accuracy")
+    _quiet(axes)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    handles: list[Any] = [_line(BLUE, "-", f"score and {interval:.0%} interval", marker="o", width=2.4)]
+    if any(row.weak for row in ordered):
+        handles.append(_line(BLUE, "", "random weights", marker="o", face="white"))
+    if any(row.naive for row in ordered):
+        handles.append(_line(GREY, ":", "naive: class shares", marker="s", width=1))
+    if any(row.reference is not None for row in ordered):
+        handles.append(_line(RED, "", "published (its own split)", marker="D", face="none"))
+    _legend_below(figure, [handles])
+    _save(figure, out, title)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=layout or None)
+    for one in axes.ravel():
+        one.tick_params(labelsize=11)
+        one.xaxis.label.set_size(12)
+        one.yaxis.label.set_size(12)
+    return figure, list(axes.ravel())
+
+
+def _quiet(axes: Axes) -> None:
+    axes.grid(visible=True, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _line(colour: str, style: Any, label: str, marker: str = "", width: float = 2.0, face: str | None = None) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], color=colour, linestyle=style or "none", marker=marker or None, label=label, linewidth=width, markersize=8,
+        markerfacecolor=face or colour,
+    )  # fmt: skip
+
+
+def _legend_below(figure: Figure, lines: list[list[Any]]) -> None:
+    """A legend under everything, one list a line. matplotlib fills legends by column: the lines are padded and transposed."""
+    columns = max(len(line) for line in lines)
+    padded = [line + [_line("none", "", "")] * (columns - len(line)) for line in lines]
+    handles = [line[i] for i in range(columns) for line in padded]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=11)
+
+
+def _column(rows: list[dict[str, str]], name: str) -> np.ndarray:
+    return np.array([float(row.get(name) or "nan") for row in rows])
+
+
+def _save(figure: Figure, out: Path, title: str) -> None:
+    if title:
+        figure.suptitle(title, fontsize=14, x=0.01, ha="left")
+    with replacing(out) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
