@@ -1,0 +1,106 @@
+"""The collections that cardium reads: one file each, which says how its folders, names and tables become records.
+
+A new collection is a file here with a `COLLECTION`, and its name in `_MODULES`. What a collection scans may be images
+(cmri), scanned sheets, or volumes: `measure` is what reads one record's bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardium.errors import unknown
+
+# Name -> the module that holds its COLLECTION.
+_MODULES = {"cmri": "cardium.datasets.cmri"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that should be a record.
+
+    path: below the collection's folder, with /. patient: "" where the file's place does not tell it; such a file is a group
+    of its own. series: "" where there is none. frame: its number within the series, -1 where unknown.
+    """
+
+    path: str
+    label: str
+    patient: str = ""
+    series: str = ""
+    frame: int = -1
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is no record. label: the class that lost it; "" where none did (system files, files outside of every class).
+
+    reason: `kind` or `kind: details`; reports count by kind.
+    """
+
+    path: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was measured on one readable record. mean, std: grey levels 0-255."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    mean: float
+    std: float
+
+
+def measure_image(data: bytes, max_pixels: int, max_bytes: int) -> Facts:
+    """Facts of an image file's bytes through the one decoder; raises imaging.decode.Undecodable."""
+    from PIL import Image
+
+    from cardium.imaging.decode import decode
+
+    decoded = decode(data, max_pixels, max_bytes)
+    # Whole-number histogram first: the same floats whatever the machine's way of summing.
+    counts = Image.fromarray(decoded.pixels).convert("L").histogram()
+    n = sum(counts)
+    mean = sum(level * count for level, count in enumerate(counts)) / n
+    variance = sum(count * (level - mean) ** 2 for level, count in enumerate(counts)) / n
+    height, width = decoded.pixels.shape[:2]
+    return Facts(width, height, decoded.mode, decoded.format, mean, variance**0.5)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One published collection under one labelling.
+
+    classes: in class order, the order of every probability column. published_counts: files per class as its page states
+    them, {} where unknown. page: where a person gets it by hand. handle: its name at kagglehub, "" where it is not there.
+    scan(folder): walks the folder as laid out and yields a Found or a Rejected for every file below it, opening no image; in a
+    stable order. measure(data, max_pixels, max_bytes): reads one record; raises a CardiumError whose text is the reason it
+    cannot.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    published_counts: Mapping[str, int]
+    page: str
+    licence: str
+    scan: Callable[[Path], Iterator[Found | Rejected]]
+    handle: str = ""
+    measure: Callable[[bytes, int, int], Facts] = measure_image
+
+
+def list_collections() -> list[str]:
+    return sorted(_MODULES)
+
+
+def get_collection(name: str) -> Collection:
+    """The collection called `name`; CardiumError with the known names for any other."""
+    if name not in _MODULES:
+        raise unknown("dataset", name, list_collections())
+    collection: Collection = importlib.import_module(_MODULES[name]).COLLECTION
+    return collection

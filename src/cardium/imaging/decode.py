@@ -1,0 +1,303 @@
+"""File bytes -> pixels: the one decoder, used by ingest, prepare and the served model, so that they see the same image.
+
+Reads JPEG, PNG and single-frame DICOM. Every limit is checked on the file's header, before a pixel is decoded, and nothing
+global is changed (Pillow's and pydicom's settings stay as they are), so the decoder may run in a server's threads on bytes
+from strangers.
+
+How grey levels become 0-255:
+- 8-bit images pass through untouched;
+- deeper single-channel images (16-bit PNG, 12-bit DICOM without a window) are stretched between their own 0.5 and 99.5
+  percentiles: scanners use an unknown small part of the 16-bit range, and full-range scaling would turn most of them black;
+- a DICOM file's own window (VOI) is used where it has one;
+- 16-bit colour PNGs keep the high byte of each channel (as Pillow reads them).
+Transparency lies over black.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from cardium.errors import CardiumError
+
+Pixels = NDArray[np.uint8]
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_RLE = "1.2.840.10008.1.2.5"
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+
+
+class Undecodable(CardiumError):  # noqa: N818 - the rooms' shared word
+    """These bytes are no image that cardium reads. The text is `kind` or `kind: details`, without paths."""
+
+    @property
+    def kind(self) -> str:
+        return str(self).partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """pixels: uint8 (H, W, 3), upright. mode: Pillow's, or DICOM-<photometric interpretation>. format: JPEG, PNG or DICOM."""
+
+    pixels: Pixels
+    mode: str
+    format: str
+
+
+def decode(data: bytes, max_pixels: int = 50_000_000, max_bytes: int = 100_000_000) -> Decoded:
+    """The image in `data`, upright (EXIF orientation applied), as uint8 (H, W, 3).
+
+    Raises Undecodable for anything else: empty, truncated, damaged, another format, more than `max_pixels` or `max_bytes`,
+    multi-frame DICOM, DICOM compressed in a way that cannot be read here.
+    """
+    if not data:
+        raise Undecodable("empty file")
+    if len(data) > max_bytes:
+        raise Undecodable(f"too many bytes: {len(data)}, limit {max_bytes}")
+    if data[128:132] == b"DICM":
+        return _decode_dicom(data, max_pixels)
+    if data.startswith(_JPEG):
+        return _decode_pillow(data, "JPEG", max_pixels)
+    if data.startswith(_PNG):
+        return _decode_pillow(data, "PNG", max_pixels)
+    raise Undecodable("not a JPEG, PNG or DICOM file")
+
+
+def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Decoded:
+    # The plugin's class, not Image.open: that one tries further plugins (MPO) and checks size by a global of its own.
+    plugin: Any = JpegImagePlugin.JpegImageFile if kind == "JPEG" else PngImagePlugin.PngImageFile
+    try:
+        image: ImageFile.ImageFile = plugin(BytesIO(data))
+        _check_pixels(image.width, image.height, max_pixels)
+        image.load()
+        mode = image.mode
+        pixels = _to_rgb(image)
+        orientation = _orientation(image)
+    except Undecodable:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly every type on crafted bytes.
+        raise _damaged(kind, error) from None
+    return Decoded(np.ascontiguousarray(_upright(pixels, orientation)), mode, kind)
+
+
+def _damaged(kind: str, error: Exception) -> Undecodable:
+    if "truncated" in str(error).lower() or "end of file" in str(error).lower() or isinstance(error, EOFError):
+        return Undecodable(f"truncated {kind} file")
+    return Undecodable(f"damaged {kind} file")
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise Undecodable("image without pixels")
+    if width * height > max_pixels:
+        raise Undecodable(f"too many pixels: {width} x {height}, limit {max_pixels}")
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_to_rgb(stretch(np.asarray(image)))
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        over_black = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
+        return over_black.astype(np.uint8)
+    return np.asarray(image.convert("RGB"))
+
+
+def stretch(values: NDArray[Any]) -> Pixels:
+    """Grey values of any type (H, W) -> uint8: the 0.5 percentile and below become 0, the 99.5 and above 255.
+
+    Where the percentiles coincide the extremes are used; an image of one value becomes 0. NaN and infinities count as no
+    value: 0.
+    """
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # By a table: a large image is never held as floats.
+        low, high = _ends(values)
+        least, most = np.iinfo(values.dtype).min, np.iinfo(values.dtype).max
+        table = _linear(np.arange(least, most + 1, dtype=np.float64), low, high)
+        return table[values.astype(np.int32) - least]
+    levels = values.astype(np.float64)
+    finite = np.isfinite(levels)
+    if not finite.all():
+        if not finite.any():
+            return np.zeros(values.shape, np.uint8)
+        levels = np.where(finite, levels, levels[finite].min())
+    return _linear(levels, *_ends(levels))
+
+
+def _ends(levels: NDArray[Any]) -> tuple[float, float]:
+    low, high = np.percentile(levels, [0.5, 99.5])
+    return (float(low), float(high)) if high > low else (float(levels.min()), float(levels.max()))
+
+
+def _linear(levels: NDArray[np.float64], low: float, high: float) -> Pixels:
+    if not high > low:
+        return np.zeros(levels.shape, np.uint8)
+    return np.rint(np.clip((levels - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _grey_to_rgb(grey: Pixels) -> Pixels:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # A good image with broken EXIF data is a good image.
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undoes an EXIF orientation 1-8 (EXIF 2.3, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _decode_dicom(data: bytes, max_pixels: int) -> Decoded:
+    try:
+        return _read_dicom(data, max_pixels)
+    except Undecodable:
+        raise
+    except Exception as error:  # pydicom too raises nearly every type on crafted bytes.
+        raise _damaged("DICOM", error) from None
+
+
+def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
+    from pydicom import dcmread
+    from pydicom.filereader import read_dataset
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import UID
+
+    # File meta information alone: a deflated data set would be inflated, without any bound, by the first look at it.
+    start = BytesIO(data)
+    start.seek(132)
+    meta = read_dataset(start, is_implicit_VR=False, is_little_endian=True, stop_when=_data_begin)
+    syntax = str(meta.get("TransferSyntaxUID", ""))
+    if syntax == _DEFLATED:
+        raise Undecodable("DICOM deflated as a whole is not read")
+
+    dataset = dcmread(BytesIO(data))
+    if "PixelData" not in dataset:
+        raise Undecodable("DICOM without an image")
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    _check_pixels(columns, rows, max_pixels)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise Undecodable(f"multi-frame DICOM: {frames} frames")
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric not in _GREY + _COLOUR:
+        raise Undecodable("DICOM of an unknown photometric interpretation")
+    if UID(syntax).is_compressed:
+        _check_encoded(dataset, syntax, rows, columns)
+    try:
+        values = pixel_array(dataset)
+    except (RuntimeError, NotImplementedError):
+        if not UID(syntax).is_compressed:
+            raise
+        raise Undecodable(f"DICOM compression without a decoder here: {_syntax_name(syntax)}") from None
+    if values.shape[:2] != (rows, columns):
+        raise Undecodable("damaged DICOM file")
+    if photometric in _GREY:
+        pixels = _grey_to_rgb(_grey_levels(dataset, values))
+    else:
+        pixels = _colour_levels(dataset, values, photometric)
+    return Decoded(np.ascontiguousarray(pixels), f"DICOM-{photometric.replace(' ', '_')}", "DICOM")
+
+
+def _data_begin(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom calls it with three
+    return bool(tag.group != 2)
+
+
+def _check_encoded(dataset: Any, syntax: str, rows: int, columns: int) -> None:
+    """The compressed frame's own header must agree with the data set's: the codec believes the former."""
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if syntax == _RLE:
+        raw = rows * columns * int(dataset.SamplesPerPixel) * (int(dataset.BitsAllocated) // 8)
+        if len(frame) > 2 * raw + 4096:  # RLE grows by 1/128 at most, and unpacks to up to 64 times its length.
+            raise Undecodable("damaged DICOM file")
+        return
+    try:
+        with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            size = image.size
+    except OSError:  # JPEG-LS, lossless JPEG and video: no codec here reads them either.
+        raise Undecodable(f"DICOM compression without a decoder here: {_syntax_name(syntax)}") from None
+    if size != (columns, rows):
+        raise Undecodable("damaged DICOM file")
+
+
+def _syntax_name(syntax: str) -> str:
+    from pydicom.uid import UID
+
+    name = UID(syntax).name
+    return name if name != syntax else "unknown transfer syntax"
+
+
+def _grey_levels(dataset: Any, values: NDArray[Any]) -> Pixels:
+    """Modality (rescale), then VOI (window), then the photometric interpretation: DICOM PS3.3 C.11.1, C.11.2, C.7.6.3.1.2."""
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    plain = float(dataset.get("RescaleSlope", 1) or 1) == 1 and float(dataset.get("RescaleIntercept", 0) or 0) == 0
+    plain = plain and "ModalityLUTSequence" not in dataset
+    levels = apply_modality_lut(values, dataset)
+    window = _window(dataset)
+    if dataset.get("VOILUTSequence"):
+        table = dataset.VOILUTSequence[0].LUTDescriptor
+        indexed = np.rint(levels).astype(np.int32)
+        grey = _linear(apply_voi(indexed, dataset).astype(np.float64), 0.0, float(2 ** int(table[2]) - 1))
+    elif window is not None:
+        grey = _windowed(levels.astype(np.float64), *window, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    elif plain and values.dtype == np.uint8 and int(dataset.BitsStored) == 8:
+        grey = values
+    else:
+        grey = stretch(levels)
+    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _window(dataset: Any) -> tuple[float, float] | None:
+    """The first window (centre, width), if there is a usable one."""
+    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centre is None or width is None:
+        return None
+    first_centre = float(centre[0] if isinstance(centre, list) or hasattr(centre, "append") else centre)
+    first_width = float(width[0] if isinstance(width, list) or hasattr(width, "append") else width)
+    if not (np.isfinite(first_centre) and np.isfinite(first_width)) or first_width < 1:
+        return None
+    return first_centre, first_width
+
+
+def _windowed(levels: NDArray[np.float64], centre: float, width: float, function: str) -> Pixels:
+    """DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3 with the output range 0-255."""
+    if function.upper() == "SIGMOID":
+        return np.rint(255.0 / (1.0 + np.exp(np.clip(-4.0 * (levels - centre) / width, -60.0, 60.0)))).astype(np.uint8)
+    if function.upper() == "LINEAR_EXACT":
+        return _linear(levels, centre - width / 2.0, centre + width / 2.0)
+    if width == 1:  # A threshold: the formula below would divide by zero.
+        return np.where(levels <= centre - 0.5, 0, 255).astype(np.uint8)
+    return _linear(levels, centre - 0.5 - (width - 1.0) / 2.0, centre - 0.5 + (width - 1.0) / 2.0)
+
+
+def _colour_levels(dataset: Any, values: NDArray[Any], photometric: str) -> Pixels:
+    from pydicom.pixels import apply_color_lut
+
+    bits = int(dataset.BitsStored)
+    if photometric == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+        bits = values.dtype.itemsize * 8
+    if values.ndim != 3 or values.shape[2] < 3:
+        raise Undecodable("damaged DICOM file")
+    values = values[..., :3]
+    return values if values.dtype == np.uint8 and bits == 8 else _linear(values.astype(np.float64), 0.0, float(2**bits - 1))

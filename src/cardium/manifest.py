@@ -1,0 +1,201 @@
+"""The manifest: one row per readable record of a dataset, made from what was scanned and what was measured; and its
+fingerprint.
+
+manifest.parquet, rejected.csv and fingerprint.json in processed/<dataset>/manifest/ are written by stages/ingest.py and
+read by every later stage through this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cardium.datasets import Facts, Found, Rejected
+from cardium.errors import CardiumError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
+# mean, std: grey levels 0-255. copy_of: number of the first record with the same bytes, -1 for that first one itself.
+SCHEMA = {
+    "record": "int64",
+    "path": "str",
+    "label": "str",
+    "group": "str",
+    "patient": "str",
+    "series": "str",
+    "frame": "int64",
+    "sha256": "str",
+    "bytes": "int64",
+    "width": "int64",
+    "height": "int64",
+    "mode": "str",
+    "format": "str",
+    "mean": "float64",
+    "std": "float64",
+    "copy_of": "int64",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A record that was found and could be read. bytes: length of the file."""
+
+    found: Found
+    sha256: str
+    bytes: int
+    facts: Facts
+
+
+def build(records: Sequence[Measured]) -> pd.DataFrame:
+    """Measured records in any order -> the manifest: columns as in SCHEMA, sorted by path (code points)."""
+    import pandas as pd
+
+    ordered = sorted(records, key=lambda record: record.found.path)
+    hashes = [record.sha256 for record in ordered]
+    first: dict[str, int] = {}
+    copies = []
+    for number, sha256 in enumerate(hashes):
+        original = first.setdefault(sha256, number)
+        copies.append(-1 if original == number else original)
+    columns: dict[str, list[Any]] = {
+        "record": list(range(len(ordered))),
+        "path": [record.found.path for record in ordered],
+        "label": [record.found.label for record in ordered],
+        "group": groups([record.found.path for record in ordered], [record.found.patient for record in ordered], hashes),
+        "patient": [record.found.patient for record in ordered],
+        "series": [record.found.series for record in ordered],
+        "frame": [record.found.frame for record in ordered],
+        "sha256": hashes,
+        "bytes": [record.bytes for record in ordered],
+        "width": [record.facts.width for record in ordered],
+        "height": [record.facts.height for record in ordered],
+        "mode": [record.facts.mode for record in ordered],
+        "format": [record.facts.format for record in ordered],
+        "mean": [record.facts.mean for record in ordered],
+        "std": [record.facts.std for record in ordered],
+        "copy_of": copies,
+    }
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in SCHEMA.items()})
+
+
+def groups(paths: Sequence[str], patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """The group of each record: its patient, and everyone joined to that patient by files with the same bytes.
+
+    A record without a patient ("") stands for itself. A group is named after the smallest patient in it, or the smallest
+    path where there is no patient. Union-find over patients (or paths) and hashes.
+    """
+    keys = [("patient", patient) if patient else ("path", path) for path, patient in zip(paths, patients, strict=True)]
+    parent: dict[tuple[str, str], tuple[str, str]] = {key: key for key in keys}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    owner: dict[str, tuple[str, str]] = {}
+    for key, sha256 in zip(keys, hashes, strict=True):
+        one, other = root(key), root(owner.setdefault(sha256, key))
+        # "patient" sorts after "path": a patient, the smallest one, is always the root where there is one.
+        if one != other:
+            keep, give = sorted((one, other), key=lambda kind_and_name: (kind_and_name[0] != "patient", kind_and_name[1]))
+            parent[give] = keep
+    return [root(key)[1] for key in keys]
+
+
+def manifest_sha256(manifest: pd.DataFrame) -> str:
+    """A hash over what splits and labels hang on: every row's path, label, group and sha256, in row order."""
+    digest = hashlib.sha256()
+    for row in zip(manifest["path"], manifest["label"], manifest["group"], manifest["sha256"], strict=True):
+        # JSON, since a path may hold any separator.
+        digest.update((json.dumps(row) + "\n").encode())
+    return digest.hexdigest()
+
+
+def fingerprint(
+    dataset: str,
+    classes: Sequence[str],
+    published_counts: Mapping[str, int],
+    manifest: pd.DataFrame,
+    rejected: Sequence[Rejected],
+) -> dict[str, Any]:
+    """What fingerprint.json holds: the dataset in numbers."""
+    counts = {}
+    for name in classes:
+        rows = manifest[manifest["label"] == name]
+        distinct = rows[rows["copy_of"] == -1]
+        counts[name] = {"records": len(rows), "groups": int(rows["group"].nunique()), "distinct": len(distinct)}
+    sizes = Counter(f"{width}x{height}" for width, height in zip(manifest["width"], manifest["height"], strict=True))
+    return {
+        "dataset": dataset,
+        "classes": list(classes),
+        "records": len(manifest),
+        "groups": int(manifest["group"].nunique()),
+        "counts": counts,
+        "published_counts": dict(published_counts),
+        "copies": int((manifest["copy_of"] != -1).sum()),
+        "unknown_patient": int((manifest["patient"] == "").sum()),
+        "rejected": {
+            "total": len(rejected),
+            "by_reason": _most_first(Counter(kind(entry.reason) for entry in rejected)),
+            "by_class": {name: sum(entry.label == name for entry in rejected) for name in classes},
+        },
+        "sizes": _most_first(sizes),
+        "modes": _most_first(Counter(manifest["mode"])),
+        "formats": _most_first(Counter(manifest["format"])),
+        "manifest_sha256": manifest_sha256(manifest),
+    }
+
+
+def kind(reason: str) -> str:
+    """A reason without its details, as reports count it."""
+    return reason.partition(":")[0]
+
+
+def _most_first(counter: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """manifest.parquet of `folder` (processed/<dataset>/manifest); CardiumError where it is missing or no manifest."""
+    import pandas as pd
+
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        raise _missing(folder, path.name)
+    try:
+        manifest = pd.read_parquet(path)
+    except Exception as error:  # pyarrow's own errors, OSError, ValueError
+        raise CardiumError(f"{path.name} of {folder.parent.name} is damaged: {_again(folder)}.") from error
+    if list(manifest.columns) != list(SCHEMA):
+        raise CardiumError(f"{path.name} of {folder.parent.name} is of another version of cardium: {_again(folder)}.")
+    return manifest
+
+
+def read_fingerprint(folder: Path) -> dict[str, Any]:
+    """fingerprint.json of `folder` (processed/<dataset>/manifest); CardiumError where it is missing or damaged."""
+    path = folder / "fingerprint.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _missing(folder, path.name) from None
+    except ValueError:
+        raise CardiumError(f"{path.name} of {folder.parent.name} is damaged: {_again(folder)}.") from None
+    if not isinstance(content, dict):
+        raise CardiumError(f"{path.name} of {folder.parent.name} is damaged: {_again(folder)}.")
+    return content
+
+
+def _missing(folder: Path, name: str) -> CardiumError:
+    return CardiumError(f"There is no {name} of {folder.parent.name} yet: {_again(folder)}.")
+
+
+def _again(folder: Path) -> str:
+    return f"run `cardium ingest --dataset {folder.parent.name}`"

@@ -1,0 +1,139 @@
+"""data/<dataset> -> processed/<dataset>/manifest: every file read once, hashed, measured; listed, or rejected with reason."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from cardium import atomic
+from cardium.datasets import Collection, Found, Rejected, get_collection
+from cardium.datasets.tracked import check_tracked
+from cardium.errors import CardiumError
+from cardium.manifest import Measured, build, fingerprint, kind
+from cardium.parallel import in_chunks
+from cardium.params import Settings
+from cardium.progress import progress
+from cardium.workspace import Workspace
+
+# Files to a chunk: small enough for a lively progress bar, large enough that passing it between processes costs nothing.
+_CHUNK = 64
+
+
+def run(settings: Settings, item: str) -> None:
+    """Ingests dataset `item`; CardiumError where nothing is there, data/ is not what data.dvc tracks, or too much is bad."""
+    collection = get_collection(item)
+    workspace = Workspace(settings.root)
+    folder = workspace.data(item)
+    # What is missing is said before what DVC thinks of it: it is the more useful message.
+    _check_there(folder, item)
+    check_tracked(settings.root)
+
+    found: list[Found] = []
+    rejected: list[Rejected] = []
+    for entry in collection.scan(folder):
+        found.append(entry) if isinstance(entry, Found) else rejected.append(entry)
+    if not found:
+        first = f" (of {len(rejected)} files, the first: {rejected[0].path}: {rejected[0].reason})" if rejected else ""
+        wanted = " and ".join(f"{name}/" for name in collection.classes)
+        raise CardiumError(f"data/{item} holds no image in {wanted}{first}: see {collection.page} for its layout.")
+
+    measured: list[Measured] = []
+    for result in progress(_measure_all(collection, folder, found, settings), total=len(found), desc="ingest", unit="image"):
+        measured.append(result) if isinstance(result, Measured) else rejected.append(result)
+    rejected.sort(key=lambda entry: entry.path)
+    _check_losses(collection, measured, rejected, settings, workspace)
+
+    manifest = build(measured)
+    facts = fingerprint(item, collection.classes, collection.published_counts, manifest, rejected)
+    out = workspace.manifest(item)
+    with atomic.replacing_folder(out) as part:
+        manifest.to_parquet(part / "manifest.parquet", index=False)
+        write_rejected(part / "rejected.csv", rejected)
+        atomic.write_json(part / "fingerprint.json", facts)
+
+    for name, count in facts["counts"].items():
+        print(f"{name}: {count['records']} images, {count['distinct']} of them distinct, in {count['groups']} groups")
+    if facts["unknown_patient"]:
+        print(f"{facts['unknown_patient']} images tell no patient by their place; each counts as a patient of its own")
+    for reason, count in facts["rejected"]["by_reason"].items():
+        print(f"rejected {count}: {reason}")
+    print(f"wrote {out.relative_to(settings.root).as_posix()}")
+
+
+def _check_there(folder: Path, item: str) -> None:
+    there = folder.is_dir() and any(folder.iterdir())
+    if not there:
+        state = "is empty" if folder.is_dir() else "is missing"
+        raise CardiumError(
+            f"data/{item} {state}: run `cardium demo-data` for generated data or `cardium download {item}` for the real ones."
+        )
+
+
+def _measure_all(
+    collection: Collection, folder: Path, found: Sequence[Found], settings: Settings
+) -> Iterator[Measured | Rejected]:
+    limits = settings.ingest
+    work = functools.partial(measure_chunk, collection.name, folder, limits.max_pixels, limits.max_bytes)
+    for _, results in in_chunks(work, found, _CHUNK):
+        yield from results
+
+
+def measure_chunk(
+    dataset: str, folder: Path, max_pixels: int, max_bytes: int, found: Sequence[Found]
+) -> list[Measured | Rejected]:
+    """Reads, hashes and measures some files; one that cannot be read comes back as Rejected. Runs in a worker process."""
+    collection = get_collection(dataset)
+    return [_measure(collection, folder, max_pixels, max_bytes, entry) for entry in found]
+
+
+def _measure(collection: Collection, folder: Path, max_pixels: int, max_bytes: int, entry: Found) -> Measured | Rejected:
+    path = folder / entry.path
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:  # Before it is read into memory.
+            return Rejected(entry.path, entry.label, f"too many bytes: {size}, limit {max_bytes}")
+        data = path.read_bytes()
+        facts = collection.measure(data, max_pixels, max_bytes)
+    except OSError as error:
+        return Rejected(entry.path, entry.label, f"cannot be read: {error.strerror or type(error).__name__}")
+    except MemoryError:
+        return Rejected(entry.path, entry.label, "needs more memory than there is")
+    except CardiumError as error:
+        return Rejected(entry.path, entry.label, str(error))
+    return Measured(entry, hashlib.sha256(data).hexdigest(), len(data), facts)
+
+
+def _check_losses(
+    collection: Collection,
+    measured: Sequence[Measured],
+    rejected: Sequence[Rejected],
+    settings: Settings,
+    workspace: Workspace,
+) -> None:
+    """Stops where more than `ingest.max_bad` of a class is lost; the list of what was rejected stays behind all the same."""
+    read = Counter(record.found.label for record in measured)
+    lost = Counter(entry.label for entry in rejected)
+    for name in collection.classes:
+        files = read[name] + lost[name]
+        if files and lost[name] > settings.ingest.max_bad * files:
+            listed = workspace.scratch() / "ingest" / collection.name / "rejected.csv"
+            with atomic.replacing(listed) as part:
+                write_rejected(part, rejected)
+            reasons = Counter(kind(entry.reason) for entry in rejected if entry.label == name).most_common(3)
+            raise CardiumError(
+                f"data/{collection.name}: {lost[name]} of {files} files of class {name} cannot be used "
+                f"({', '.join(f'{count} x {reason}' for reason, count in reasons)}), more than ingest.max_bad "
+                f"{settings.ingest.max_bad:g} allows: mend or remove what {listed.relative_to(settings.root).as_posix()} lists."
+            )
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+    """path, label, reason: one line a file."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["path", "label", "reason"])
+        writer.writerows((entry.path, entry.label, entry.reason) for entry in rejected)
