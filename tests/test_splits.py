@@ -1,0 +1,297 @@
+"""Splits: whole groups, every class in every fold, the same in any order; and Keras' own order under `published`."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cardium.datasets import Facts, Found
+from cardium.errors import CardiumError
+from cardium.manifest import Measured, build, fingerprint
+from cardium.params import Settings, resolve
+from cardium.splits import honest_folds, published_validation, read_folds, read_parts, rotate
+from cardium.stages import split as split_stage
+
+CLASSES = ["Normal", "Sick"]
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def project(root: Path, records: pd.DataFrame, folds: int = 4, seed: int = 1337) -> Settings:
+    """A project folder with this manifest of dataset cmri, as ingest leaves it."""
+    folder = root / "processed" / "cmri" / "manifest"
+    folder.mkdir(parents=True, exist_ok=True)
+    records.to_parquet(folder / "manifest.parquet", index=False)
+    (folder / "fingerprint.json").write_text(json.dumps(fingerprint("cmri", CLASSES, {}, records, [])))
+    raw = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    return resolve(raw, root, {"split.folds": folds, "split.seed": seed, "evaluate.test_folds": "all"})
+
+
+def manifest(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
+    """(path, label, patient, content) -> a manifest as ingest builds it."""
+    facts = Facts(64, 64, "L", "JPEG", 90.0, 40.0)
+    return build([Measured(Found(path, label, patient), content, 1000, facts) for path, label, patient, content in rows])
+
+
+# Names that break careless CSV and careless sorting.
+NAMES = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="/\0"), min_size=1, max_size=6)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> pd.DataFrame:
+    """Random patients of two classes with random images, some of them copies, within and across patients."""
+    rows = []
+    for label in CLASSES:
+        names = draw(st.lists(NAMES, min_size=3, max_size=9, unique=True))
+        for name in names:
+            images = draw(st.integers(1, 6))
+            for image in range(images):
+                copied = draw(st.integers(0, 9)) == 0
+                content = f"shared {draw(st.integers(0, 3))} {label}" if copied else f"{label} {name} {image}"
+                rows.append((f"{label}/{name}/IM{image}.jpg", label, f"{label}/{name}", content))
+    return manifest(rows)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(records=manifests(), folds=st.integers(3, 5), seed=st.integers(0, 2**31))
+def test_nothing_leaks_whatever_the_manifest(tmp_path_factory, records, folds, seed):
+    settings_ = project(tmp_path_factory.mktemp("project"), records, folds, seed)
+    groups_of = {label: records.loc[records["label"] == label, "group"].nunique() for label in CLASSES}
+    if min(groups_of.values()) < folds:
+        with pytest.raises(CardiumError, match=r"set split\.folds|the least that can be split is 3"):
+            split_stage.run(settings_, "cmri")
+        return
+    split_stage.run(settings_, "cmri")
+    folder = settings_.root / "processed" / "cmri" / "split"
+    tested: Counter[int] = Counter()
+    for test_fold in range(folds):
+        parts = read_parts(folder, records, "honest", test_fold)
+        sides = [parts.train, parts.validation, parts.test]
+        everything = np.concatenate(sides)
+        assert sorted(everything) == sorted(records.loc[records["copy_of"] == -1, "record"])
+        for column in ("group", "patient", "sha256"):
+            values = [set(records.loc[records["record"].isin(side), column]) for side in sides]
+            assert sum(map(len, values)) == len(set().union(*values)), f"{column} on two sides"
+        for side in sides:
+            assert side.dtype == np.int64
+            assert (np.diff(side) > 0).all()
+            assert set(records.loc[records["record"].isin(side), "label"]) == set(CLASSES)
+        tested.update(parts.test.tolist())
+    assert set(tested.values()) == {1}, "out of fold: every record is tested exactly once"
+
+
+def test_validation_is_the_fold_after_the_test_fold():
+    fold = np.arange(4)
+    assert rotate(fold, 4, 0).tolist() == ["test", "validation", "train", "train"]
+    assert rotate(fold, 4, 3).tolist() == ["validation", "train", "train", "test"]
+
+
+PATIENTS = [
+    (f"{label}/Directory_{n}", label, 5 + 37 * n % 211)
+    for label, count in zip(CLASSES, (16, 14), strict=True)
+    for n in range(count)
+]
+
+
+def dealt(seed: int, shuffled: int | None = None) -> dict[str, int]:
+    records = [(group, label) for group, label, size in PATIENTS for _ in range(size)]
+    if shuffled is not None:
+        random.Random(shuffled).shuffle(records)
+    return honest_folds([group for group, _ in records], [label for _, label in records], CLASSES, 5, seed)
+
+
+def test_folds_follow_from_the_seed_and_not_from_the_order_of_rows():
+    assert dealt(1) == dealt(1, shuffled=0) == dealt(1, shuffled=1)
+    partitions = set()
+    for seed in range(20):
+        folds = dealt(seed)
+        partitions.add(frozenset(frozenset(group for group in folds if folds[group] == fold) for fold in range(5)))
+    assert len(partitions) == 20, "another seed is another partition, not only other fold numbers"
+
+
+def test_folds_never_change_between_releases():
+    # Stored scores hang on these: a change here makes every run that was ever trained incomparable.
+    assert [group for group, fold in dealt(1337).items() if fold == 0] == PINNED
+
+
+PINNED = [
+    "Normal/Directory_5",
+    "Normal/Directory_7",
+    "Normal/Directory_9",
+    "Sick/Directory_10",
+    "Sick/Directory_12",
+    "Sick/Directory_8",
+]
+
+
+def test_folds_are_balanced_in_groups_and_records():
+    for seed in range(20):
+        folds = dealt(seed)
+        for label in CLASSES:
+            groups = Counter(folds[group] for group, of, _ in PATIENTS if of == label)
+            records = Counter(dict.fromkeys(range(5), 0))
+            for group, of, size in PATIENTS:
+                if of == label:
+                    records[folds[group]] += size
+            assert max(groups.values()) - min(groups.values()) <= 1
+            assert max(records.values()) - min(records.values()) < 2 * max(size for _, of, size in PATIENTS if of == label)
+
+
+def test_every_fold_has_every_class_where_sizes_are_lopsided():
+    sizes = {"Normal": [4000, 1, 1, 1, 1], "Sick": [1, 1, 1, 900, 700]}
+    records = [
+        (f"{label}{i}", label) for label, counts in sizes.items() for i, count in enumerate(counts) for _ in range(count)
+    ]
+    folds = honest_folds([g for g, _ in records], [label for _, label in records], CLASSES, 5, 0)
+    assert {(folds[f"{label}{i}"], label) for label in CLASSES for i in range(5)} == {(f, c) for f in range(5) for c in CLASSES}
+
+
+def test_too_few_groups_says_how_many_and_what_would_work():
+    groups = [f"n{i}" for i in range(9)] + [f"s{i}" for i in range(4)]
+    labels = ["Normal"] * 9 + ["Sick"] * 4
+    with pytest.raises(CardiumError, match=r"Normal 9, Sick 4; set split.folds in params.yaml to 4 or less"):
+        honest_folds(groups, labels, CLASSES, 7, 0)
+    assert set(honest_folds(groups, labels, CLASSES, 4, 0).values()) == {0, 1, 2, 3}, "the advice holds"
+    with pytest.raises(CardiumError, match=r"Normal 9, Sick 0; the least .* 3 folds: add groups \(patients\) of Sick"):
+        honest_folds(groups[:9], labels[:9], CLASSES, 5, 0)
+
+
+def test_a_label_that_is_no_class_is_refused():
+    with pytest.raises(CardiumError, match=r"Unknown class `sick`\. Did you mean `Sick`"):
+        honest_folds(["a"], ["sick"], CLASSES, 3, 0)
+
+
+# Capitals, brackets, spaces, numbers without padding, names that sort differently as paths than part by part.
+ODD = [
+    "Directory_1/SR_2/IM1.jpg",
+    "Directory_1/SR_2/IM10.jpg",
+    "Directory_1/SR_2/IM2.JPG",
+    "Directory_1/SR_10/im00001.jpg",
+    "Directory_1-b/SR_1/IM (3).jpeg",
+    "Directory_1.old/x.png",
+    "Directory_1/loose.jpg",
+    "directory_2/[a] b/É.jpg",
+    "Directory_10/SR 1/a b.jpg",
+    "Directory_9/SR_1/a.jpg",
+    "zz.jpg",
+    "AA.jpg",
+    "Directory_1 (copy)/SR_2/IM1.jpg",
+    "_/-.jpg",
+]
+NUMBERED = [name.replace(".", f"{number}.", 1) for name in ODD for number in ("", " (2)", "_7", "_12", "B", "b")]
+
+
+@pytest.mark.parametrize("count", [5, 33, 84])
+@pytest.mark.parametrize("flat", [False, True])
+def test_published_holds_out_what_keras_holds_out(tmp_path, count, flat):
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    rng = random.Random(count)
+    paths = {"Normal": rng.sample(NUMBERED, count), "Sick": rng.sample(NUMBERED, count)}
+    written = []
+    for label, names in paths.items():
+        for name in names:
+            file = tmp_path / label / (name.replace("/", "_") if flat else name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8)).save(file)
+            written.append(file.relative_to(tmp_path).as_posix())
+    rng.shuffle(written)
+    held_out = published_validation(written, [path.split("/")[0] for path in written])
+
+    generator = ImageDataGenerator(validation_split=0.2)
+    for subset, wanted in (("validation", held_out), ("training", ~held_out)):
+        keras = generator.flow_from_directory(str(tmp_path), target_size=(8, 8), subset=subset, shuffle=False)
+        assert set(keras.filenames) == {path for path, took in zip(written, wanted, strict=True) if took}
+        assert keras.class_indices == {"Normal": 0, "Sick": 1}
+    assert held_out.any()
+
+
+@given(n=st.integers(0, 3000))
+def test_published_share_rounds_as_keras_does(n):
+    assert published_validation([f"a/{i:05d}" for i in range(n)], ["a"] * n).sum() == int(0.2 * n)
+
+
+def small(tmp_path: Path) -> tuple[Settings, Path, pd.DataFrame]:
+    rows = [
+        (f"{label}/Directory_{n}/IM{i}.jpg", label, f"{label}/Directory_{n}", f"{label} {n} {i}")
+        for label in CLASSES
+        for n in range(4)
+        for i in range(3)
+    ]
+    # A copy within a patient: it stays out of every honest part.
+    rows.append(("Normal/Directory_0/again.jpg", "Normal", "Normal/Directory_0", "Normal 0 0"))
+    records = manifest(rows)
+    settings_ = project(tmp_path, records)
+    split_stage.run(settings_, "cmri")
+    return settings_, tmp_path / "processed" / "cmri" / "split", records
+
+
+def test_stage_writes_what_it_says(tmp_path, capsys):
+    settings_, folder, _ = small(tmp_path)
+    said = capsys.readouterr().out
+    assert said.strip().splitlines()[-1] == "wrote processed/cmri/split"
+    facts = json.loads((folder / "split.json").read_text())
+    assert (facts["folds"], facts["seed"], facts["classes"]) == (4, 1337, CLASSES)
+    assert sum(sum(line["records"].values()) for line in facts["honest"]) == 24
+    assert all(line["groups"] == {"Normal": 1, "Sick": 1} for line in facts["honest"])
+    assert facts["published"]["train"]["records"] == {"Normal": 11, "Sick": 10}
+    assert facts["published"]["validation"]["records"] == {"Normal": 2, "Sick": 2}
+    assert facts["published"]["groups_on_both_sides"] == 2
+    assert read_folds(folder)["group"].is_unique
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    split_stage.run(settings_, "cmri")
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_published_parts(tmp_path):
+    _, folder, records = small(tmp_path)
+    parts = read_parts(folder, records, "published", 0)
+    assert (parts.validation == parts.test).all()
+    assert sorted(np.concatenate([parts.train, parts.test])) == records["record"].tolist()
+    # By Keras' order: the first folder's first files, the copy (`again.jpg` follows capitals) not among them.
+    assert records.loc[parts.test, "path"].tolist() == [
+        "Normal/Directory_0/IM0.jpg",
+        "Normal/Directory_0/IM1.jpg",
+        "Sick/Directory_0/IM0.jpg",
+        "Sick/Directory_0/IM1.jpg",
+    ]
+
+
+def test_read_parts_refuses_what_it_does_not_know(tmp_path):
+    _, folder, records = small(tmp_path)
+    with pytest.raises(CardiumError, match=r"Unknown test fold 4 of cmri \(honest\). Known: 0 to 3"):
+        read_parts(folder, records, "honest", 4)
+    with pytest.raises(CardiumError, match="Unknown test fold -1"):
+        read_parts(folder, records, "honest", -1)
+    with pytest.raises(CardiumError, match="0 alone"):
+        read_parts(folder, records, "published", 1)
+    with pytest.raises(CardiumError, match=r"Unknown protocol `honst`\. Did you mean `honest`"):
+        read_parts(folder, records, "honst", 0)
+    with pytest.raises(CardiumError, match="dvc repro split@cmri"):
+        read_parts(tmp_path / "processed" / "cmri" / "nothing", records, "honest", 0)
+
+
+def test_a_split_of_another_manifest_is_refused(tmp_path):
+    _, folder, _ = small(tmp_path)
+    more = manifest([("Normal/Directory_77/a.jpg", "Normal", "Normal/Directory_77", "new"), ("Sick/a.jpg", "Sick", "", "x")])
+    for protocol in ("honest", "published"):
+        with pytest.raises(CardiumError, match="another manifest"):
+            read_parts(folder, more, protocol, 0)
+
+
+def test_a_failed_split_leaves_the_old_one_whole(tmp_path):
+    _, folder, records = small(tmp_path)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(CardiumError, match="cmri: 5 folds need 5 groups"):
+        split_stage.run(project(tmp_path, records, folds=5), "cmri")
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert sorted(file.name for file in folder.parent.iterdir()) == ["manifest", "split"]
