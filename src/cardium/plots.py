@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from cardium.atomic import replacing
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -28,16 +29,20 @@ GREY, PALE = "#555555", "#DDDDDD"
 DPI = 100
 
 
-def learning_curves(history: Path, out: Path, title: str = "") -> None:
-    """history.csv -> loss and accuracy by epoch, training and validation, one colour a test fold.
+def plot_history(history: Path | pandas.DataFrame, out: Path, title: str = "") -> None:
+    """history.csv (the file, or its table) -> loss and accuracy by epoch, training and validation, one colour a test fold.
 
     A second phase (fine-tuning) follows the first on the same axis, after a marked line. A dot marks the epoch of the lowest
     validation loss in each fold's last phase: the one whose weights are kept.
     """
     from matplotlib.ticker import MaxNLocator
 
-    with history.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows: list[dict[str, Any]]
+    if isinstance(history, Path):
+        with history.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = [{str(key): str(value) for key, value in row.items()} for row in history.to_dict("records")]
     folds = sorted({row["test_fold"] for row in rows}, key=lambda fold: (len(fold), fold))
     figure, (left, right) = _figure(10, 4.6, columns=2)
     seams: dict[float, str] = {}
@@ -70,7 +75,7 @@ def learning_curves(history: Path, out: Path, title: str = "") -> None:
         axes.set_xlabel("epoch")
         axes.set_title(name, loc="left", pad=18 if seams else 6)
         axes.set_xlim(0.5, longest + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _quiet(axes)
     handles: list[Any] = [
         _line(GREY, "-", "validation", width=2.2),
@@ -88,8 +93,9 @@ def learning_curves(history: Path, out: Path, title: str = "") -> None:
 def confusion_matrix(matrices: Sequence[tuple[str, ArrayLike]], classes: Sequence[str], out: Path, title: str = "") -> None:
     """(heading, (C, C) counts; row = label, column = decision) pairs, side by side: each cell's count and share of its row."""
     count = len(classes)
-    # Cells of 12 classes still hold two lines of text.
-    figure, panels = _figure(10, max(4.6, 10 / max(len(matrices), 1) * 0.86), columns=len(matrices))
+    width, height = (6.5, 5.4) if len(matrices) == 1 else (10, 4.6)
+    figure, panels = _figure(width, height, columns=len(matrices))
+    # Cells of a dozen classes still hold two lines of text.
     size = max(7.0, min(15.0, 70 / count / max(1, len(matrices) ** 0.5)))
     for axes, (heading, matrix) in zip(panels, matrices, strict=True):
         counts = np.asarray(matrix, dtype=np.float64)
@@ -116,7 +122,7 @@ def confusion_matrix(matrices: Sequence[tuple[str, ArrayLike]], classes: Sequenc
 
 def roc(curves: Sequence[tuple[str, ArrayLike, ArrayLike, float]], out: Path, title: str = "") -> None:
     """(name, false positive rates, true positive rates, area) per run, on one square; the legend is sorted by area."""
-    figure, (axes, names) = _figure(10, 6.7, columns=2, width_ratios=[1.55, 1])
+    figure, (axes, names) = _figure(10, 6.8, columns=2, width_ratios=[1.5, 1])
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (1, 3)))
     ordered = sorted(curves, key=lambda curve: -curve[3])
     for i, (name, false, true, area) in enumerate(ordered):

@@ -1,0 +1,42 @@
+"""The originals' own scores, as their pages print them, to stand beside ours. They do not hold for the next patient.
+
+dataset -> model -> score, under the names of `cardium.metrics`. A model that the page does not have is not in the table.
+"""
+
+from __future__ import annotations
+
+SOURCES = {
+    "cmri": (
+        "Key Results Summary (validation set) of the README of `A Comparative Study of Deep Learning Models and Training"
+        " Techniques for Cardiac MRI Classification`: 20% of the images, the same that chose the weights"
+    ),
+}
+
+_CMRI_COLUMNS = (
+    "accuracy", "balanced_accuracy", "loss", "precision_Normal", "recall_Normal", "f1_Normal", "precision_Sick", "recall_Sick",
+    "f1_Sick",
+)  # fmt: skip
+
+_CMRI: dict[str, tuple[float | None, ...]] = {
+    "mobilenetv2": (0.7618, 0.7815, 0.5018, 0.9016, 0.6713, 0.7700, 0.6549, 0.8917, 0.7556),
+    "resnet152v2": (0.7744, 0.7745, 0.4853, 0.8280, 0.7749, 0.8005, 0.7027, 0.7742, 0.7368),
+    "densenet201": (0.7631, 0.7596, 0.5063, 0.8095, 0.7814, 0.7952, 0.6996, 0.7378, 0.7182),
+    "inceptionv3": (0.7015, 0.6874, 0.5470, 0.7395, 0.7588, 0.7490, 0.6432, 0.6160, 0.6293),
+    "mobilenetv2_spatial": (0.7267, 0.7375, 0.5115, 0.8285, 0.6761, 0.7447, 0.6315, 0.7989, 0.7052),
+    "resnet152v2_spatial": (0.7409, 0.7321, 0.4923, 0.7820, 0.7801, 0.7810, 0.6817, 0.6841, 0.6829),
+    "densenet201_spatial": (0.7439, 0.7358, 0.5020, 0.7861, 0.7796, 0.7828, 0.6837, 0.6920, 0.6878),
+    "inceptionv3_spatial": (0.7036, 0.6946, 0.5530, 0.7530, 0.7433, 0.7481, 0.6340, 0.6458, 0.6398),
+    "ensemble": (0.7780, 0.7722, None, 0.8184, 0.8034, 0.8108, 0.7218, 0.7411, 0.7313),
+}
+
+PUBLISHED_SCORES: dict[str, dict[str, dict[str, float]]] = {
+    "cmri": {
+        model: {name: value for name, value in zip(_CMRI_COLUMNS, row, strict=True) if value is not None}
+        for model, row in _CMRI.items()
+    },
+}
+
+
+def published_score(dataset: str, model: str, metric: str = "balanced_accuracy") -> float | None:
+    """The original's figure, or None where its page has none."""
+    return PUBLISHED_SCORES.get(dataset, {}).get(model, {}).get(metric)

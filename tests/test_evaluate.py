@@ -1,0 +1,334 @@
+"""evaluate on a tiny project made by the contracts of ingest, split, train and ensemble; predictions come from a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cardium import params
+from cardium.errors import CardiumError
+from cardium.metrics import score
+from cardium.published import PUBLISHED_SCORES
+from cardium.splits import read_parts
+from cardium.stages import evaluate as stage
+from cardium.workspace import Workspace
+
+PROJECT = Path(__file__).resolve().parents[1]
+CLASSES = ["Normal", "Sick"]
+PATIENTS, EACH, FOLDS = 16, 6, 4
+MODELS = ["mobilenetv2", "mobilenetv2_spatial", "densenet201_spatial"]
+
+
+def make_manifest() -> pd.DataFrame:
+    n = PATIENTS * EACH
+    patient = np.arange(n) // EACH
+    label = np.array(CLASSES)[patient % 2]
+    folder = [f"{name}/Directory_{p}" for name, p in zip(label, patient, strict=True)]
+    table = pd.DataFrame(
+        {
+            "record": np.arange(n, dtype=np.int64), "path": [f"{name}/SR_1/IM{i:05d}.jpg" for i, name in enumerate(folder)],
+            "label": label, "group": folder, "patient": folder, "series": "SR_1",
+            "frame": np.arange(n, dtype=np.int64) % EACH, "sha256": [f"{i:064x}" for i in range(n)], "bytes": np.int64(1000),
+            "width": np.int64(32), "height": np.int64(32), "mode": "L", "format": "JPEG", "mean": 100.0, "std": 30.0,
+            "copy_of": np.int64(-1),
+        }
+    )  # fmt: skip
+    # Of two identical files of one patient only the first is tested.
+    table.loc[1, "copy_of"] = 0
+    return table
+
+
+def run_info(name: str, model: str, protocol: str, kind: str = "train", **changes) -> dict:
+    folds = list(range(FOLDS)) if protocol == "honest" else [0]
+    trained = model == "mobilenetv2"
+    info = {
+        "id": hashlib.md5(name.encode()).hexdigest(), "run": name, "dataset": "cmri", "model": model, "protocol": protocol,
+        "kind": kind, "classes": CLASSES, "settings": {}, "overrides": {}, "test_folds": folds, "folds": FOLDS, "members": [],
+        "weights": {"asked": "auto", "used": "imagenet" if trained else "random", "file": "", "sha256": ""},
+        "data": {"dvc_md5": "", "manifest_sha256": "m", "split_sha256": "s"},
+        "parameters": 2_000_000, "trainable_parameters": 1281, "model_bytes": 9_400_000,
+        "seconds": {"features": 30.5, "train": 4.25},
+        "phases": [{"test_fold": f, "phase": "head", "epochs": 6 + f % 2, "best_epoch": 5, "val_loss": 0.6} for f in folds],
+        "validation": {"balanced_accuracy": 0.7}, "created": "2026-01-01T00:00:00+00:00",
+        "warnings": [] if trained else ["random weights: no file was found"],
+    }  # fmt: skip
+    return info | changes
+
+
+def make_project(root: Path) -> params.Settings:
+    table = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    lines = [(f"cmri-{model}", model, "honest") for model in MODELS] + [
+        ("cmri-mobilenetv2-published", "mobilenetv2", "published")
+    ]
+    table["runs"] = {
+        name: {"dataset": "cmri", "model": model, "bank": model.split("_")[0], "protocol": protocol}
+        for name, model, protocol in lines
+    }
+    table["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": MODELS[1:]}}
+    table["split"]["folds"], table["evaluate"]["bootstrap"] = FOLDS, 100
+    table["profiles"]["demo"]["split"] = {}
+    (root / "params.yaml").write_text(yaml.safe_dump(table))
+    result = params.load(root)
+    places, manifest = Workspace(root), make_manifest()
+    places.manifest("cmri").mkdir(parents=True)
+    places.split("cmri").mkdir(parents=True)
+    manifest.to_parquet(places.manifest("cmri") / "manifest.parquet", index=False)
+    print_of = {"dataset": "cmri", "classes": CLASSES, "records": len(manifest), "manifest_sha256": "m"}
+    (places.manifest("cmri") / "fingerprint.json").write_text(json.dumps(print_of))
+    groups = manifest.drop_duplicates("group")
+    fold = np.arange(PATIENTS) // 2 % FOLDS
+    pd.DataFrame({"group": groups["group"], "label": groups["label"], "fold": fold}).to_csv(
+        places.split("cmri") / "honest.csv", index=False
+    )
+    part = np.where(manifest["record"] % 5 == 0, "validation", "train")
+    pd.DataFrame({"record": manifest["record"], "part": part}).to_csv(places.split("cmri") / "published.csv", index=False)
+    (places.split("cmri") / "split.json").write_text(json.dumps({"folds": FOLDS, "seed": 1, "sha256": "s"}))
+    for name, line in result.runs.items():
+        write_run(places.run("cmri", line.model, line.protocol), run_info(name, line.model, line.protocol))
+    members = [f"cmri-{m}" for m in MODELS[1:]]
+    ids = [run_info(m, "", "honest")["id"] for m in members]
+    ensemble = run_info("cmri-ensemble", "ensemble", "honest", "ensemble", members=members, member_ids=ids, phases=[])
+    write_run(places.run("cmri", "ensemble", "honest"), ensemble)
+    return result
+
+
+def write_run(folder: Path, info: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(info))
+
+
+def change_run(settings, model: str, protocol: str = "honest", **changes) -> None:
+    folder = Workspace(settings.root).run("cmri", model, protocol)
+    write_run(folder, json.loads((folder / "run.json").read_text()) | changes)
+
+
+def predict(settings, folder, info, manifest, parts_of) -> pd.DataFrame:
+    """A stand-in for scoring.predict_test: noise about the truth, from the run's name; mobilenetv2 is the best."""
+    rng = np.random.default_rng(list(info["run"].encode()))
+    frames = []
+    for fold in info["test_folds"]:
+        test = parts_of(fold).test
+        label = (manifest["label"].to_numpy()[test] == "Sick").astype(np.int64)
+        strength = 2.0 if info["model"] == "mobilenetv2" else 0.5
+        p = 1 / (1 + np.exp(-(strength * (label - 0.5) + rng.normal(size=len(test)))))
+        columns = {"record": test, "test_fold": fold, "group": manifest["group"].to_numpy()[test], "label": label}
+        frames.append(pd.DataFrame(columns | {"p_Normal": 1 - p, "p_Sick": p}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """An evaluation's folder and what it printed; the tests below only read them."""
+    project, out = make_project(tmp_path_factory.mktemp("project")), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        stage.run(project, "cmri", predict)
+    return Workspace(project.root).evaluation("cmri"), out.getvalue()
+
+
+def test_everything_named_in_the_contract_is_written(written):
+    folder, out = written
+    runs = [
+        "cmri-mobilenetv2",
+        "cmri-mobilenetv2_spatial",
+        "cmri-densenet201_spatial",
+        "cmri-ensemble",
+        "cmri-mobilenetv2-published",
+    ]
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    figures = {f"figures/{kind}-{run}.png" for run in runs for kind in ("confusion", "reliability")}
+    assert names == figures | {"figures/roc.png", "figures/roc-published.png"} | {
+        f"predictions/{run}.parquet" for run in [*runs, "naive", "naive-published"]
+    } | {"metrics.json", "summary.json", "leaderboard.csv", "leaderboard.png"}
+    assert out.strip().splitlines()[-1] == "Scored 5 runs of cmri. Written: reports/cmri/evaluation"
+
+
+def test_metrics_are_a_function_of_the_predictions(written):
+    folder, _ = written
+    table = json.loads((folder / "metrics.json").read_text())
+    assert (table["interval"], table["bootstrap"], table["classes"]) == (0.95, 100, CLASSES)
+    assert table["data"] == {"manifest_sha256": "m", "split_sha256": "s"}
+    for name, row in table["runs"].items():
+        frame = pd.read_parquet(folder / "predictions" / f"{name}.parquet")
+        values = score(frame["label"].to_numpy(), frame[["p_Normal", "p_Sick"]].to_numpy(), classes=CLASSES)
+        for metric, value in values.items():
+            entry = row["image"][metric]
+            assert entry["value"] == pytest.approx(value)
+            assert entry["low"] <= entry["high"]
+        assert row["records"] == len(frame)
+        assert np.array(row["confusion"]).sum() == len(frame)
+        means = frame.groupby("group")["p_Sick"].mean()
+        right = (means > 0.5) == means.index.str.startswith("Sick")
+        assert row["patient"]["accuracy"]["value"] == pytest.approx(right.mean())
+    best = table["runs"]["cmri-mobilenetv2"]
+    assert (best["epochs"], best["weights"], best["run_id"]) == (6.5, "imagenet", hashlib.md5(b"cmri-mobilenetv2").hexdigest())
+    assert best["published_balanced_accuracy"] == 0.7815
+
+
+def test_test_records_are_out_of_fold_and_copies_are_left_out(written):
+    folder, _ = written
+    frame = pd.read_parquet(folder / "predictions" / "cmri-mobilenetv2.parquet")
+    assert sorted(frame["record"]) == [r for r in range(PATIENTS * EACH) if r != 1]
+    assert (frame["test_fold"] == frame["group"].str.rsplit("_").str[-1].astype(int) // 2 % FOLDS).all()
+
+
+def test_the_ensemble_is_the_mean_of_its_members(written):
+    folder, _ = written
+    frames = {
+        n: pd.read_parquet(folder / "predictions" / f"cmri-{n}.parquet").set_index("record") for n in ["ensemble", *MODELS[1:]]
+    }
+    assert not np.allclose(frames[MODELS[1]]["p_Sick"], frames[MODELS[2]]["p_Sick"])
+    mean = (frames[MODELS[1]]["p_Sick"] + frames[MODELS[2]]["p_Sick"]) / 2
+    assert frames["ensemble"]["p_Sick"].sort_index().to_numpy() == pytest.approx(mean.sort_index().to_numpy())
+
+
+def test_the_naive_row_is_one_guess_from_the_training_records(written, settings):
+    folder, _ = written
+    manifest = make_manifest()
+    sick = (manifest["label"] == "Sick").to_numpy()
+    parts = [read_parts(Workspace(settings.root).split("cmri"), manifest, "honest", fold) for fold in range(FOLDS)]
+    naive = pd.read_parquet(folder / "predictions" / "naive.parquet")
+    assert naive["p_Sick"].to_numpy() == pytest.approx(np.mean([sick[part.train].mean() for part in parts]))
+    published = read_parts(Workspace(settings.root).split("cmri"), manifest, "published", 0)
+    naive = pd.read_parquet(folder / "predictions" / "naive-published.parquet")
+    assert naive["p_Sick"].to_numpy() == pytest.approx(sick[published.train].mean())
+    assert sorted(naive["record"]) == published.test.tolist()
+    runs = json.loads((folder / "metrics.json").read_text())["runs"]
+    for name in ("naive", "naive-published"):
+        assert (runs[name]["image"]["balanced_accuracy"]["value"], runs[name]["image"]["roc_auc"]["value"]) == (0.5, 0.5)
+
+
+def test_leaderboard_is_sorted_and_marks_what_chose_the_weights(written):
+    folder, _ = written
+    table = pd.read_csv(folder / "leaderboard.csv")
+    assert table["protocol"].tolist() == ["honest"] * 5 + ["published"] * 2
+    for _, block in table.groupby("protocol"):
+        assert block["balanced_accuracy"].is_monotonic_decreasing
+    assert table["run"][0] == "cmri-mobilenetv2"
+    chosen = table.loc[table["scored_on"] != "records held out", "run"].tolist()
+    assert chosen == ["cmri-mobilenetv2-published"]
+    wanted = {*PUBLISHED_SCORES["cmri"]["mobilenetv2"], "roc_auc", "brier", "calibration_error", "patient_balanced_accuracy",
+              "balanced_accuracy_low", "balanced_accuracy_high", "train_seconds", "features_seconds", "parameters", "model_mb",
+              "epochs", "warnings", "weights", "published_balanced_accuracy"}  # fmt: skip
+    assert wanted <= set(table.columns)
+    first = table.iloc[0]
+    assert (first["train_seconds"], first["features_seconds"], first["model_mb"]) == (4.2, 30.5, 9.4)
+
+
+def test_the_text_fits_a_terminal(written):
+    folder, out = written
+    table = json.loads((folder / "metrics.json").read_text())
+    text = stage.leaderboard_text(table)
+    assert text in out
+    assert max(map(len, text.splitlines())) <= 120
+    for word in (
+        "cmri-densenet201_spatial",
+        "naive-published",
+        "random",
+        "imagenet",
+        "0.781",
+        "scored on the records that chose",
+    ):
+        assert word in text
+    long = {("cmri-" + "x" * 60 if name == "cmri-ensemble" else name): row for name, row in table["runs"].items()}
+    assert max(map(len, stage.leaderboard_text(table | {"runs": long}).splitlines())) <= 120
+    assert "\x1b" not in text
+
+
+def test_summary_is_what_dvc_shows(written):
+    folder, _ = written
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["cmri-ensemble"]) == {"balanced_accuracy", "low", "high", "patient_balanced_accuracy", "roc_auc"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert summary["naive"]["balanced_accuracy"] == pytest.approx(
+        metrics["runs"]["naive"]["image"]["balanced_accuracy"]["value"], abs=1e-4
+    )
+
+
+def test_the_same_twice(written, settings):
+    folder, _ = written
+    stage.run(settings, "cmri", predict)
+    again = Workspace(settings.root).evaluation("cmri")
+    for path in folder.rglob("*.*"):
+        assert path.read_bytes() == (again / path.relative_to(folder)).read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": {"manifest_sha256": "old", "split_sha256": "s"}}, "on data that has changed since"),
+        ({"data": {"manifest_sha256": "m", "split_sha256": "old"}}, "on a split that has changed since"),
+        ({"test_folds": [0]}, "for test folds 0, evaluate.test_folds is all"),
+    ],
+)
+def test_a_run_of_other_data_is_refused(settings, change, says):
+    change_run(settings, "mobilenetv2", **change)
+    with pytest.raises(CardiumError, match=f"{says}: run `dvc repro train@cmri-mobilenetv2`"):
+        stage.run(settings, "cmri", predict)
+
+
+def test_a_missing_run_names_its_command(settings):
+    (Workspace(settings.root).run("cmri", "mobilenetv2", "published") / "run.json").unlink()
+    with pytest.raises(CardiumError, match="`dvc repro train@cmri-mobilenetv2-published`"):
+        stage.run(settings, "cmri", predict)
+    assert not Workspace(settings.root).evaluation("cmri").exists()
+
+
+def test_an_ensemble_of_older_members_is_refused(settings):
+    change_run(settings, "mobilenetv2_spatial", id="new")
+    with pytest.raises(CardiumError, match="trained again since: run `dvc repro ensemble@cmri-ensemble`"):
+        stage.run(settings, "cmri", predict)
+
+
+def test_an_ensemble_of_other_members_is_refused(settings):
+    change_run(settings, "ensemble", members=["cmri-mobilenetv2"])
+    with pytest.raises(CardiumError, match="other members than params"):
+        stage.run(settings, "cmri", predict)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: f.iloc[:-1], "predictions of 94 records where 95"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "predictions of 96 records where 95"),
+        (lambda f: f.assign(label=1 - f["label"]), "other labels"),
+        (lambda f: f.assign(p_Sick=np.nan), "95 of 95 predictions are not finite"),
+    ],
+)
+def test_spoiled_predictions_are_refused(settings, spoil, says):
+    def spoiled(*arguments):
+        frame = predict(*arguments)
+        return spoil(frame) if arguments[2]["run"] == "cmri-mobilenetv2" else frame
+
+    with pytest.raises(CardiumError, match=f"cmri-mobilenetv2: .*{says}"):
+        stage.run(settings, "cmri", spoiled)
+
+
+def test_published_table_is_that_of_the_page():
+    page = next(iter((PROJECT.parent / "shared" / "seeds").glob("000*.txt")), None)
+    if page is None:
+        pytest.skip("the page of system 000 is not here (shared/seeds)")
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if "_OG" in line]
+    names = {"Baseline": "", "Attention": "_spatial"}
+    seen = 0
+    for line in lines:
+        cells = [cell.strip().strip("*") for cell in line.strip("|").split("|")]
+        name = cells[0].replace("\\", "")
+        backbone, variant = name.split("_")[:2]
+        model = "ensemble" if variant == "Ensemble" else backbone.lower() + names[variant]
+        numbers = [float(cell) for cell in cells[1:] if cell != "N/A"]
+        assert list(PUBLISHED_SCORES["cmri"][model].values()) == numbers
+        seen += 1
+    assert seen == len(PUBLISHED_SCORES["cmri"]) == 9
