@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from cardium.atomic import replacing
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -29,20 +28,16 @@ GREY, PALE = "#555555", "#DDDDDD"
 DPI = 100
 
 
-def plot_history(history: Path | pandas.DataFrame, out: Path, title: str = "") -> None:
-    """history.csv (the file, or its table) -> loss and accuracy by epoch, training and validation, one colour a test fold.
+def learning_curves(history: Path, out: Path, title: str = "") -> None:
+    """history.csv -> loss and accuracy by epoch, training and validation, one colour a test fold.
 
     A second phase (fine-tuning) follows the first on the same axis, after a marked line. A dot marks the epoch of the lowest
     validation loss in each fold's last phase: the one whose weights are kept.
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows: list[dict[str, Any]]
-    if isinstance(history, Path):
-        with history.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    else:
-        rows = [{str(key): str(value) for key, value in row.items()} for row in history.to_dict("records")]
+    with history.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     folds = sorted({row["test_fold"] for row in rows}, key=lambda fold: (len(fold), fold))
     figure, (left, right) = _figure(10, 4.6, columns=2)
     seams: dict[float, str] = {}

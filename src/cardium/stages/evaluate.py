@@ -312,7 +312,7 @@ def leaderboard_text(table: Mapping[str, Any]) -> str:
                 f"{'mixed' if '+' in row['weights'] else row['weights'] or '-':<8}",
                 f"{_number(row['seconds'].get('train'), 0):>7}",
                 f"{_number(_megabytes(row), 0 if (row['model_bytes'] or 0) >= 1e9 else 1):>5}",
-                f"{_number(row['published_balanced_accuracy'], 3):>9} {mark}",
+                f"{_number(row['published_balanced_accuracy'], 4):>9} {mark}",
             ]
             lines.append("  ".join(cells).rstrip())
         lines.append("")
