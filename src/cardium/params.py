@@ -5,6 +5,7 @@ The file holds the published numbers; the chosen profile's block is laid over th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -178,7 +179,18 @@ _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
     "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1, "min_side": 1, "max_pixels": 1, "max_bytes": 1,
 }  # fmt: skip
-_SHARE = {"max_bad", "dropout", "confidence", "interval", "threshold", "plateau_factor", "label_tolerance", "shift", "zoom", "shear"}
+_SHARE = {
+    "max_bad",
+    "dropout",
+    "confidence",
+    "interval",
+    "threshold",
+    "plateau_factor",
+    "label_tolerance",
+    "shift",
+    "zoom",
+    "shear",
+}
 _POSITIVE = {"learning_rate", "fine_tune_learning_rate", "min_learning_rate"}
 
 
@@ -216,7 +228,7 @@ def resolve(raw: TableOf, root: Path, overrides: dict[str, Any]) -> Settings:
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        table = _overlay(table, nested, "override ")
+        table = _overlay(table, nested, "override")
     table["datasets"] = {name: table.pop(name) for name in DATASETS if name in table}
     table["root"] = root
     table["overrides"] = overrides
@@ -272,17 +284,15 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     return _number(kind, value, where)
 
 
-def _number(kind: type, value: Any, where: str) -> Any:
+def _number(kind: Any, value: Any, where: str) -> Any:
     name = where.rsplit(".", 1)[-1]
     if kind is str and name == "test_folds" and isinstance(value, int):
         value = str(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         value = float(value)
     if kind is float and isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-4, without a point, as text.
+        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-4, without a point, as text.
             value = float(value)
-        except ValueError:
-            pass
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise CardiumError(f"params.yaml, {where}: expected {_WORDS.get(kind, kind.__name__)}, got {value!r}.")
     if name in _AT_LEAST and value < _AT_LEAST[name]:
@@ -298,7 +308,8 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def _dotted(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
+    """The key's path as it stands in the file, where a dataset's section has no table around it."""
+    return f"{where}.{key}" if where and where != "datasets" else str(key)
 
 
 def _check_runs(settings: Settings) -> None:

@@ -1,14 +1,14 @@
 """Where everything lies in a project folder, from the project's root and a name. No file is opened here.
 
-    data/<dataset>/                      raw, as its publisher lays it out
-    processed/<dataset>/manifest/        manifest.parquet, rejected.csv, fingerprint.json
-    processed/<dataset>/split/           honest.csv, published.csv, split.json
-    processed/<dataset>/validation/      validation.json, validation.html
-    processed/<dataset>/<rendering>/     pixels.npy, render.json
-    features/<dataset>/<backbone>[-published]/     the bank
-    models/<dataset>/<model>[-published]/          a run: model.keras, run.json, history.csv, validation.parquet
-    reports/<dataset>/evaluation/, promotion/
-    experiments/<run>/<overrides>/       runs with overrides: the same folder contract, outside the pipeline
+data/<dataset>/                      raw, as its publisher lays it out
+processed/<dataset>/manifest/        manifest.parquet, rejected.csv, fingerprint.json
+processed/<dataset>/split/           honest.csv, published.csv, split.json
+processed/<dataset>/validation/      validation.json, validation.html
+processed/<dataset>/<rendering>/     pixels.npy, render.json
+features/<dataset>/<protocol>/<backbone>/      the bank
+models/<dataset>/<protocol>/<model>/           a run: model.keras, run.json, history.csv, validation.parquet
+reports/<dataset>/evaluation/, promotion/
+experiments/<run>/<overrides>/       runs with overrides: the same folder contract, outside the pipeline
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def find_root(start: Path | None = None) -> Path:
     given = os.environ.get("CARDIUM_ROOT")
     if given:
         if not (Path(given) / "params.yaml").is_file():
-            raise CardiumError(f"CARDIUM_ROOT is {given}, where there is no params.yaml: set it to a cardium project or unset it.")
+            raise CardiumError(
+                f"CARDIUM_ROOT is {given}, where there is no params.yaml: set it to a cardium project or unset it."
+            )
         return Path(given).resolve()
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
@@ -56,10 +58,10 @@ class Workspace:
         return self.root / "processed" / dataset / kind
 
     def bank(self, dataset: str, backbone: str, protocol: str) -> Path:
-        return self.root / "features" / dataset / (backbone + suffix(protocol))
+        return self.root / "features" / dataset / protocol / backbone
 
     def run(self, dataset: str, model: str, protocol: str) -> Path:
-        return self.root / "models" / dataset / (model + suffix(protocol))
+        return self.root / "models" / dataset / protocol / model
 
     def evaluation(self, dataset: str) -> Path:
         return self.root / "reports" / dataset / "evaluation"

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from cardium.errors import CardiumError
+from cardium.provenance import dvc_md5
 
 # Another `dvc` command may hold the repository's lock for a moment.
 _ATTEMPTS = 5
@@ -40,14 +41,11 @@ def check_tracked(root: Path) -> str:
 
 
 def recorded_md5(root: Path) -> str:
-    """The md5 in data.dvc, "" where it has none."""
-    import yaml
-
-    try:
-        outs = yaml.safe_load((root / "data.dvc").read_text(encoding="utf-8"))["outs"]
-        return str(outs[0].get("md5", ""))
-    except (OSError, yaml.YAMLError, TypeError, KeyError, IndexError, AttributeError):
-        raise CardiumError("data.dvc cannot be read: restore it with `git checkout data.dvc`.") from None
+    """The md5 in data.dvc. Raises CardiumError where it has none."""
+    md5 = dvc_md5(root)
+    if not md5:
+        raise CardiumError("data.dvc cannot be read: restore it with `git checkout data.dvc`.")
+    return md5
 
 
 def _status(root: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cardium import atomic
 from cardium.datasets import Collection, Found, Rejected, get_collection
-from cardium.datasets.tracked import check_tracked
 from cardium.errors import CardiumError
 from cardium.manifest import Measured, build, fingerprint, kind
 from cardium.parallel import in_chunks
@@ -24,13 +23,11 @@ _CHUNK = 64
 
 
 def run(settings: Settings, item: str) -> None:
-    """Ingests dataset `item`; CardiumError where nothing is there, data/ is not what data.dvc tracks, or too much is bad."""
+    """Ingests dataset `item`; CardiumError where nothing is there or too much is bad."""
     collection = get_collection(item)
     workspace = Workspace(settings.root)
     folder = workspace.data(item)
-    # What is missing is said before what DVC thinks of it: it is the more useful message.
     _check_there(folder, item)
-    check_tracked(settings.root)
 
     found: list[Found] = []
     rejected: list[Rejected] = []

@@ -1,0 +1,48 @@
+# `make demo` and `make test` set up what they need; nothing else has to be installed than Python 3.11, make and git.
+PYTHON ?= python3.11
+# Where python3.11 has no name of its own, python3 must be 3.11.
+PYTHON := $(shell command -v $(PYTHON) || command -v python3)
+BIN := .venv/bin
+# dvc and mlflow start `python` from PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint ui lock clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready  ## make .venv from requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"error: cardium needs Python 3.11, this is {v[0]}.{v[1]}: name one with `make PYTHON=...`")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## make the demo data, run the whole pipeline on it, show what came out
+	@$(BIN)/cardium demo
+
+test: setup  ## check style and types, run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: setup  ## format, and check style and types
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+ui: setup  ## open the MLflow UI on this project's store
+	$(BIN)/mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --port 5000
+
+lock: setup  ## resolve requirements.lock anew, for every platform, with hashes
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
+	  --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
+
+clean:  ## remove what the pipeline made (not data/, not the MLflow store)
+	rm -rf processed features models reports experiments .cardium

@@ -1,0 +1,355 @@
+"""The verbs. Imports nothing heavy: help and argument errors answer at once, the work's modules come with the work.
+
+Pipeline verbs run their DVC stages, after those before them that changed. `stage` is what dvc.yaml calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cardium import __version__
+from cardium.errors import CardiumError, closest, unknown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cardium.params import Settings
+
+_STAGES = ("tracked", "ingest", "split", "validate", "prepare", "features", "train", "ensemble", "evaluate", "promote")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code: 0 done, 1 a reported error, 2 wrong arguments, 130 interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except CardiumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left; the same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the nearest verb."""
+
+    def error(self, message: str) -> Any:
+        if "invalid choice" in message and "argument verb" in message:
+            given = message.split("invalid choice: ")[1].split("'")[1]
+            message = f"unknown verb `{given}`.{closest(given, list(_VERBS))} `cardium --help` lists them."
+        print(f"error: {message} ({self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cardium",
+        description="Trains, compares, promotes and serves classifiers of cardiac images, scored for the next patient.",
+        epilog="The order of a first day: demo (or download + dvc add data), leaderboard, train, promote, predict.",
+    )
+    parser.add_argument("--version", action="version", version=f"cardium {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True, parser_class=_Parser)
+    for name, (help_text, add, run) in _VERBS.items():
+        options: dict[str, Any] = {} if help_text is None else {"help": help_text}
+        verb = verbs.add_parser(name, description=help_text, **options)
+        add(verb)
+        verb.set_defaults(run=run)
+    return parser
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def _nothing(verb: argparse.ArgumentParser) -> None:
+    """A verb without arguments."""
+
+
+def _dataset(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", default="cmri", help="a dataset of params.yaml (default: cmri)")
+
+
+def _optional(kind: type) -> Any:
+    """A converter for options that `mlflow run` passes empty when they were not given."""
+
+    def convert(text: str) -> Any:
+        if text == "":
+            return None
+        number = float(text)  # MLflow passes whole numbers as it got them: 3, 3.0.
+        if kind is int and number != int(number):
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+        return kind(number)
+
+    convert.__name__ = "whole number" if kind is int else "number"
+    return convert
+
+
+def _yes(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
+
+
+def _train_arguments(verb: argparse.ArgumentParser) -> None:
+    _dataset(verb)
+    verb.add_argument("--model", default="mobilenetv2", help="a name of the zoo: `cardium models` lists them")
+    verb.add_argument("--protocol", default="", help="honest (grouped, de-duplicated) or published (as the original did)")
+    verb.add_argument("--epochs", type=_optional(int), help="epochs at most")
+    verb.add_argument("--learning-rate", type=_optional(float), help="the first learning rate")
+    verb.add_argument("--weights", default="", help="imagenet, none or auto")
+    verb.add_argument("--batch", type=_optional(int), help="images a training step")
+    verb.add_argument("--fine-tune", type=_optional(int), help="last layers of the backbone to train too, in a second phase")
+
+
+def _promote_arguments(verb: argparse.ArgumentParser) -> None:
+    _dataset(verb)
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
+    verb.add_argument("--rollback", **flag, help="make the previous champion the champion again")
+    verb.add_argument("--dry-run", **flag, help="say what would happen and change nothing")
+
+
+def _predict_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG or DICOM files")
+    verb.add_argument(
+        "--model", default="models:/cardium-cmri@champion", help="a registered model or a run folder (default: %(default)s)"
+    )
+    verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+
+
+def _download_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("dataset", help="the collection to fetch: cmri")
+    verb.add_argument("--force", action="store_true", help="replace what is in data/<dataset>")
+
+
+def _models_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("pattern", nargs="?", default="*", help='a shell pattern, such as "*_spatial"')
+
+
+def _repro_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("targets", nargs="*", help="DVC targets, such as train@cmri-mobilenetv2 (default: all)")
+
+
+def _stage_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("stage", choices=_STAGES)
+    verb.add_argument("item")
+
+
+# ---------------------------------------------------------------- what the verbs do
+
+
+def _settings(overrides: dict[str, Any] | None = None) -> Settings:
+    from cardium import params, workspace
+
+    return params.load(workspace.find_root(), overrides)
+
+
+def _known_dataset(settings: Settings, dataset: str) -> str:
+    if dataset not in settings.datasets:
+        raise unknown("dataset", dataset, list(settings.datasets))
+    return dataset
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    """Runs one stage's module on files, then shows the result to MLflow, which may be away."""
+    import importlib
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    settings = _settings()
+    module = importlib.import_module(f"cardium.stages.{arguments.stage}")
+    module.run(settings, arguments.item)
+    from cardium.workspace import Workspace
+
+    workspace, item = Workspace(settings.root), arguments.item
+    if arguments.stage == "train":
+        line = settings.runs[item]
+        _show(settings, workspace.run(line.dataset, line.model, line.protocol))
+    elif arguments.stage == "ensemble":
+        _show(settings, workspace.run(settings.ensembles[item].dataset, "ensemble", settings.ensembles[item].protocol))
+    elif arguments.stage == "evaluate":
+        from cardium import tracking
+
+        tracking.log_evaluation(settings, item)
+
+
+def _show(settings: Settings, folder: Path) -> None:
+    from cardium import tracking
+
+    tracking.log_run(settings, folder)
+
+
+def _repro(arguments: argparse.Namespace) -> None:
+    from cardium import pipeline
+
+    settings = _settings()
+    if not pipeline.reproduce(settings.root, arguments.targets):
+        print("Nothing to do: data, code and settings are as they were.")
+
+
+def _target(verb: str) -> Any:
+    """A verb that is a DVC stage of a dataset."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        from cardium import pipeline
+
+        settings = _settings()
+        dataset = _known_dataset(settings, arguments.dataset)
+        if verb == "features":
+            targets = [f"features@{name}" for name, bank in settings.banks.items() if bank.dataset == dataset]
+        elif verb == "ensemble":
+            targets = [f"ensemble@{name}" for name, line in settings.ensembles.items() if line.dataset == dataset]
+        else:
+            targets = [f"{verb}@{dataset}"]
+        if not targets:
+            raise CardiumError(f"params.yaml has no {verb} line for {dataset}.")
+        if not pipeline.reproduce(settings.root, targets):
+            print(f"Nothing to do: {', '.join(targets)} is as data, code and settings are.")
+
+    return run
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from cardium import experiment
+    from cardium.models import parse_name
+
+    settings = _settings()
+    _known_dataset(settings, arguments.dataset)
+    parse_name(arguments.model)
+    given = {
+        "epochs": arguments.epochs,
+        "learning_rate": arguments.learning_rate,
+        "weights": arguments.weights or None,
+        "batch": arguments.batch,
+        "fine_tune": arguments.fine_tune,
+    }
+    overrides = {f"{arguments.dataset}.train.{key}": value for key, value in given.items() if value is not None}
+    experiment.train(settings.root, arguments.dataset, arguments.model, arguments.protocol or "honest", overrides)
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    if not (arguments.rollback or arguments.dry_run):
+        _target("promote")(arguments)
+        return
+    from cardium.stages import promote
+
+    settings = _settings()
+    _known_dataset(settings, arguments.dataset)
+    if arguments.rollback:
+        promote.rollback(settings, arguments.dataset, dry_run=arguments.dry_run)
+    else:
+        promote.dry_run(settings, arguments.dataset)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    import json
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from cardium import serving
+
+    rows = serving.predict_files(_settings(), arguments.files, arguments.model)
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        print(serving.prediction_table(rows))
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _sync(_: argparse.Namespace) -> None:
+    from cardium import tracking
+
+    for dataset, runs in tracking.sync(_settings()).items():
+        print(f"{dataset}: {', '.join(runs) if runs else 'nothing was missing'}")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from cardium.models import list_models
+
+    names = list_models(arguments.pattern)
+    if not names:
+        raise CardiumError(f"No model matches `{arguments.pattern}`. Known: {', '.join(list_models())}.")
+    print("\n".join(names))
+
+
+def _leaderboard(arguments: argparse.Namespace) -> None:
+    from cardium import report
+
+    settings = _settings()
+    print(report.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
+
+
+def _demo_data(_: argparse.Namespace) -> None:
+    from cardium import pipeline, workspace
+    from cardium.datasets.demo import make_demo
+
+    root = workspace.find_root()
+    make_demo(root)
+    pipeline.accept_demo(root)
+    print("data/ is what data.dvc tracks. Next: dvc repro")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from cardium import pipeline, report
+
+    _demo_data(arguments)
+    settings = _settings()
+    if not pipeline.reproduce(settings.root, []):
+        print("Nothing to do: data, code and settings are as they were.")
+    print()
+    print(report.closing(settings, "cmri"))
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    from cardium import workspace
+    from cardium.datasets.download import download
+
+    download(arguments.dataset, workspace.find_root(), force=arguments.force)
+
+
+def _params(_: argparse.Namespace) -> None:
+    import dataclasses
+
+    import yaml
+
+    table = dataclasses.asdict(_settings())
+    table |= table.pop("datasets")
+    for internal in ("root", "overrides"):
+        table.pop(internal)
+    print(yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=120), end="")
+
+
+# Verb -> its help (None: not listed), what adds its arguments, what runs it; in the order of a first day.
+_VERBS: dict[str, tuple[str | None, Any, Any]] = {
+    "demo": ("make the demo data, run the whole pipeline on it, and show what came out", _nothing, _demo),
+    "demo-data": ("generate the demo data into data/ and check it against data.dvc", _nothing, _demo_data),
+    "download": ("fetch a real collection into data/<dataset>", _download_arguments, _download),
+    "repro": (
+        "run what changed of the pipeline (dvc repro), making the demo data where there is none",
+        _repro_arguments,
+        _repro,
+    ),
+    "ingest": ("raw files -> manifest", _dataset, _target("ingest")),
+    "split": ("manifest -> folds, patients kept whole", _dataset, _target("split")),
+    "validate": ("check manifest and folds (Great Expectations)", _dataset, _target("validate")),
+    "prepare": ("render every record into one array", _dataset, _target("prepare")),
+    "features": ("the banks: frozen backbones' features of all records", _dataset, _target("features")),
+    "models": ("list the model zoo", _models_arguments, _models),
+    "train": ("train one model; overrides make an experiment beside the pipeline", _train_arguments, _train),
+    "ensemble": ("average models into one", _dataset, _target("ensemble")),
+    "evaluate": ("open the test fold: scores with intervals, leaderboard", _dataset, _target("evaluate")),
+    "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
+    "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
+    "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
+    "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
+    "params": ("print the settings that params.yaml comes to", _nothing, _params),
+    "stage": (None, _stage_arguments, _stage),
+}

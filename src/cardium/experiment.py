@@ -1,0 +1,86 @@
+"""`cardium train`: the pipeline's own run, or, with overrides, an experiment beside it that leaves the pipeline untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from cardium import params, pipeline
+from cardium.errors import CardiumError
+from cardium.models import parse_name
+from cardium.params import Bank, Run, Settings
+from cardium.workspace import Workspace, run_name
+
+# Settings of a dataset that change its bank, and not only what is trained on it.
+_BANK_SETTINGS = ("train.weights", "train.views")
+
+
+def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[str, Any]) -> None:
+    """Trains `model`, making first what is missing before it.
+
+    Without overrides, a line of params.yaml's `runs` is trained as its DVC stage, into models/. Anything else is an
+    experiment: experiments/<run>/<overrides>/, the same folder contract, logged to MLflow with its overrides.
+    """
+    plain = params.load(root)
+    if protocol not in plain.protocols:
+        raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(plain.protocols)}.")
+    changed = {key: value for key, value in overrides.items() if _value(plain, key) != value}
+    name = run_name(dataset, model, protocol)
+    # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.
+    os.environ["CARDIUM_MLFLOW_RUN"] = name
+    if not changed and name in plain.runs:
+        _train_stage(plain, name)
+        return
+    settings = params.load(root, changed)
+    pipeline.reproduce(root, [f"prepare@{dataset}"])
+    bank = _bank(plain, settings, dataset, parse_name(model).backbone, protocol)
+    out = Workspace(root).experiment(name, _slug(changed))
+    from cardium import tracking
+    from cardium.stages.train import train_run
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if changed:
+        print(f"{name} with {', '.join(f'{key}={value}' for key, value in changed.items())}")
+    train_run(settings, Run(dataset, model, parse_name(model).backbone, protocol), bank, out)  # type: ignore[arg-type]
+    tracking.log_run(settings, out)
+
+
+def _train_stage(settings: Settings, name: str) -> None:
+    from cardium import tracking
+
+    line = settings.runs[name]
+    if not pipeline.reproduce(settings.root, [f"train@{name}"]):
+        folder = Workspace(settings.root).run(line.dataset, line.model, line.protocol)
+        print(f"Nothing to do: {folder.relative_to(settings.root)}/ is as data, code and settings are.")
+        tracking.log_run(settings, folder)
+
+
+def _bank(plain: Settings, settings: Settings, dataset: str, backbone: str, protocol: str) -> Path:
+    """The bank that the experiment reads: the pipeline's where it fits, otherwise one of its own in the scratch folder."""
+    name = run_name(dataset, backbone, protocol)
+    workspace = Workspace(settings.root)
+    unchanged = all(_value(plain, f"{dataset}.{key}") == _value(settings, f"{dataset}.{key}") for key in _BANK_SETTINGS)
+    if name in settings.banks and unchanged:
+        pipeline.reproduce(settings.root, [f"features@{name}"])
+        return workspace.bank(dataset, backbone, protocol)
+    from cardium.stages.features import make_bank
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    train_settings = settings.datasets[dataset].train
+    folder = workspace.scratch() / "banks" / f"{name}-{train_settings.weights}-{train_settings.views}"
+    make_bank(settings, Bank(dataset, backbone, protocol), folder)  # type: ignore[arg-type]
+    return folder
+
+
+def _value(settings: Settings, key: str) -> Any:
+    """The setting under a dotted key such as `cmri.train.epochs`."""
+    dataset, section, name = key.split(".")
+    return getattr(getattr(settings.datasets[dataset], section), name)
+
+
+def _slug(overrides: dict[str, Any]) -> str:
+    """A folder name that says what was overridden, whatever their order; long ones end in a hash."""
+    words = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in sorted(overrides.items())) or "as-params"
+    return words if len(words) <= 80 else f"{words[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

@@ -1,0 +1,21 @@
+"""The weights that training changed, by layer name: they move between a head, the whole model and a fold's file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+def trained_weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """The trainable weights of `model` as arrays, by `<layer>|<number>`."""
+    return {f"{layer.name}|{i}": weight.numpy() for layer in model.layers for i, weight in enumerate(layer.trainable_weights)}
+
+
+def set_trained(model: keras.Model, trained: dict[str, np.ndarray]) -> None:
+    """Puts what `trained_weights` gave into the layers of the same names of `model`."""
+    for name, value in trained.items():
+        layer, number = name.rsplit("|", 1)
+        model.get_layer(layer).weights[int(number)].assign(value)

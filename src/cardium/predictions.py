@@ -1,0 +1,43 @@
+"""Predictions as a table: one row per (record, held-out fold), the same for validation and test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def prediction_rows(
+    manifest: pandas.DataFrame,
+    records: np.ndarray,
+    test_fold: int,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: list[str],
+) -> pandas.DataFrame:
+    """Rows for `records` (n,): record, test_fold, group, label (class index), p_<class> of `probabilities` (n, C).
+
+    labels: (N,) class indices of all records of the manifest. Probabilities are scaled to sum to one.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "record": records.astype(np.int64),
+            "test_fold": np.full(len(records), test_fold, dtype=np.int64),
+            "group": manifest["group"].to_numpy()[records],
+            "label": labels[records],
+        }
+    )
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    for column, label in enumerate(classes):
+        table[f"p_{label}"] = shares[:, column]
+    return table
+
+
+def probability_columns(classes: list[str]) -> list[str]:
+    """The names of the probability columns, in class order."""
+    return [f"p_{label}" for label in classes]

@@ -1,0 +1,133 @@
+"""ensemble: the mean of its members' probabilities (system 000), as a run folder and one servable model."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardium import atomic, provenance
+from cardium.errors import CardiumError, unknown
+from cardium.metrics import score
+from cardium.params import Ensemble, Settings
+from cardium.predictions import probability_columns
+from cardium.workspace import Workspace, run_name
+
+
+def run(settings: Settings, item: str) -> None:
+    """Builds the line `item` of params.yaml's `ensembles` into models/<dataset>/ensemble/."""
+    if item not in settings.ensembles:
+        raise unknown("ensemble", item, list(settings.ensembles))
+    line = settings.ensembles[item]
+    workspace = Workspace(settings.root)
+    folders = [workspace.run(line.dataset, member, line.protocol) for member in line.members]
+    out = workspace.run(line.dataset, "ensemble", line.protocol)
+    ensemble_run(settings, line, item, folders, out)
+
+
+def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Path], out: Path) -> dict[str, Any]:
+    """Averages the run folders `folders` into the run folder `out` and returns its run.json.
+
+    Raises CardiumError when a member is missing or members come from different data, splits or held-out folds.
+    """
+    import keras
+    import pandas as pd
+
+    from cardium.scoring import load_model
+
+    began = time.perf_counter()
+    members = [_read_member(folder, line) for folder in folders]
+    first = members[0]
+    for member in members[1:]:
+        for what in ("data", "protocol", "classes", "test_folds", "rendering"):
+            if member[what] != first[what]:
+                raise CardiumError(
+                    f"{member['run']} and {first['run']} differ in {what}: members must come from the same split; "
+                    f"train them again with `dvc repro train@{member['run']} train@{first['run']}`."
+                )
+    tables = [pd.read_parquet(folder / "validation.parquet") for folder in folders]
+    table = mean_predictions(tables, first["classes"])
+
+    inputs = keras.Input((first["rendering"]["height"], first["rendering"]["width"], 3), name="pixels")
+    models = [load_model(folder / "model.keras") for folder in folders]
+    for model, member in zip(models, members, strict=True):
+        # Two members may share layer names; as named sub-models they do not meet.
+        model.name = member["model"]
+    outputs = keras.layers.Average(name="probabilities")([model(inputs) for model in models])
+    whole = keras.Model(inputs, outputs, name="ensemble")
+    whole.trainable = False
+    commit, dirty = provenance.commit(settings.root)
+    with atomic.replacing_folder(out) as part:
+        whole.save(part / "model.keras")
+        table.to_parquet(part / "validation.parquet", index=False)
+        info = {
+            "id": uuid.uuid4().hex,
+            "run": name,
+            "dataset": line.dataset,
+            "model": out.name,
+            "protocol": line.protocol,
+            "kind": "ensemble",
+            "members": [member["run"] for member in members],
+            "member_ids": [member["id"] for member in members],
+            "classes": first["classes"],
+            "rendering": first["rendering"],
+            "weights": _weights_of(members),
+            "settings": {"protocol": line.protocol, "profile": settings.profile, "members": ",".join(line.members)},
+            "overrides": settings.overrides,
+            "test_folds": first["test_folds"],
+            "folds": first["folds"],
+            "data": first["data"],
+            "commit": commit,
+            "dirty": dirty,
+            "versions": provenance.versions(),
+            "parameters": whole.count_params(),
+            "trainable_parameters": sum(member["trainable_parameters"] for member in members),
+            "model_bytes": (part / "model.keras").stat().st_size,
+            "seconds": {key: round(sum(member["seconds"][key] for member in members), 1) for key in ("features", "train")},
+            "phases": [],
+            "validation": score(
+                table["label"].to_numpy(), table[probability_columns(first["classes"])].to_numpy(), settings.evaluate.threshold
+            ),
+            "warnings": sorted({warning for member in members for warning in member["warnings"]}),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        atomic.write_json(part / "run.json", info)
+    print(
+        f"{name}: mean of {len(members)} models, validation balanced accuracy {info['validation']['balanced_accuracy']:.3f}, "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
+    return info
+
+
+def mean_predictions(tables: list[Any], classes: list[str]) -> Any:
+    """The mean of prediction tables of the same rows, as a prediction table. Raises CardiumError when rows differ."""
+    columns = probability_columns(classes)
+    ordered = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in tables]
+    first = ordered[0]
+    for table in ordered[1:]:
+        if not table[["record", "test_fold", "label"]].equals(first[["record", "test_fold", "label"]]):
+            raise CardiumError(
+                "The members were scored on different records: an ensemble's members must come from the same split."
+            )
+    mean = first.copy()
+    mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
+    return mean
+
+
+def _read_member(folder: Path, line: Ensemble) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        run = run_name(line.dataset, folder.name, line.protocol)
+        raise CardiumError(f"The ensemble's member {run} is not trained: train it with `dvc repro train@{run}`.") from None
+
+
+def _weights_of(members: list[dict[str, Any]]) -> dict[str, str]:
+    used = sorted({member["weights"]["used"] for member in members})
+    return {"asked": members[0]["weights"]["asked"], "used": "+".join(used), "file": "", "sha256": ""}

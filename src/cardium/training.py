@@ -1,0 +1,212 @@
+"""Trains one model on one fold, epoch by epoch, from arrays of examples; interrupted, it goes on where it stopped.
+
+What an epoch does is a function of (seed, epoch) and of the weights before it: the order of examples, the dropout masks
+and the learning rate. So a run that was killed and started again ends with the weights of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cardium import atomic
+from cardium.schedule import Schedule, Step, step_after
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples by position: `inputs(epoch, positions)` -> float array (n, ...), `labels` (N,) class indices."""
+
+    inputs: Callable[[int, np.ndarray], np.ndarray]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained fold: the history's rows, the best epoch, and the seconds that training took, interruptions left out."""
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """n / (C n_c) for each class, so that every class weighs the same in the loss; 0 for a class that is not there."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
+
+
+def fit(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples,
+    *,
+    schedule: Schedule,
+    epochs: int,
+    batch: int,
+    weights: np.ndarray,
+    seed: int,
+    state_folder: Path,
+    key: str,
+    show: Callable[[str], None] = print,
+) -> Fitted:
+    """Trains `model` in place and leaves the best epoch's weights (lowest validation loss) in it.
+
+    model: inputs -> probabilities (n, C); its trainable weights are trained with Adam on cross-entropy, weighted by class.
+    weights: (C,) class weights for training; the validation loss is unweighted.
+    state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`.
+    """
+    import keras
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    model.optimizer.build(model.trainable_variables)
+    history, seconds = _restore(model, state_folder, key)
+    if history:
+        show(f"  goes on after epoch {len(history)}")
+    best = _read_best(state_folder, key)
+    while True:
+        step = step_after([row["val_loss"] for row in history], schedule)
+        if step.stop or len(history) >= epochs:
+            break
+        began = time.perf_counter()
+        row = _epoch(model, train, validation, len(history), step, batch, weights, seed)
+        took = time.perf_counter() - began
+        seconds += took
+        history.append({**row, "seconds": round(took, 3)})
+        after = step_after([r["val_loss"] for r in history], schedule)
+        if after.best_epoch == len(history) - 1:
+            best = [variable.numpy() for variable in model.trainable_variables]
+        _save(model, state_folder, key, history, best, seconds)
+        mark = " *" if after.best_epoch == len(history) - 1 else ""
+        show(
+            f"  epoch {len(history)}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
+            f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.3f}, {took:.1f} s{mark}"
+        )
+    assert best is not None  # at least one epoch has run
+    for variable, value in zip(model.trainable_variables, best, strict=True):
+        variable.assign(value)
+    return Fitted(history, step.best_epoch, seconds)
+
+
+def _epoch(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples,
+    epoch: int,
+    step: Step,
+    batch: int,
+    weights: np.ndarray,
+    seed: int,
+) -> dict[str, float]:
+    _seed_layers(model, seed, epoch)
+    model.optimizer.learning_rate.assign(step.learning_rate)
+    order = np.random.default_rng([seed, epoch]).permutation(len(train.labels))
+    loss = accuracy = 0.0
+    for positions, inputs in _batches(train, epoch, order, batch):
+        labels = train.labels[positions]
+        # train_on_batch reports one batch alone; the epoch's figures are the means over its examples, as fit() gives them.
+        logs = model.train_on_batch(inputs, labels, sample_weight=weights[labels], return_dict=True)
+        loss += float(logs["loss"]) * len(positions) / len(order)
+        accuracy += float(logs["accuracy"]) * len(positions) / len(order)
+    probabilities = predict(model, validation, batch)
+    taken = probabilities[np.arange(len(probabilities)), validation.labels]
+    return {
+        "epoch": epoch,
+        "loss": loss,
+        "accuracy": accuracy,
+        # Clipped as Keras' own cross-entropy clips.
+        "val_loss": float(-np.log(np.clip(taken, 1e-7, 1 - 1e-7)).mean()),
+        "val_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+        "learning_rate": step.learning_rate,
+    }
+
+
+def predict(model: keras.Model, examples: Examples, batch: int) -> np.ndarray:
+    """Probabilities (N, C) float64 of all examples, in order, without augmentation or dropout."""
+    order = np.arange(len(examples.labels))
+    parts = [np.asarray(model.predict_on_batch(inputs)) for _, inputs in _batches(examples, -1, order, batch)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Any:
+    """(positions, inputs) of one epoch; the next batch is read while the model works on this one."""
+    starts = range(0, len(order), batch)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for start in starts:
+            positions = order[start : start + batch]
+            ready = ahead or reader.submit(examples.inputs, epoch, positions)
+            following = order[start + batch : start + 2 * batch]
+            ahead = reader.submit(examples.inputs, epoch, following) if len(following) else None
+            yield positions, ready.result()
+
+
+def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
+    """Dropout's random state at the start of an epoch, as a function of (seed, epoch, layer): checkpoints do not hold it."""
+    for number, layer in enumerate(model.layers):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            drawn = np.random.default_rng([seed, epoch, number]).integers(0, 2**31, 2)
+            generator.state.assign(drawn.astype("uint32"))
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.trainable_variables, *model.optimizer.variables]
+
+
+def _save(
+    model: keras.Model, folder: Path, key: str, history: list[dict[str, float]], best: list[np.ndarray] | None, seconds: float
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(_variables(model))}
+    arrays |= {f"best{i}": value for i, value in enumerate(best or [])}
+    # History and weights in one file: one rename is what makes an epoch done.
+    note = json.dumps({"key": key, "history": history, "seconds": seconds})
+    with atomic.replacing(folder / "state.npz") as part:
+        np.savez(part, note=np.array(note), **arrays)
+
+
+def _note(folder: Path, key: str) -> tuple[dict[str, Any], Any] | None:
+    path = folder / "state.npz"
+    if not path.is_file():
+        return None
+    try:
+        stored = np.load(path)
+        note = json.loads(str(stored["note"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return (note, stored) if note["key"] == key else None
+
+
+def _restore(model: keras.Model, folder: Path, key: str) -> tuple[list[dict[str, float]], float]:
+    found = _note(folder, key)
+    if found is None:
+        return [], 0.0
+    note, stored = found
+    for i, variable in enumerate(_variables(model)):
+        variable.assign(stored[f"v{i}"])
+    return note["history"], note["seconds"]
+
+
+def _read_best(folder: Path, key: str) -> list[np.ndarray] | None:
+    found = _note(folder, key)
+    if found is None:
+        return None
+    _, stored = found
+    names = [name for name in stored.files if name.startswith("best")]
+    return [stored[f"best{i}"] for i in range(len(names))]
