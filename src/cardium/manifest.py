@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cardium.datasets import Facts, Found, Rejected
 from cardium.errors import CardiumError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cardium.datasets import Facts, Found, Rejected
 
 # Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
 # mean, std: grey levels 0-255. copy_of: number of the first record with the same bytes, -1 for that first one itself.

@@ -55,8 +55,21 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
 
 def _is_news(line: str) -> bool:
     """Whether a line of DVC's says that something was done: not what did not change, and not the check that always runs."""
-    silent = ("didn't change, skipping", "Running stage 'tracked'", "stage tracked data", "'data.dvc'", "Updating lock file", "dvc.lock")
-    hints = ("Data and pipelines are up to date", "To track the changes", "To enable auto staging", "\tgit add", "Use `dvc push`")
+    silent = (
+        "didn't change, skipping",
+        "Running stage 'tracked'",
+        "stage tracked data",
+        "'data.dvc'",
+        "Updating lock file",
+        "dvc.lock",
+    )
+    hints = (
+        "Data and pipelines are up to date",
+        "To track the changes",
+        "To enable auto staging",
+        "\tgit add",
+        "Use `dvc push`",
+    )
     return bool(line.strip()) and not line.startswith(hints) and not any(words in line for words in silent)
 
 

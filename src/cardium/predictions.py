@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cardium.errors import CardiumError
+
 if TYPE_CHECKING:
     import pandas
 
@@ -41,3 +43,18 @@ def prediction_rows(
 def probability_columns(classes: list[str]) -> list[str]:
     """The names of the probability columns, in class order."""
     return [f"p_{label}" for label in classes]
+
+
+def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pandas.DataFrame:
+    """The mean of prediction tables of the same rows, as a prediction table. Raises CardiumError when rows differ."""
+    columns = probability_columns(classes)
+    ordered = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in tables]
+    first = ordered[0]
+    for table in ordered[1:]:
+        if not table[["record", "test_fold", "label"]].equals(first[["record", "test_fold", "label"]]):
+            raise CardiumError(
+                "The members were scored on different records: an ensemble's members must come from the same split."
+            )
+    mean = first.copy()
+    mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
+    return mean

@@ -9,13 +9,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cardium import atomic, provenance
 from cardium.errors import CardiumError, unknown
 from cardium.metrics import score
 from cardium.params import Ensemble, Settings
-from cardium.predictions import probability_columns
+from cardium.predictions import mean_predictions, probability_columns
 from cardium.workspace import Workspace, run_name
 
 
@@ -38,8 +36,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     import keras
     import pandas as pd
 
-    from cardium.scoring import load_model
-
     began = time.perf_counter()
     members = [_read_member(folder, line) for folder in folders]
     first = members[0]
@@ -54,7 +50,7 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     table = mean_predictions(tables, first["classes"])
 
     inputs = keras.Input((first["rendering"]["height"], first["rendering"]["width"], 3), name="pixels")
-    models = [load_model(folder / "model.keras") for folder in folders]
+    models = [keras.models.load_model(folder / "model.keras", compile=False) for folder in folders]
     for model, member in zip(models, members, strict=True):
         # Two members may share layer names; as named sub-models they do not meet.
         model.name = member["model"]
@@ -91,7 +87,10 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
             "seconds": {key: round(sum(member["seconds"][key] for member in members), 1) for key in ("features", "train")},
             "phases": [],
             "validation": score(
-                table["label"].to_numpy(), table[probability_columns(first["classes"])].to_numpy(), settings.evaluate.threshold
+                table["label"].to_numpy(),
+                table[probability_columns(first["classes"])].to_numpy(),
+                settings.evaluate.threshold,
+                first["classes"],
             ),
             "warnings": sorted({warning for member in members for warning in member["warnings"]}),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -103,21 +102,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
     return info
-
-
-def mean_predictions(tables: list[Any], classes: list[str]) -> Any:
-    """The mean of prediction tables of the same rows, as a prediction table. Raises CardiumError when rows differ."""
-    columns = probability_columns(classes)
-    ordered = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in tables]
-    first = ordered[0]
-    for table in ordered[1:]:
-        if not table[["record", "test_fold", "label"]].equals(first[["record", "test_fold", "label"]]):
-            raise CardiumError(
-                "The members were scored on different records: an ensemble's members must come from the same split."
-            )
-    mean = first.copy()
-    mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
-    return mean
 
 
 def _read_member(folder: Path, line: Ensemble) -> dict[str, Any]:

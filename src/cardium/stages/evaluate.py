@@ -26,10 +26,9 @@ from cardium import metrics, plots
 from cardium.atomic import replacing, replacing_folder, write_json, write_text
 from cardium.errors import CardiumError
 from cardium.params import Evaluate, Settings
-from cardium.predictions import prediction_rows, probability_columns
+from cardium.predictions import mean_predictions, prediction_rows, probability_columns
 from cardium.published import published_score
 from cardium.splits import Parts
-from cardium.stages.ensemble import mean_predictions
 from cardium.workspace import Workspace, run_name, suffix
 
 # (settings, run folder, run.json, manifest, test fold -> parts) -> predictions

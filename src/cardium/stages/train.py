@@ -164,7 +164,7 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
             "model_bytes": (part / "model.keras").stat().st_size,
             "seconds": {"features": round(bank.info["seconds"], 1), "train": round(seconds, 1)},
             "phases": phases,
-            "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold),
+            "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
             "warnings": [bank.info["weights"]["warning"]] if bank.info["weights"]["warning"] else [],
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }

@@ -1,0 +1,104 @@
+"""params.yaml -> settings: what is wrong is said in one line that names the key and the nearest one."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cardium import params
+from cardium.errors import CardiumError
+
+ROOT = Path(__file__).resolve().parents[1]
+RAW: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    table = copy.deepcopy(RAW)
+    inner = table
+    *parts, last = path.split(".")
+    for part in parts:
+        inner = inner[part]
+    inner[last] = value
+    return table
+
+
+def test_the_study_profile_is_the_published_protocol() -> None:
+    settings = params.resolve(changed("profile", "study"), ROOT, {})
+    train = settings.datasets["cmri"].train
+    assert (train.epochs, train.batch, train.learning_rate, train.dropout) == (10, 128, 1e-4, 0.5)
+    assert (train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate) == (5, 3, 0.5, 1e-6)
+    assert (settings.datasets["cmri"].render.height, settings.seed) == (128, 1337)
+    augment = settings.datasets["cmri"].augment
+    assert (augment.rotation, augment.shift, augment.shear, augment.zoom, augment.flip) == (15, 0.1, 0.1, 0.1, True)
+    assert settings.protocols["published"].scaling == "unit"
+
+
+def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
+    demo = params.resolve(RAW, ROOT, {"cmri.train.epochs": 3})
+    assert demo.datasets["cmri"].train.epochs == 3
+    assert demo.datasets["cmri"].train.views == RAW["profiles"]["demo"]["cmri"]["train"]["views"]
+    assert demo.overrides == {"cmri.train.epochs": 3}
+    assert demo.test_folds() == list(range(demo.split.folds))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("ingest.max_badd", 0.1, r"unknown key `ingest\.max_badd`\. Did you mean `max_bad`\?"),
+        ("spilt", {}, r"unknown key `spilt`\. Did you mean `split`\?"),
+        ("cmri.train.epochs", 0, r"cmri\.train\.epochs: 0 is too small; the least is 1"),
+        ("cmri.train.epochs", "ten", r"cmri\.train\.epochs: expected a whole number, got 'ten'"),
+        ("cmri.train.epochs", True, r"cmri\.train\.epochs: expected a whole number"),
+        ("cmri.train.dropout", 1.5, r"cmri\.train\.dropout: 1\.5 is not between 0 and 1"),
+        ("cmri.train.weights", "imagnet", r"`imagnet` is not one of imagenet, none, auto\. Did you mean `imagenet`\?"),
+        ("promote", [], r"promote: expected a table"),
+        ("evaluate.test_folds", 9, r"`9` is neither all nor a fold from 0 to 3"),
+        ("runs.cmri-mobilenetv2.model", "resnet", r"runs\.cmri-mobilenetv2: by its content this line's name is `cmri-resnet`"),
+        ("ensembles.cmri-ensemble.members", ["vgg"], r"member `vgg` has no line `cmri-vgg` in runs"),
+        ("profile", "fast", r"profile: `fast` is not one of demo, study"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(path: str, value: Any, message: str) -> None:
+    table = changed(path, value)
+    if path.startswith(("cmri.train.", "evaluate.")):
+        # The profile would lay its own value over the wrong one.
+        table["profiles"]["demo"] = copy.deepcopy(RAW["profiles"]["study"]) | {"split": RAW["profiles"]["demo"]["split"]}
+    with pytest.raises(CardiumError, match=message) as error:
+        params.resolve(table, ROOT, {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    table = copy.deepcopy(RAW)
+    del table["promote"]["confidence"]
+    with pytest.raises(CardiumError, match=r"`promote\.confidence` is missing"):
+        params.resolve(table, ROOT, {})
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    assert (
+        params.resolve(changed("cmri.train.min_learning_rate", "1e-7"), ROOT, {}).datasets["cmri"].train.min_learning_rate
+        == 1e-7
+    )
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 1\nruns: [\n")
+    with pytest.raises(CardiumError, match=r"params\.yaml, line 3: not valid YAML"):
+        params.load(tmp_path)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_nothing_but_a_clear_error_comes_of_nonsense(value: Any) -> None:
+    with pytest.raises(CardiumError):
+        params.resolve(changed("ingest", value), ROOT, {})
