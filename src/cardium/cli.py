@@ -160,10 +160,12 @@ def _known_dataset(settings: Settings, dataset: str) -> str:
 def _stage(arguments: argparse.Namespace) -> None:
     """Runs one stage's module on files, then shows the result to MLflow, which may be away."""
     import importlib
-    import os
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     settings = _settings()
+    if arguments.stage in ("features", "train", "ensemble", "evaluate"):
+        from cardium.tensorflow_import import import_tensorflow
+
+        import_tensorflow()
     module = importlib.import_module(f"cardium.stages.{arguments.stage}")
     module.run(settings, arguments.item)
     from cardium.workspace import Workspace
@@ -250,10 +252,11 @@ def _promote(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     import json
-    import os
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from cardium import serving
+    from cardium.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
 
     rows = serving.predict_files(_settings(), arguments.files, arguments.model)
     if arguments.json:

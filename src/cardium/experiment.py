@@ -11,6 +11,7 @@ from cardium import params, pipeline
 from cardium.errors import CardiumError
 from cardium.models import parse_name
 from cardium.params import Bank, Run, Settings
+from cardium.tensorflow_import import import_tensorflow
 from cardium.workspace import Workspace, run_name
 
 # Settings of a dataset that change its bank, and not only what is trained on it.
@@ -35,12 +36,12 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
         return
     settings = params.load(root, changed)
     pipeline.reproduce(root, [f"prepare@{dataset}"])
+    import_tensorflow()
     bank = _bank(plain, settings, dataset, parse_name(model).backbone, protocol)
     out = Workspace(root).experiment(name, _slug(changed))
     from cardium import tracking
     from cardium.stages.train import train_run
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if changed:
         print(f"{name} with {', '.join(f'{key}={value}' for key, value in changed.items())}")
     train_run(settings, Run(dataset, model, parse_name(model).backbone, protocol), bank, out)  # type: ignore[arg-type]
@@ -67,7 +68,6 @@ def _bank(plain: Settings, settings: Settings, dataset: str, backbone: str, prot
         return workspace.bank(dataset, backbone, protocol)
     from cardium.stages.features import make_bank
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     train_settings = settings.datasets[dataset].train
     folder = workspace.scratch() / "banks" / f"{name}-{train_settings.weights}-{train_settings.views}"
     make_bank(settings, Bank(dataset, backbone, protocol), folder)  # type: ignore[arg-type]

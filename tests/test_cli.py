@@ -1,0 +1,109 @@
+"""The command line: quick to answer, one line for a mistake, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cardium import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "mlflow",
+    "pandas",
+    "numpy",
+    "sklearn",
+    "great_expectations",
+    "dvc",
+    "matplotlib",
+    "optuna",
+    "scipy",
+)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["trian"], ["train", "--model", "resnet152"], ["train", "--epochs", "x"], ["models"]]
+)
+def test_help_and_mistakes_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom cardium.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "unknown verb `trian`. Did you mean `train`?"),
+        ([], 2, "the following arguments are required: verb"),
+        (["train", "--model", "resnet152"], 1, "Unknown model `resnet152`. Did you mean `resnet152v2`?"),
+        (["train", "--dataset", "cmrii"], 1, "Unknown dataset `cmrii`. Did you mean `cmri`?"),
+        (["train", "--protocol", "onest"], 1, "--protocol: `onest` is not one of honest, published"),
+        (["train", "--epochs", "2.5"], 2, "2.5 is not a whole number"),
+        (["train", "--epochs", "many"], 2, "invalid whole number value"),
+        (["train", "--epochs", "0"], 1, "cmri.train.epochs: 0 is too small"),
+        (["train", "--weights", "imagnet"], 1, "`imagnet` is not one of imagenet, none, auto"),
+        (["models", "*_nothing"], 1, "No model matches `*_nothing`"),
+        (["evaluate", "--dataset", "cmr"], 1, "Unknown dataset `cmr`"),
+        (["promote", "--rollback", "perhaps"], 2, "perhaps is neither true nor false"),
+        (["stage", "train", "cmri-vgg"], 1, "Unknown run `cmri-vgg`"),
+        (["predict", "nowhere.jpg", "--model", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARDIUM_ROOT", str(ROOT))
+    try:
+        got = cli.main(arguments)
+    except SystemExit as stop:
+        got = int(str(stop.code))
+    said = capsys.readouterr().err
+    assert got == code
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert "Traceback" not in said
+
+
+def test_outside_a_project_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CARDIUM_ROOT", raising=False)
+    assert cli.main(["evaluate"]) == 1
+    assert "No cardium project in" in capsys.readouterr().err
+
+
+def test_what_mlflow_passes_empty_is_not_given() -> None:
+    arguments = cli._parser().parse_args(["train", "--epochs", "", "--learning-rate", "", "--protocol", "", "--weights", ""])
+    assert (arguments.epochs, arguments.learning_rate) == (None, None)
+    # ... and whole numbers come as floats from some clients.
+    assert cli._parser().parse_args(["train", "--epochs", "3.0"]).epochs == 3
+
+
+def test_models_lists_the_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "*_spatial"]) == 0
+    assert capsys.readouterr().out.split() == [
+        "densenet201_spatial",
+        "inceptionv3_spatial",
+        "mobilenetv2_spatial",
+        "resnet152v2_spatial",
+    ]
+
+
+def test_params_prints_what_the_profile_comes_to(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    monkeypatch.setenv("CARDIUM_ROOT", str(ROOT))
+    assert cli.main(["params"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert printed["cmri"]["train"]["epochs"] == raw["profiles"][raw["profile"]]["cmri"]["train"]["epochs"]

@@ -1,0 +1,233 @@
+"""The whole way in a fresh clone, as its users type it: `mlflow run`, `dvc repro`, promote, predict, changed data.
+
+The clone's params.yaml asks for 32x32 images and one epoch; the commands, the data and the code are the real ones.
+The tests stand in the order of a day and go on from one another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as a fresh clone: nothing that git ignores, a commit of its own, small settings."""
+    root = tmp_path_factory.mktemp("clone") / "cardium"
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    kept = ("mobilenetv2", "mobilenetv2_spatial", "resnet152v2")
+    params["runs"] = {name: line for name, line in params["runs"].items() if line["model"] in kept}
+    params["banks"] = {name: line for name, line in params["banks"].items() if line["backbone"] in kept}
+    # dvc.yaml names four members.
+    params["ensembles"]["cmri-ensemble"]["members"] = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
+    params["cmri"]["render"] |= {"height": 32, "width": 32}
+    params["cmri"]["train"]["weights"] = "none"
+    params["profiles"]["demo"]["cmri"]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
+    params["evaluate"]["bootstrap"] = 200
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone"]):
+        subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
+    return root
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CARDIUM_", "PYTEST_", "PYTHONPATH"))
+    }
+    env["PATH"] = f"{BIN}{os.pathsep}{env['PATH']}"
+    # What is installed in .venv points at this checkout; the clone's own code is meant.
+    env["PYTHONPATH"] = str(root / "src")
+    env["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    return {**env, **more}
+
+
+def run(root: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=root, env=environment(root, **more), capture_output=True, text=True, check=False)
+
+
+def mlflow_runs(root: Path) -> list[Any]:
+    """The MLflow runs of the clone's own store, newest first."""
+    code = (
+        "import json, mlflow\n"
+        f"c = mlflow.MlflowClient('sqlite:///{root}/mlflow.db')\n"
+        "e = [x.experiment_id for x in c.search_experiments()]\n"
+        "print(json.dumps([{'status': r.info.status, 'params': r.data.params, 'metrics': r.data.metrics, 'tags': r.data.tags}"
+        " for r in c.search_runs(e)]))"
+    )
+    done = run(root, sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_mlflow_run_trains_on_a_fresh_clone_in_an_environment_of_its_own(clone: Path, tmp_path: Path) -> None:
+    import conda_stand_in
+
+    home = conda_stand_in.install(tmp_path / "conda")
+    assert not (clone / "data").exists()
+    env = environment(clone, MLFLOW_CONDA_HOME=str(home))
+    del env["PYTHONPATH"]
+    done = subprocess.run(
+        ["mlflow", "run", ".", "-e", "train", "-P", "model=resnet152v2"],
+        cwd=clone,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    # What was missing before `train` has been made, and nothing else has been trained.
+    assert (clone / "models/cmri/honest/resnet152v2/model.keras").is_file()
+    assert [path.name for path in (clone / "models/cmri/honest").iterdir() if not path.name.startswith(".")] == ["resnet152v2"]
+    created = next((home / "envs").iterdir())
+    assert (created / "bin" / "python").exists(), "it ran in the environment made from conda.yaml"
+    requested = [r for r in mlflow_runs(clone) if r["tags"].get("mlflow.project.entryPoint") == "train"]
+    assert len(requested) == 1
+    assert requested[0]["status"] == "FINISHED"
+    assert requested[0]["params"]["model"] == "resnet152v2"
+    assert requested[0]["params"]["cfg.train.epochs"] == "1"
+    assert "val_balanced_accuracy" in requested[0]["metrics"]
+
+
+def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    metrics = json.loads((clone / "reports/cmri/evaluation/metrics.json").read_text())
+    assert set(metrics["runs"]) == {
+        "cmri-mobilenetv2",
+        "cmri-mobilenetv2_spatial",
+        "cmri-resnet152v2",
+        "cmri-ensemble",
+        "naive",
+    }
+    promotion = json.loads((clone / "reports/cmri/promotion/promotion.json").read_text())
+    assert promotion["summary"]
+    # One MLflow run for each trained run, none doubled by going over it again.
+    ids = [r["tags"]["cardium.id"] for r in mlflow_runs(clone) if "cardium.id" in r["tags"]]
+    assert len(ids) == len(set(ids)) == 4
+    shown = run(clone, "dvc", "metrics", "show")
+    assert "balanced_accuracy" in shown.stdout
+    compared = run(clone, "dvc", "params", "diff", "--all")
+    assert "cmri.train" in compared.stdout
+
+
+def test_a_second_time_there_is_nothing_to_do(clone: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
+    done = run(clone, sys.executable, "-m", "cardium", "repro")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "Nothing to do: data, code and settings are as they were."
+    assert before == {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
+
+
+def test_the_test_fold_stays_shut_until_evaluate(clone: Path) -> None:
+    """House rule: what trains and chooses sees no record of the fold that is held out."""
+    import pandas as pd
+
+    split = pd.read_csv(clone / "processed/cmri/split/honest.csv").set_index("group")["fold"]
+    for folder in (clone / "models/cmri/honest").iterdir():
+        table = pd.read_parquet(folder / "validation.parquet")
+        fold = table["group"].map(split)
+        assert ((table["test_fold"] + 1) % 4 == fold).all(), folder.name
+    for path in (clone / "reports/cmri/evaluation/predictions").glob("cmri-*.parquet"):
+        table = pd.read_parquet(path)
+        assert (table["group"].map(split) == table["test_fold"]).all()
+        assert not table["record"].duplicated().any()
+    importers = {path.name for path in (ROOT / "src/cardium/stages").glob("*.py") if "scoring" in path.read_text()}
+    assert importers <= {"evaluate.py", "promote.py"}
+
+
+def test_heads_on_the_bank_and_the_whole_model_agree(clone: Path) -> None:
+    code = """
+import json, numpy as np, pandas as pd, keras
+from pathlib import Path
+folder = Path("models/cmri/honest/mobilenetv2_spatial")
+info = json.loads((folder / "run.json").read_text())
+table = pd.read_parquet(folder / "validation.parquet")
+table = table[table.test_fold == info["test_folds"][0]].head(64)
+pixels = np.load("processed/cmri/image/pixels.npy", mmap_mode="r")[table.record]
+whole = keras.models.load_model(folder / "model.keras").predict(pixels.astype("float32"), verbose=0)
+print(np.abs(whole - table[["p_Normal", "p_Sick"]].to_numpy()).max(), np.ptp(whole[:, 1]))
+"""
+    done = run(clone, sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    difference, spread = map(float, done.stdout.split()[-2:])
+    # The bank holds float16.
+    assert difference < 5e-3 < 0.02 < spread
+
+
+def test_overrides_make_an_experiment_beside_the_pipeline(clone: Path) -> None:
+    before = (clone / "models/cmri/honest/mobilenetv2/run.json").read_text()
+    done = run(
+        clone, "mlflow", "run", ".", "-e", "train", "--env-manager", "local",
+        "-P", "model=mobilenetv2", "-P", "protocol=published", "-P", "epochs=2", "-P", "learning_rate=0.003", "-P", "fine_tune=3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (clone / "models/cmri/honest/mobilenetv2/run.json").read_text() == before
+    folder = next((clone / "experiments/cmri-mobilenetv2-published").iterdir())
+    info = json.loads((folder / "run.json").read_text())
+    assert info["overrides"] == {"cmri.train.epochs": 2, "cmri.train.learning_rate": 0.003, "cmri.train.fine_tune": 3}
+    assert info["settings"]["scaling"] == "unit"
+    assert [phase["phase"] for phase in info["phases"]] == ["head", "fine_tune"]
+    logged = [r for r in mlflow_runs(clone) if r["tags"].get("cardium.id") == info["id"]]
+    assert len(logged) == 1
+    assert any("override" in key for key in {**logged[0]["params"], **logged[0]["tags"]})
+
+
+def test_predict_says_what_the_champion_or_a_run_folder_thinks(clone: Path) -> None:
+    image = next((clone / "data/cmri/Sick").rglob("*.jpg"))
+    done = run(
+        clone, sys.executable, "-m", "cardium", "predict", str(image), "--model", "models/cmri/honest/mobilenetv2", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["label"] in ("Normal", "Sick")
+
+
+def test_changed_data_is_reported_and_data_dvc_left_alone(clone: Path) -> None:
+    tracked = (clone / "data.dvc").read_bytes()
+    victim = next((clone / "data/cmri/Normal").rglob("*.jpg"))
+    original = victim.read_bytes()
+    victim.unlink()  # it may be a link into DVC's cache
+    done = run(clone, "dvc", "repro")
+    assert done.returncode != 0
+    assert "data/ is not what data.dvc tracks: accept it with `dvc add data`" in done.stderr
+    assert (clone / "data.dvc").read_bytes() == tracked
+    assert (clone / "reports/cmri/evaluation/leaderboard.csv").is_file(), "what was made before is still there"
+    victim.write_bytes(original)
+    assert run(clone, sys.executable, "-m", "cardium", "repro").returncode == 0
+
+
+def test_members_of_different_splits_are_refused(clone: Path) -> None:
+    path = clone / "models/cmri/honest/mobilenetv2_spatial/run.json"
+    text = path.read_text()
+    info = json.loads(text)
+    info["data"]["split_sha256"] = "another"
+    path.unlink()
+    path.write_text(json.dumps(info))
+    done = run(clone, sys.executable, "-m", "cardium", "stage", "ensemble", "cmri-ensemble")
+    path.write_text(text)
+    assert done.returncode == 1
+    assert "members must come from the same split" in done.stderr
+    assert "Traceback" not in done.stderr
