@@ -10,37 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from manifests import CLASSES, manifest, project
 from PIL import Image
 
-from cardium.datasets import Facts, Found
 from cardium.errors import CardiumError
-from cardium.manifest import Measured, build, fingerprint
-from cardium.params import Settings, resolve
+from cardium.params import Settings
 from cardium.splits import honest_folds, published_validation, read_folds, read_parts, rotate
 from cardium.stages import split as split_stage
-
-CLASSES = ["Normal", "Sick"]
-PROJECT = Path(__file__).resolve().parents[1]
-
-
-def project(root: Path, records: pd.DataFrame, folds: int = 4, seed: int = 1337) -> Settings:
-    """A project folder with this manifest of dataset cmri, as ingest leaves it."""
-    folder = root / "processed" / "cmri" / "manifest"
-    folder.mkdir(parents=True, exist_ok=True)
-    records.to_parquet(folder / "manifest.parquet", index=False)
-    (folder / "fingerprint.json").write_text(json.dumps(fingerprint("cmri", CLASSES, {}, records, [])))
-    raw = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    return resolve(raw, root, {"split.folds": folds, "split.seed": seed, "evaluate.test_folds": "all"})
-
-
-def manifest(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
-    """(path, label, patient, content) -> a manifest as ingest builds it."""
-    facts = Facts(64, 64, "L", "JPEG", 90.0, 40.0)
-    return build([Measured(Found(path, label, patient), content, 1000, facts) for path, label, patient, content in rows])
-
 
 # Names that break careless CSV and careless sorting.
 NAMES = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="/\0"), min_size=1, max_size=6)

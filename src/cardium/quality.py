@@ -1,0 +1,474 @@
+"""What must hold of a manifest and its splits before anything is trained on them, as Great Expectations expectations.
+
+Tables from the stored files go in, one outcome per check comes out. Every pass or failure is the result of a Great
+Expectations run; nothing here looks at how the splits were made, only at what the files say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cardium.params import Validate
+from cardium.splits import rotate
+
+# Read when the library is imported: no report of its use goes anywhere.
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+import great_expectations as gx
+import great_expectations.expectations as gxe
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.execution_engine import PandasExecutionEngine
+from great_expectations.expectations.expectation import ColumnPairMapExpectation
+from great_expectations.expectations.metrics.map_metric_provider import (
+    ColumnPairMapMetricProvider,
+    column_pair_condition_partial,
+)
+
+Severity = Literal["critical", "warning", "info"]
+Frames = dict[str, pd.DataFrame]
+
+# Offending rows that are named; beyond them, only their number is told.
+NAMED = 1000
+# Pillow's modes of still images, and DICOM's photometric interpretations as the decoder names them.
+_MODES = r"^(?:1|L|La|LA|P|PA|RGB|RGBA|RGBa|RGBX|CMYK|YCbCr|LAB|HSV|I|F|I;16[BLNS]*|DICOM-[A-Z0-9_ ]+)$"
+# A folder with less than half or more than one and a half times the published files is not the published collection.
+_SAME_COLLECTION = (0.5, 1.5)
+
+
+class _OneValuePerKey(ColumnPairMapMetricProvider):
+    """Whether a row's column_B is what every row with the same column_A has."""
+
+    condition_metric_name = "column_pair_values.one_value_per_key"
+    condition_domain_keys = (
+        "batch_id",
+        "table",
+        "column_A",
+        "column_B",
+        "row_condition",
+        "condition_parser",
+        "ignore_row_if",
+    )
+    condition_value_keys = ()
+
+    @column_pair_condition_partial(engine=PandasExecutionEngine)
+    def _pandas(cls, column_A: pd.Series, column_B: pd.Series, **kwargs: Any) -> pd.Series:  # noqa: ARG002, N805
+        return column_B.groupby(column_A).transform("nunique") <= 1
+
+
+class ExpectOneValuePerKey(ColumnPairMapExpectation):
+    """Expect column_A to determine column_B: no two rows with the same key differ in it. Rows missing either are left out."""
+
+    map_metric = "column_pair_values.one_value_per_key"
+    domain_keys = (*ColumnPairMapExpectation.domain_keys, "ignore_row_if")  # type: ignore[assignment]
+    ignore_row_if: Literal["both_values_are_missing", "either_value_is_missing", "neither"] = "either_value_is_missing"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule in plain words, and the expectations that decide it.
+
+    expectations: pairs (name of a frame, expectation); the check passes when all of them do. describe: a row of that frame
+    -> (where, what was found there). observed: what the data is like, shown whether the check passes or not. A check without
+    expectations only states something.
+    """
+
+    name: str
+    title: str
+    severity: Severity
+    meaning: str
+    remedy: str
+    expectations: list[tuple[str, Any]]
+    describe: Callable[[Any], tuple[str, str]]
+    observed: str = ""
+    # What a failure is counted in: the rows' plural.
+    unit: str = "files"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check with what Great Expectations found. count: offending rows; rows: (where, found) of the first of them, in order."""
+
+    check: Check
+    passed: bool
+    count: int = 0
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    expectations: list[dict[str, Any]] = field(default_factory=list)
+
+
+def assemble(
+    manifest: pd.DataFrame,
+    honest: pd.DataFrame,
+    published: pd.DataFrame,
+    rejected: pd.DataFrame,
+    classes: Sequence[str],
+    published_counts: Mapping[str, int],
+    folds: int,
+) -> Frames:
+    """The tables that the expectations look at, from the tables as stored.
+
+    records: the manifest and, per record, its fold (NaN for copies), its part in every rotation and under `published`;
+    folds: honest.csv; parts: records of each class in each part; groups: sides of the published split that each is on;
+    classes: counts; rejected: rejected.csv.
+    """
+    records = manifest.copy()
+    # Identical files take part once; what has no part is left out of the rules about parts.
+    distinct = (records["copy_of"] == -1).to_numpy()
+    first_fold = honest.drop_duplicates("group").set_index("group")["fold"]
+    records["fold"] = records["group"].map(first_fold).where(distinct).astype("float64")
+    records["honest_rows"] = records["group"].map(honest["group"].value_counts()).fillna(0).astype("int64")
+    records["published_rows"] = records["record"].map(published["record"].value_counts()).fillna(0).astype("int64")
+    records["published_part"] = records["record"].map(published.drop_duplicates("record").set_index("record")["part"])
+    records["known_patient"] = records["patient"].where(records["patient"] != "", None)
+    by_record = records["path"].tolist()
+    records["first"] = [by_record[copy] if 0 <= copy < len(by_record) else "" for copy in records["copy_of"]]
+
+    parts: list[dict[str, Any]] = []
+    for test_fold in range(folds):
+        part = pd.Series(rotate(records["fold"].fillna(-1).to_numpy(dtype=np.int64), folds, test_fold), index=records.index)
+        part = part.where(records["fold"].notna(), None)
+        records[f"rotation_{test_fold}"] = part
+        for name in ("train", "validation", "test"):
+            parts += _parts(records[part == name], f"test fold {test_fold}, {name}", "honest", classes)
+    for name in ("train", "validation"):
+        parts += _parts(records[records["published_part"] == name], f"published, {name}", "published", classes)
+    part_table = pd.DataFrame(parts)
+
+    sides = records.groupby("group", sort=True)
+    groups = pd.DataFrame({"published_sides": sides["published_part"].nunique(), "records": sides.size()}).reset_index()
+
+    of_class = records.groupby("label").size()
+    counts = np.array([int(of_class.get(name, 0)) for name in classes])
+    table = pd.DataFrame({"label": list(classes), "records": counts})
+    table["groups"] = [int(records.loc[records["label"] == name, "group"].nunique()) for name in classes]
+    # A class without records is another check's failure: no ratio.
+    table["imbalance"] = np.where(counts > 0, counts.max(initial=0) / np.maximum(counts, 1), np.nan)
+    table["published"] = [published_counts.get(name, np.nan) for name in classes]
+    table["deviation"] = (table["records"] - table["published"]).abs() / table["published"]
+    return {
+        "records": records.reset_index(drop=True),
+        "folds": honest.reset_index(drop=True),
+        "honest_parts": part_table[part_table["protocol"] == "honest"].reset_index(drop=True),
+        "published_parts": part_table[part_table["protocol"] == "published"].reset_index(drop=True),
+        "groups": groups,
+        "classes": table,
+        "rejected": rejected.reset_index(drop=True),
+    }
+
+
+def _parts(records: pd.DataFrame, name: str, protocol: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+    counts = records.groupby("label").size()
+    return [{"protocol": protocol, "part": name, "label": label, "records": int(counts.get(label, 0))} for label in classes]
+
+
+def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds: int) -> list[Check]:
+    """All checks, in the order in which a reader wants them: what is there, what is in it, who is on which side."""
+    records, table, rejected = frames["records"], frames["classes"], frames["rejected"]
+    groups = records["group"].nunique()
+    return [
+        Check(
+            "classes_known",
+            "Every label is a known class",
+            "critical",
+            "A label outside the collection's classes has no place in a model's output.",
+            "Move these files into a class folder, or take them out of data/, and run ingest again.",
+            [("records", gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(classes)))],
+            lambda row: (row["path"], f"label {row['label']}"),
+            f"classes: {', '.join(classes)}",
+        ),
+        Check(
+            "classes_present",
+            "Every class has images",
+            "critical",
+            "A class without images cannot be learnt, and every score over classes would be undefined.",
+            "Add images of this class to data/; a misspelt class folder shows among the rejected files.",
+            [("classes", gxe.ExpectColumnValuesToBeBetween(column="records", min_value=1))],
+            lambda row: (row["label"], "no readable image"),
+            ", ".join(f"{row.label} {row.records:,}" for row in table.itertuples()),
+            "classes",
+        ),
+        Check(
+            "listed_once",
+            "Every file is listed once",
+            "critical",
+            "A path that stands twice in the manifest would count twice.",
+            "The manifest is damaged: run ingest again.",
+            [("records", gxe.ExpectColumnValuesToBeUnique(column=name)) for name in ("path", "record")],
+            lambda row: (row["path"], f"record {row['record']}"),
+            f"{len(records):,} files",
+        ),
+        Check(
+            "dimensions",
+            "Image sides are in range",
+            "critical",
+            f"A side below {limits.min_side} or above {limits.max_side} pixels means another kind of picture.",
+            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
+            [
+                (
+                    "records",
+                    gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side),
+                )
+                for side in ("width", "height")
+            ],
+            lambda row: (row["path"], f"{row['width']} × {row['height']} pixels"),
+            _sizes(records),
+        ),
+        Check(
+            "modes",
+            "Image modes are known",
+            "warning",
+            "A pixel mode that is neither Pillow's nor DICOM's may have been read with the wrong grey levels.",
+            "Look at these files; convert them to 8-bit grey or RGB if they look wrong.",
+            [("records", gxe.ExpectColumnValuesToMatchRegex(column="mode", regex=_MODES))],
+            lambda row: (row["path"], f"mode {row['mode']}"),
+            _most(records["mode"]),
+        ),
+        Check(
+            "blank",
+            "No image is blank",
+            "warning",
+            f"The grey levels (0-255) of a blank image vary by less than {limits.blank_std:g}; it teaches a model nothing.",
+            "Look at these files and take those that are really blank out of data/.",
+            [("records", gxe.ExpectColumnValuesToBeBetween(column="std", min_value=limits.blank_std))],
+            lambda row: (row["path"], f"standard deviation {row['std']:.2f}, mean {row['mean']:.1f}"),
+            f"smallest standard deviation {records['std'].min():.1f}" if len(records) else "",
+        ),
+        Check(
+            "copies_within_class",
+            "No file occurs twice in a class",
+            "warning",
+            "Identical files weigh double. Under the protocol honest one of them takes part and their patients stay"
+            " together; under published all take part, as in the original.",
+            "Nothing, if the collection is published so. Otherwise remove the copies.",
+            [("records", gxe.ExpectCompoundColumnsToBeUnique(column_list=["label", "sha256"]))],
+            lambda row: (row["path"], f"same bytes as {row['first']}" if row["first"] else "the first of its copies"),
+            f"{int((records['copy_of'] != -1).sum()):,} copies of files that are there already",
+        ),
+        Check(
+            "copies_across_classes",
+            "No file stands under two classes",
+            "critical",
+            "The same image with two labels: one of them is wrong, and no model can be right on both.",
+            "Find out which label is right and remove the other file from data/; then run ingest again.",
+            [("records", ExpectOneValuePerKey(column_A="sha256", column_B="label"))],
+            lambda row: (row["path"], f"{row['label']}; content {row['sha256'][:12]}"),
+        ),
+        Check(
+            "balance",
+            "Classes are balanced",
+            "warning",
+            f"The largest class has more than {limits.max_imbalance:g} times the images of another.",
+            "Read balanced accuracy rather than accuracy; keep class_weights: balanced.",
+            [("classes", gxe.ExpectColumnValuesToBeBetween(column="imbalance", max_value=limits.max_imbalance))],
+            lambda row: (row["label"], f"{row['records']:,} images: {row['imbalance']:.1f} times fewer than the largest class"),
+            f"largest to smallest {table['imbalance'].max():.2f} : 1" if table["imbalance"].notna().any() else "",
+            "classes",
+        ),
+        _published_counts(table, limits.label_tolerance),
+        Check(
+            "patients_known",
+            "Every image has a patient",
+            "warning",
+            "Where no patient is known each file stands for itself, so images of one person may land on both sides of a split.",
+            "Lay the files out as the collection is published (<class>/Directory_<patient>/<series>/<file>).",
+            [("records", gxe.ExpectColumnValuesToNotBeInSet(column="patient", value_set=[""]))],
+            lambda row: (row["path"], "no patient in its path"),
+            f"{records.loc[records['patient'] != '', 'patient'].nunique():,} patients, {groups:,} groups",
+        ),
+        Check(
+            "rejected",
+            "Every file could be used",
+            "info",
+            "Files that are no readable image are left out; ingest stops when a class loses more of them than ingest.max_bad.",
+            "Nothing, if these files are expected. Otherwise fetch them again.",
+            [("rejected", gxe.ExpectTableRowCountToEqual(value=0))],
+            lambda row: (row["path"], row["reason"]),
+            f"{len(rejected):,} of {len(records) + len(rejected):,} files left out"
+            f" ({len(rejected) / max(1, len(records) + len(rejected)):.1%})",
+        ),
+        Check(
+            "one_fold",
+            "Every record is in exactly one fold",
+            "critical",
+            "A record in no fold is never tested, one in two folds may be trained and tested on; a fold or group that the"
+            " manifest does not know comes from another manifest.",
+            "The split does not belong to this manifest: run the split again.",
+            [
+                ("records", gxe.ExpectColumnValuesToBeInSet(column="honest_rows", value_set=[1])),
+                ("records", gxe.ExpectColumnValuesToBeInSet(column="published_rows", value_set=[1])),
+                ("folds", gxe.ExpectColumnValuesToBeUnique(column="group")),
+                ("folds", gxe.ExpectColumnValuesToBeInSet(column="group", value_set=sorted(set(records["group"])))),
+                ("folds", gxe.ExpectColumnValuesToBeBetween(column="fold", min_value=0, max_value=folds - 1)),
+            ],
+            lambda row: (
+                (row["path"], f"{row['honest_rows']} rows in honest.csv, {row['published_rows']} in published.csv")
+                if "path" in row
+                else (row["group"], f"fold {row['fold']} in honest.csv")
+            ),
+            f"{folds} folds",
+            "rows",
+        ),
+        Check(
+            "groups_across_splits",
+            "No patient is on two sides of a split",
+            "critical",
+            "A patient, group or file content on both sides of training, validation and test lets a model recognise the person"
+            " instead of the disease. Checked for every choice of the test fold.",
+            "The split is damaged or was edited: run the split again.",
+            [
+                ("records", ExpectOneValuePerKey(column_A=key, column_B=f"rotation_{test_fold}"))
+                for test_fold in range(folds)
+                for key in ("group", "known_patient", "sha256")
+            ]
+            + [("folds", ExpectOneValuePerKey(column_A="group", column_B="fold"))],
+            lambda row: (
+                (row["path"], f"group {row['group']}, fold {row['fold']:.0f}")
+                if "path" in row
+                else (row["group"], f"fold {row['fold']} in honest.csv")
+            ),
+            f"{groups:,} groups, {folds} choices of the test fold",
+        ),
+        Check(
+            "parts_have_classes",
+            "Every part has every class",
+            "critical",
+            "Without a class in training, validation or test, a score of that part is undefined.",
+            "Use fewer folds (split.folds in params.yaml), or add patients of this class.",
+            [("honest_parts", gxe.ExpectColumnValuesToBeBetween(column="records", min_value=1))],
+            lambda row: (row["part"], f"no record of {row['label']}"),
+            f"smallest part of a class: {_least(frames['honest_parts'])} records",
+            "parts",
+        ),
+        Check(
+            "published_groups",
+            "No patient is on both sides of the published split",
+            "warning",
+            "The original's split cuts through patients: its score partly measures whether a patient is recognised.",
+            "Nothing: it is reproduced on purpose. For the next patient's score, read the protocol honest.",
+            [("groups", gxe.ExpectColumnValuesToBeBetween(column="published_sides", max_value=1))],
+            lambda row: (row["group"], f"{row['records']:,} records, some on each side"),
+            f"{int((frames['groups']['published_sides'] > 1).sum())} of {groups:,} groups cross it",
+            "groups",
+        ),
+        Check(
+            "published_copies",
+            "No file is on both sides of the published split",
+            "warning",
+            "An identical image to train on and to be scored on.",
+            "Nothing: it is reproduced on purpose. Under the protocol honest identical files take part once.",
+            [("records", ExpectOneValuePerKey(column_A="sha256", column_B="published_part"))],
+            lambda row: (row["path"], f"{row['published_part']}; content {row['sha256'][:12]}"),
+        ),
+        Check(
+            "published_parts",
+            "Both sides of the published split have every class",
+            "warning",
+            "With few files the original's split holds out none of a class, and the protocol published cannot be scored.",
+            "Use the protocol honest, or add images.",
+            [("published_parts", gxe.ExpectColumnValuesToBeBetween(column="records", min_value=1))],
+            lambda row: (row["part"], f"no record of {row['label']}"),
+            f"smallest part of a class: {_least(frames['published_parts'])} records",
+            "parts",
+        ),
+    ]
+
+
+def _published_counts(table: pd.DataFrame, tolerance: float) -> Check:
+    """Against the collection's published label counts, where they are known and this is that collection."""
+    known = table["published"].notna().all() and len(table) > 0
+    there, wanted = int(table["records"].sum()), int(table["published"].sum())
+    same = known and _SAME_COLLECTION[0] * wanted <= there <= _SAME_COLLECTION[1] * wanted
+    observed = "no counts are published"
+    if known:
+        pairs = zip(table["label"], table["records"], table["published"], strict=True)
+        observed = ", ".join(f"{label} {records:,} of {published:,.0f}" for label, records, published in pairs)
+        if not same:
+            observed = f"not the published collection: {there:,} of {wanted:,} images"
+    expectations = [("classes", gxe.ExpectColumnValuesToBeBetween(column="deviation", max_value=tolerance))] if same else []
+    return Check(
+        "published_counts",
+        "Label counts are the published ones",
+        "warning" if same else "info",
+        f"Counts more than {tolerance:.0%} away from the published ones mean missing, added or misfiled images.",
+        "Compare with the collection's page; download it again if files are missing.",
+        expectations,
+        lambda row: (
+            row["label"],
+            f"{row['records']:,} images, published {int(row['published']):,} ({row['deviation']:.1%} away)",
+        ),
+        observed,
+        "classes",
+    )
+
+
+def run_checks(checks: Sequence[Check], frames: Frames) -> list[Outcome]:
+    """Validates the frames with Great Expectations, one suite a frame, in an ephemeral context; outcomes in the order given."""
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    source = context.data_sources.add_pandas("cardium")
+    found: dict[tuple[int, int], tuple[str, Any]] = {}
+    for name, frame in frames.items():
+        suite = gx.ExpectationSuite(name=name)
+        for number, check in enumerate(checks):
+            for place, (of, expectation) in enumerate(check.expectations):
+                if of == name:
+                    expectation.severity = check.severity
+                    expectation.meta = {"check": check.name, "number": number, "place": place}
+                    suite.add_expectation(expectation)
+        if not suite.expectations:
+            continue
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+        # The query would repeat every index as text.
+        wanted = {"result_format": "COMPLETE", "return_unexpected_index_query": False}
+        for result in batch.validate(suite, result_format=wanted).results:
+            meta: dict[str, Any] = result.expectation_config.meta  # type: ignore[union-attr,assignment]
+            found[meta["number"], meta["place"]] = (name, result)
+    return [
+        _outcome(check, [found[number, place] for place in range(len(check.expectations))], frames)
+        for number, check in enumerate(checks)
+    ]
+
+
+def _outcome(check: Check, results: Sequence[tuple[str, Any]], frames: Frames) -> Outcome:
+    rows: dict[tuple[str, int], None] = {}
+    said = []
+    for name, result in results:
+        if not result.result:
+            # An expectation that could not be computed comes back as a failure without a result.
+            raise RuntimeError(f"{check.name}: Great Expectations could not compute {result.expectation_config.type}: {result}")
+        unexpected = result.result.get("unexpected_index_list")
+        if unexpected is None:  # An expectation about the table as a whole: every row is what it is about.
+            unexpected = [] if result.success else range(len(frames[name]))
+        rows.update(dict.fromkeys((name, int(row)) for row in unexpected))
+        config = result.expectation_config
+        kwargs = {key: value for key, value in config.kwargs.items() if key in _SHOWN}
+        said.append({"type": config.type, "on": name, **kwargs, "success": bool(result.success), "unexpected": len(unexpected)})
+    described = [check.describe(frames[name].iloc[row]) for name, row in sorted(rows)[:NAMED]]
+    return Outcome(check, all(result.success for _, result in results), len(rows), described, said)
+
+
+# What is said of an expectation in the report; the value sets of groups would fill it.
+_SHOWN = ("column", "column_A", "column_B", "column_list", "min_value", "max_value", "value", "regex")
+
+
+def _sizes(records: pd.DataFrame) -> str:
+    if not len(records):
+        return ""
+    sizes = records["width"].astype(str) + " × " + records["height"].astype(str)
+    return _most(sizes)
+
+
+def _most(values: pd.Series) -> str:
+    """The three most frequent values with their counts."""
+    counts = values.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    shown = ", ".join(f"{value} ({count:,})" for value, count in counts.head(3).items())
+    return shown + (f" and {len(counts) - 3} more" if len(counts) > 3 else "")
+
+
+def _least(parts: pd.DataFrame) -> int:
+    return int(parts["records"].min()) if len(parts) else 0

@@ -1,0 +1,146 @@
+"""manifest + split -> validation: validation.json and validation.html. A critical failure stops the pipeline after that.
+
+The page stands by itself (no network, no script) and is the same bytes for the same data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cardium.atomic import replacing_folder, write_json, write_text
+from cardium.datasets import get_collection
+from cardium.errors import CardiumError
+from cardium.manifest import read_fingerprint, read_manifest
+from cardium.params import Settings
+from cardium.splits import read_folds, read_published
+from cardium.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cardium.quality import Outcome
+
+# Offending rows shown on the page and in the error's one line; the JSON has all that quality.py names.
+_ON_PAGE, _IN_ERROR = 20, 3
+_TEMPLATE = Path(__file__).parents[1] / "templates" / "validation.html.j2"
+
+
+def run(settings: Settings, item: str) -> None:
+    """Validates dataset `item`. Raises CardiumError where a critical check fails; the report is written all the same."""
+    # Great Expectations takes seconds to import: what is missing is said first.
+    space = Workspace(settings.root)
+    manifest = read_manifest(space.manifest(item))
+    classes: list[str] = read_fingerprint(space.manifest(item))["classes"]
+    split = _read_split(space.split(item))
+    rejected = pd.read_csv(space.manifest(item) / "rejected.csv", dtype=str, keep_default_na=False)
+    collection = get_collection(item)
+
+    from cardium.quality import assemble, make_checks, run_checks
+
+    folds = int(split["folds"])
+    frames = assemble(
+        manifest,
+        read_folds(space.split(item)),
+        read_published(space.split(item)),
+        rejected,
+        classes,
+        collection.published_counts,
+        folds,
+    )
+    outcomes = run_checks(make_checks(frames, settings.validate, classes, folds), frames)
+
+    report = _report(item, manifest, split, classes, outcomes)
+    out = space.validation(item)
+    with replacing_folder(out) as folder:
+        write_json(folder / "validation.json", report)
+        write_text(folder / "validation.html", page(report, collection.title))
+    where = out.relative_to(settings.root).as_posix()
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    for outcome in failed:
+        print(f"{outcome.check.severity}: {_counted(outcome)} against `{outcome.check.title}`: {_first(outcome, 1)}")
+    print(f"{item}: {len(outcomes) - len(failed)} of {len(outcomes)} checks passed")
+    print(f"wrote {where}")
+    critical = [outcome for outcome in failed if outcome.check.severity == "critical"]
+    if critical:
+        worst = critical[0]
+        more = f"; it also fails {', '.join(other.check.name for other in critical[1:])}" if len(critical) > 1 else ""
+        raise CardiumError(
+            f"{item} fails the check `{worst.check.name}` ({worst.check.title}): {_counted(worst)}"
+            f" ({_first(worst, _IN_ERROR)}){more}. See {where}/validation.html. {worst.check.remedy}"
+        )
+
+
+def _read_split(folder: Path) -> dict[str, Any]:
+    if not (folder / "split.json").is_file():
+        raise CardiumError(
+            f"There is no split of {folder.parent.name} yet: run `cardium split --dataset {folder.parent.name}`."
+        )
+    content: dict[str, Any] = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _report(
+    dataset: str, manifest: pd.DataFrame, split: dict[str, Any], classes: Sequence[str], outcomes: Sequence[Outcome]
+) -> dict[str, Any]:
+    """What validation.json holds, and all that the page shows."""
+    failed = [outcome.check.severity for outcome in outcomes if not outcome.passed]
+    return {
+        "dataset": dataset,
+        "verdict": "stopped" if "critical" in failed else "warnings" if "warning" in failed else "passed",
+        "failed": {severity: failed.count(severity) for severity in ("critical", "warning", "info")},
+        "records": len(manifest),
+        "distinct": int((manifest["copy_of"] == -1).sum()),
+        "groups": int(manifest["group"].nunique()),
+        "classes": {label: int((manifest["label"] == label).sum()) for label in classes},
+        "folds": split["honest"],
+        "published": split["published"],
+        "checks": [
+            {
+                "name": outcome.check.name,
+                "title": outcome.check.title,
+                "severity": outcome.check.severity,
+                "passed": outcome.passed,
+                "unexpected_count": outcome.count,
+                "unit": counted(outcome.check.unit, outcome.count),
+                "observed": outcome.check.observed,
+                "meaning": outcome.check.meaning,
+                "remedy": outcome.check.remedy,
+                "rows": [{"where": where, "found": found} for where, found in outcome.rows],
+                "expectations": outcome.expectations,
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def page(report: dict[str, Any], title: str) -> str:
+    """The report as one HTML page. title: the collection's."""
+    import jinja2
+
+    from cardium.quality import NAMED
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    rank = {"critical": 0, "warning": 1, "info": 2}
+    failed = sorted((check for check in report["checks"] if not check["passed"]), key=lambda check: rank[check["severity"]])
+    passed = [check for check in report["checks"] if check["passed"]]
+    return template.render(report=report, title=title, failed=failed, passed=passed, limit=_ON_PAGE, named=NAMED)
+
+
+def _counted(outcome: Outcome) -> str:
+    return f"{outcome.count:,} {counted(outcome.check.unit, outcome.count)}"
+
+
+def counted(unit: str, count: int) -> str:
+    """The plural `unit` as it reads after `count`."""
+    return unit if count != 1 else {"classes": "class"}.get(unit, unit.removesuffix("s"))
+
+
+def _first(outcome: Outcome, limit: int) -> str:
+    shown = ", ".join(f"{where}: {found}" for where, found in outcome.rows[:limit])
+    rest = outcome.count - limit
+    # One line, whatever a file is called.
+    return (shown + (f", and {rest:,} more" if rest > 0 else "")).replace("\n", "\\n").replace("\r", "\\r")
