@@ -92,7 +92,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A check with what Great Expectations found. count: offending rows; rows: (where, found) of the first of them, in order."""
+    """A check with what Great Expectations found. count: offending rows; rows: (where, found) of the first, in order."""
 
     check: Check
     passed: bool
