@@ -1,0 +1,369 @@
+"""The demo data: the same bytes everywhere, a heart that gives the class away, and nothing else that does."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cardium.datasets import demo, phantom
+from cardium.errors import CardiumError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with the default demo data."""
+    root = tmp_path_factory.mktemp("demo")
+    assert demo.make_demo(root) == 384
+    return root
+
+
+# --- files ---
+
+
+def test_default_bytes_are_the_published_ones(generated: Path) -> None:
+    assert demo.folder_digest(generated / "data/cmri") == demo.demo_digest("cmri")
+
+
+def test_layout_is_the_collections_own(generated: Path) -> None:
+    folder = generated / "data/cmri"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 384
+    found = [re.fullmatch(r"(Normal|Sick)/Directory_(\d+)/SR_(\d+)/IM(\d{5})\.jpg", name) for name in files]
+    assert all(found)
+    patients = {(match[1], int(match[2])) for match in found if match}
+    assert Counter(label for label, _ in patients) == {"Normal": 8, "Sick": 8}
+    assert len({number for _, number in patients}) == 16, "a patient's number is unique over the classes"
+    assert sum((folder / name).stat().st_size for name in files) < 6_000_000
+    modes = set()
+    for name in files[::29]:
+        with Image.open(folder / name) as image:
+            image.load()
+            modes.add((image.mode, image.format))
+    assert modes == {("L", "JPEG")}
+    assert not list((generated / ".cardium").iterdir()), "nothing is left of the building place"
+    assert [path.name for path in (generated / "data").iterdir()] == ["cmri"], "DVC hashes data/ as a whole"
+
+
+def test_no_two_images_are_alike(generated: Path) -> None:
+    contents = [path.read_bytes() for path in (generated / "data/cmri").rglob("*.jpg")]
+    assert len(set(contents)) == len(contents)
+
+
+def test_second_call_does_nothing_and_says_so(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (generated / "data").rglob("*")}
+    assert demo.make_demo(generated) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (generated / "data").rglob("*")} == before
+
+
+def test_other_demo_data_is_told_from_the_same(tmp_path: Path) -> None:
+    assert demo.make_demo(tmp_path, patients=2, seed=5) == 48
+    assert demo.make_demo(tmp_path, patients=2, seed=5) == 0
+    with pytest.raises(CardiumError, match="stay as they are"):
+        demo.make_demo(tmp_path, patients=2, seed=6)
+
+
+def test_users_data_is_never_touched(tmp_path: Path) -> None:
+    mine = tmp_path / "data/cmri/Normal/Directory_1/SR_1/IM00001.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(CardiumError, match="move data/cmri away") as error:
+        demo.make_demo(tmp_path)
+    assert "\n" not in str(error.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_bytes() == b"mine"
+
+
+def test_one_changed_byte_makes_it_the_users_data(tmp_path: Path) -> None:
+    demo.make_demo(tmp_path, patients=2, seed=5)
+    changed = tmp_path / "data/cmri/Sick"
+    victim = sorted(changed.rglob("*.jpg"))[0]
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    with pytest.raises(CardiumError):
+        demo.make_demo(tmp_path, patients=2, seed=5)
+
+
+def test_empty_folder_counts_as_none(tmp_path: Path) -> None:
+    (tmp_path / "data/cmri").mkdir(parents=True)
+    assert demo.make_demo(tmp_path, patients=2, seed=5) == 48
+
+
+def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = phantom.phantom
+
+    def fails(patient: phantom.Patient, level: int, frame: int):
+        if level == 1:
+            raise KeyboardInterrupt
+        return draw(patient, level, frame)
+
+    monkeypatch.setattr(phantom, "phantom", fails)
+    with pytest.raises(KeyboardInterrupt):
+        demo.make_demo(tmp_path, patients=2, seed=5)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("patients", [-2, 0, 1, 7])
+def test_patients_come_in_pairs(tmp_path: Path, patients: int) -> None:
+    with pytest.raises(CardiumError, match="even number"):
+        demo.make_demo(tmp_path, patients=patients)
+    assert not (tmp_path / "data").exists()
+
+
+def test_unknown_dataset_lists_the_names(tmp_path: Path) -> None:
+    with pytest.raises(CardiumError, match="cmri"):
+        demo.make_demo(tmp_path, "cmr")
+
+
+def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".cardium").write_text("a file where a folder should be")
+    with pytest.raises(CardiumError, match="cannot be written"):
+        demo.make_demo(tmp_path, patients=2, seed=5)
+
+
+# --- the same on every machine ---
+
+_DIGEST = """
+import hashlib
+from cardium.datasets import phantom
+total = hashlib.sha256()
+for patient in phantom.cohort(4):
+    for level in range(3):
+        total.update(phantom.phantom(patient, level, 3)[0].tobytes())
+print(total.hexdigest())
+"""
+
+
+def test_processor_features_do_not_change_a_pixel() -> None:
+    """NumPy with its vector units switched off, as on an old processor, draws the same; np.exp would not promise it."""
+    from numpy._core import _multiarray_umath as core
+
+    enabled = [name for name in core.__cpu_dispatch__ if core.__cpu_features__[name]]
+    if not enabled:
+        pytest.skip("this NumPy or processor has no vector units to switch off")
+    digests = set()
+    for disabled in ("", " ".join(enabled)):
+        environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled, "PYTHONPATH": str(ROOT / "src")}
+        if not disabled:
+            environment.pop("NPY_DISABLE_CPU_FEATURES")
+        done = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True)
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+
+
+def test_only_operations_with_one_right_answer() -> None:
+    """The drawing calls no NumPy function whose result may differ between processors or versions."""
+    source = Path(phantom.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
+    exact = {
+        "abs", "argsort", "bool_", "flatnonzero", "float64", "floor", "int64", "maximum", "mgrid", "minimum", "random", "sqrt",
+        "uint64", "uint8", "zeros", "zeros_like", "ndarray",
+    }  # fmt: skip
+    assert set(re.findall(r"\bnp\.(\w+)", source)) <= exact
+    assert set(re.findall(r"np\.random\.(\w+)", source)) == {"PCG64"}
+    assert "**" not in source.replace("{**", "{")
+
+
+# --- what gives the class away, and what does not ---
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Per patient of a large cohort: label (1 Sick), what is measured outside the heart, and what the true masks say."""
+
+    sick: np.ndarray
+    names: list[str]
+    outside: np.ndarray
+    emptying: np.ndarray
+    thickness: np.ndarray
+    still: np.ndarray
+    torso: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def traces() -> Traces:
+    """64 patients, the middle slice at end-diastole and end-systole; a disc of 85 pixels, with all of the heart, is cut out."""
+    outside, sick, emptying, thickness, still, torso = [], [], [], [], [], []
+    names = ["bytes", "width", "height", "number", "border mean", "border std", "mean", "std", "bright share", "dark share"]
+    for patient in phantom.cohort(64, seed=1):
+        rows, areas, walls = [], [], []
+        for frame in (0, phantom.END_SYSTOLE):
+            image, masks = phantom.phantom(patient, 1, frame)
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, format="JPEG", quality=90)
+            if frame == 0:
+                centre = np.argwhere(masks["lv"]).mean(0)
+            places = np.argwhere(np.ones(image.shape)) - centre
+            away = np.hypot(*places.T).reshape(image.shape)
+            assert not any(mask[away > 85].any() for mask in masks.values())
+            rest = image[away > 85].astype(float)
+            border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).astype(float)
+            rows.append(
+                [
+                    *(len(data.getvalue()), image.shape[1], image.shape[0], patient.number, border.mean(), border.std()),
+                    *(rest.mean(), rest.std(), (rest > 90).mean(), (rest < 12).mean()),
+                ]
+            )
+            areas.append(masks["lv"].sum())
+            outer = np.sqrt((masks["lv"].sum() + masks["myocardium"].sum()) / np.pi)
+            walls.append(1 - np.sqrt(masks["lv"].sum() / np.pi) / outer)
+            # How far the cavity's edge lies from the centre, in 24 directions.
+            angle = np.arctan2(places[:, 0], places[:, 1]).reshape(image.shape)
+            sector = ((angle + np.pi) / (2 * np.pi) * 24).astype(int) % 24
+            edge = np.sqrt(np.bincount(sector[masks["lv"]], minlength=24) * 24 / np.pi)
+            if frame == 0:
+                first = edge
+        moved = 1 - edge / first
+        outside.append(np.mean(rows, axis=0))
+        sick.append(patient.label == "Sick")
+        emptying.append(1 - areas[1] / areas[0])
+        thickness.append(walls[0])
+        still.append(moved.min())
+        torso.append(patient["torso_depth"])
+    return Traces(np.array(sick), names, *map(np.array, (outside, emptying, thickness, still, torso)))
+
+
+def _balanced_accuracy(sick: np.ndarray, said: np.ndarray) -> float:
+    return float((said[sick].mean() + (~said[~sick]).mean()) / 2)
+
+
+def _left_out(features: np.ndarray, sick: np.ndarray) -> float:
+    """Balanced accuracy of logistic regression, each patient judged by a model that never saw it."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import LeaveOneOut, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3))
+    return _balanced_accuracy(sick, cross_val_predict(model, features, sick, cv=LeaveOneOut()).astype(bool))
+
+
+def _largest_gap(features: np.ndarray, sick: np.ndarray) -> float:
+    """The largest difference of the two classes' means over all features, in standard deviations."""
+    spread = features.std(axis=0)
+    scaled = features[:, spread > 0] / spread[spread > 0]
+    return float(np.abs(scaled[sick].mean(0) - scaled[~sick].mean(0)).max())
+
+
+def _chance(features: np.ndarray, sick: np.ndarray) -> float:
+    """How often shuffled labels show as large a gap as the true ones: a permutation test over all features at once."""
+    random = np.random.default_rng(0)
+    seen = _largest_gap(features, sick)
+    return float(np.mean([_largest_gap(features, random.permutation(sick)) >= seen for _ in range(2000)]))
+
+
+def test_heart_alone_gives_the_class(traces: Traces) -> None:
+    for measured, normal_above in ((traces.emptying, True), (traces.thickness, True), (traces.still, True)):
+        normal, sick = measured[~traces.sick], measured[traces.sick]
+        cut = (np.median(normal) + np.median(sick)) / 2
+        assert _balanced_accuracy(traces.sick, (measured < cut) == normal_above) >= 0.9
+    # Ranges that a clinic would recognise: area emptied in the middle slice, and a segment that does not move at all.
+    assert 0.45 < np.median(traces.emptying[~traces.sick]) < 0.70
+    assert np.median(traces.emptying[traces.sick]) < 0.35
+    assert np.median(traces.still[traces.sick]) < 0.08 < 0.2 < np.median(traces.still[~traces.sick])
+
+
+def test_nothing_outside_the_heart_gives_the_class(traces: Traces) -> None:
+    # 0.66: what guessing passes once in a hundred cohorts of 64.
+    assert _left_out(traces.outside, traces.sick) < 0.66
+    assert _chance(traces.outside, traces.sick) > 0.05
+    for name, column in zip(traces.names, traces.outside.T, strict=True):
+        if column.std() > 0:
+            gap = abs(column[traces.sick].mean() - column[~traces.sick].mean()) / column.std()
+            assert gap < 0.6, f"{name}: the classes' means are {gap:.2f} deviations apart"
+
+
+@pytest.mark.parametrize("name", ["bytes", "border mean", "mean", "dark share"])
+def test_a_planted_trace_would_be_found(traces: Traces, name: str) -> None:
+    """The test above has the power to fail: one feature shifted by one and a half deviations in the Sick is caught."""
+    planted = traces.outside.copy()
+    column = traces.names.index(name)
+    planted[traces.sick, column] += 1.5 * planted[:, column].std()
+    assert _chance(planted, traces.sick) < 0.01
+    assert _left_out(planted, traces.sick) > 0.66
+
+
+def test_patients_differ_more_than_classes(traces: Traces) -> None:
+    shift = abs(traces.torso[traces.sick].mean() - traces.torso[~traces.sick].mean())
+    assert shift < 0.5 * traces.torso[traces.sick].std()
+    brightness = traces.outside[:, traces.names.index("mean")]
+    assert abs(brightness[traces.sick].mean() - brightness[~traces.sick].mean()) < 0.5 * brightness.std()
+
+
+def test_shipped_cohort_has_no_trace_either(generated: Path) -> None:
+    """The sixteen patients themselves, from their files: sizes, dimensions, counts, borders."""
+    folder = generated / "data/cmri"
+    features, sick, dimensions = [], [], {}
+    for patient in sorted(folder.glob("*/*")):
+        files = sorted(patient.rglob("*.jpg"))
+        assert len(files) == 24
+        rows = []
+        for path in files[::5]:
+            with Image.open(path) as image:
+                size, pixels = image.size, np.asarray(image).astype(float)
+            border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+            rows.append([path.stat().st_size, *size, border.mean(), border.std(), pixels.mean(), pixels.std()])
+        dimensions.setdefault(patient.parent.name, []).append(size)
+        number = int(patient.name.removeprefix("Directory_"))
+        features.append([*np.mean(rows, axis=0), number])
+        sick.append(patient.parent.name == "Sick")
+    assert Counter(dimensions["Normal"]) == Counter(dimensions["Sick"])
+    assert len(set(dimensions["Normal"])) == 3
+    table, labels = np.array(features), np.array(sick)
+    assert _chance(table, labels) > 0.1
+    assert _left_out(table, labels) <= 0.7
+
+
+# --- phantom ---
+
+
+def test_masks_are_the_hearts_parts() -> None:
+    for patient in phantom.cohort(4, seed=3):
+        for level in range(phantom.SLICES):
+            for frame in (0, phantom.END_SYSTOLE):
+                image, masks = phantom.phantom(patient, level, frame)
+                assert image.shape == (patient.height, patient.width)
+                assert image.dtype == np.uint8
+                assert set(masks) == {"lv", "myocardium", "rv"}
+                assert sum(mask.astype(int) for mask in masks.values()).max() == 1, "no pixel belongs to two parts"
+                assert min(mask.sum() for mask in masks.values()) > 100
+                blood, wall = image[masks["lv"]].mean(), image[masks["myocardium"]].mean()
+                assert blood > 1.4 * wall, "blood is brighter than muscle"
+                # Radiological view: the right ventricle is on the left ventricle's left in the image.
+                assert np.argwhere(masks["rv"])[:, 1].mean() < np.argwhere(masks["lv"])[:, 1].mean()
+
+
+def test_heart_beats_and_the_wall_keeps_its_muscle() -> None:
+    patient = next(p for p in phantom.cohort(4, seed=3) if p.label == "Normal")
+    truth = [phantom.phantom(patient, 1, frame)[1] for frame in range(phantom.FRAMES)]
+    cavity = [mask["lv"].sum() for mask in truth]
+    assert int(np.argmin(cavity)) == phantom.END_SYSTOLE
+    assert int(np.argmax(cavity)) == 0
+    muscle = np.array([mask["myocardium"].sum() for mask in truth])
+    assert np.ptp(muscle) < 0.05 * muscle.mean(), "muscle does not compress"
+
+
+def test_same_call_same_image_whatever_came_before() -> None:
+    first, second = phantom.cohort(2, seed=9)
+    alone = phantom.phantom(first, 2, 5)[0]
+    for patient in (second, first):
+        for level in range(phantom.SLICES):
+            phantom.phantom(patient, level, 1)
+    assert np.array_equal(alone, phantom.phantom(first, 2, 5)[0])
+
+
+@pytest.mark.parametrize(("level", "frame"), [(-1, 0), (3, 0), (0, 8), (0, -1)])
+def test_no_such_slice_or_frame(level: int, frame: int) -> None:
+    with pytest.raises(ValueError, match="exist"):
+        phantom.phantom(phantom.cohort(2)[0], level, frame)
