@@ -1,0 +1,244 @@
+"""A run folder as a classifier of image files: bytes in; label, probabilities and the run behind them out.
+
+The same class answers `mlflow models serve` (served_model.py), `cardium predict` and tests. Bytes go through the decoder and
+the renderer that training used, so a file gives the same pixels here as there. Nothing here knows HTTP: what a client did
+wrong is a BadRequest whose text names the row, and never a path of this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cardium.errors import CardiumError
+from cardium.imaging.decode import Undecodable, decode
+from cardium.imaging.render import render_image
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+    from cardium.params import Settings
+
+COLUMN = "image"
+# One request: as many images as answer within the server's 60 s on two cores with the slowest network, with room to spare.
+MAX_ROWS = 256
+MAX_IMAGE_BYTES = 100_000_000
+# Images are run in pieces, so that memory does not grow with the batch.
+_PIECE = 32
+_DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
+
+
+class BadRequest(CardiumError):  # noqa: N818
+    """What a client can do wrong: the text says which row and what is wrong with it."""
+
+
+class Classifier:
+    """The model of a run folder, loaded once and warmed up; its methods may be called from many threads at once.
+
+    model_version: of the registry, where it is known.
+    Raises CardiumError if the folder holds no whole run.
+    """
+
+    def __init__(self, run_folder: Path, model_version: str | None = None) -> None:
+        try:
+            info = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+            self.classes: list[str] = [str(name) for name in info["classes"]]
+            self.run = str(info["run"])
+            self.height, self.width = int(info["rendering"]["height"]), int(info["rendering"]["width"])
+        except FileNotFoundError:
+            raise CardiumError(f"{run_folder} holds no run.json: give a run folder such as models/cmri/mobilenetv2.") from None
+        except (ValueError, KeyError, TypeError):
+            raise CardiumError(f"{run_folder}/run.json is not one that `cardium train` wrote: train the run again.") from None
+        self.model_version = model_version
+        self.threshold = float(info.get("settings", {}).get("evaluate.threshold", 0.5))
+        self._forward = _load(run_folder / "model.keras", self.height, self.width)
+        self._forward(np.zeros((1, self.height, self.width, 3), np.float32))
+
+    def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """A row an image: label, its probability, probabilities by class name, run, model_version.
+
+        Raises BadRequest that names the first row (from 0) whose bytes are no image.
+        """
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(images), _PIECE):
+            piece = images[start : start + _PIECE]
+            pixels = np.stack([self._pixels(data, start + i) for i, data in enumerate(piece)])
+            rows += [self._row(p) for p in self.probabilities(pixels)]
+        return rows
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 pixels (n, H, W, 3) as rendered -> float64 (n, C)."""
+        return np.asarray(self._forward(pixels.astype(np.float32)), np.float64)
+
+    def _pixels(self, data: bytes, row: int) -> np.ndarray:
+        try:
+            return render_image(decode(data, max_bytes=MAX_IMAGE_BYTES).pixels, self.height, self.width)
+        except Undecodable as error:
+            raise BadRequest(f"Row {row}: {error}.") from None
+
+    def _row(self, p: np.ndarray) -> dict[str, Any]:
+        # As the scores decide: of two classes the last one if above the threshold, otherwise the likeliest.
+        decided = int(p[1] > self.threshold) if len(p) == 2 else int(p.argmax())
+        return {
+            "label": self.classes[decided],
+            "probability": float(p[decided]),
+            "probabilities": {name: float(value) for name, value in zip(self.classes, p, strict=True)},
+            "run": self.run,
+            "model_version": self.model_version,
+        }
+
+
+def images_of(values: Sequence[Any]) -> list[bytes]:
+    """The column of base64 texts -> bytes. White space (Spark's line breaks) and a `data:...,` prefix are taken off.
+
+    Raises BadRequest that names the first row (from 0) that is no base64 text.
+    """
+    if len(values) == 0:
+        raise BadRequest("The batch is empty: send at least one image.")
+    if len(values) > MAX_ROWS:
+        raise BadRequest(f"The batch has {len(values)} images: send at most {MAX_ROWS} at once.")
+    return [_image_of(value, row) for row, value in enumerate(values)]
+
+
+def _image_of(value: Any, row: int) -> bytes:
+    if not isinstance(value, str):
+        kind = "nothing" if value is None or value != value else f"a value of type {type(value).__name__}"
+        raise BadRequest(f"Row {row}: `{COLUMN}` is {kind}: send the file's bytes as base64 text.")
+    if len(value) > MAX_IMAGE_BYTES * 3 // 2:
+        raise BadRequest(f"Row {row}: more than {MAX_IMAGE_BYTES // 1_000_000} MB of base64 text.")
+    prefix = _DATA_URL.match(value)
+    text = "".join(value[prefix.end() if prefix else 0 :].split())
+    if not text:
+        raise BadRequest(f"Row {row}: `{COLUMN}` is empty.")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"Row {row}: `{COLUMN}` is not base64 text.") from None
+
+
+def _load(path: Path, height: int, width: int) -> Any:
+    """model.keras as one traced function of any batch size: each new size would cost seconds otherwise."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+    if not path.is_file():
+        raise CardiumError(f"{path.parent.name}: no {path.name} in the run folder: train the run again.")
+    model = keras.saving.load_model(path, compile=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])  # type: ignore[untyped-decorator]
+    def forward(pixels: Any) -> Any:
+        return model(pixels, training=False)
+
+    return forward
+
+
+def model_version_of(model_folder: Path) -> str | None:
+    """The registry's version of a downloaded MLflow model: MLflow writes it beside the model."""
+    import yaml
+
+    try:
+        return str(yaml.safe_load((model_folder / "registered_model_meta").read_text(encoding="utf-8"))["model_version"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def signature(classes: Sequence[str]) -> ModelSignature:
+    """What the served model takes and gives, as MLflow states it."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Object, Property
+
+    probabilities = Object([Property(name, DataType.double) for name in classes])
+    outputs: list[Any] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(probabilities, "probabilities"),
+        ColSpec(DataType.string, "run"),
+        ColSpec(DataType.string, "model_version", required=False),
+    ]
+    return ModelSignature(inputs=Schema([ColSpec(DataType.string, COLUMN)]), outputs=Schema(outputs))
+
+
+def input_example() -> Any:
+    """A request of one small image, the same bytes every time."""
+    from io import BytesIO
+
+    import pandas as pd
+    from PIL import Image
+
+    ramp = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8
+    file = BytesIO()
+    Image.fromarray(ramp).save(file, "PNG")
+    return pd.DataFrame({COLUMN: [base64.b64encode(file.getvalue()).decode()]})
+
+
+def load_classifier(settings: Settings, model: str) -> Classifier:
+    """model: a run folder (path), or an MLflow model (`models:/cardium-cmri@champion`, `runs:/<id>/model`).
+
+    Raises CardiumError if there is none.
+    """
+    if ":/" not in model:
+        folder = Path(model).expanduser()
+        if not folder.is_absolute() and not folder.exists():
+            folder = settings.root / folder
+        if not folder.is_dir():
+            raise CardiumError(f"There is no model `{model}`: give a run folder or models:/<name>@champion.")
+        return Classifier(folder)
+    from mlflow.exceptions import MlflowException
+
+    from cardium import tracking
+
+    with tracking.connected(settings):
+        import mlflow
+
+        try:
+            downloaded = Path(mlflow.artifacts.download_artifacts(model))
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0].removeprefix("RESOURCE_DOES_NOT_EXIST: ")
+            raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
+    return Classifier(tracking.run_folder_of(downloaded), model_version_of(downloaded))
+
+
+def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
+    """`cardium predict`: a row a file, in order: {"file", "label", "probability", "probabilities", "run", "model_version"}.
+
+    A file that cannot be read or is no image gets {"file", "error"}; the others are classified. model: as in `load_classifier`.
+    Raises CardiumError if there is no such model.
+    """
+    classifier = load_classifier(settings, model)
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            row = classifier.classify([Path(file).read_bytes()])[0]
+        except OSError as error:
+            row = {"error": (error.strerror or str(error)).lower()}
+        except BadRequest as error:
+            row = {"error": str(error).removeprefix("Row 0: ").removesuffix(".")}
+        rows.append({"file": str(file), **row})
+    return rows
+
+
+def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of `predict_files` as plain text: file, label, probability of each class; then the run behind them."""
+    width = max(len(str(row["file"])) for row in rows)
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['file']!s:<{width}}  error: {row['error']}")
+            continue
+        shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
+        lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares})")
+    behind = next((row for row in rows if "run" in row), None)
+    if behind is not None:
+        version = f", version {behind['model_version']}" if behind["model_version"] else ""
+        lines.append(f"By {behind['run']}{version}. Not for diagnosis.")
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""Tiny run folders and evaluations by the contract of `train` and `evaluate`: for the tests of tracking, serving, promote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from cardium import params
+from cardium.params import Settings
+
+PROJECT = Path(__file__).resolve().parents[1]
+CLASSES = ["Normal", "Sick"]
+SIDE = 16
+
+
+def make_project(root: Path, **overrides: Any) -> Settings:
+    """A project folder with the real params.yaml, and its settings."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    table = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    (root / "params.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
+    return params.load(root, overrides)
+
+
+@lru_cache
+def _keras_bytes(seed: int) -> bytes:
+    """A whole model of a few weights: float32 (n, 16, 16, 3), 0-255 -> (n, 2)."""
+    import tempfile
+
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(4, 3, activation="relu", name="cam")(x)
+    x = layers.GlobalAveragePooling2D(name="embedding")(x)
+    outputs = layers.Dense(2, activation="softmax", kernel_initializer="random_normal")(x)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        keras.Model(inputs, outputs).save(path)
+        return path.read_bytes()
+
+
+def run_folder(
+    project: Settings, model: str = "mobilenetv2", *, protocol: str = "honest", seed: int = 0, real: bool = True, **changes: Any
+) -> Path:
+    """A trained run: `real` puts a Keras model into it, otherwise some bytes (enough for what only copies them)."""
+    name = f"{model}{'' if protocol == 'honest' else '-' + protocol}"
+    folder = project.root / "models" / "cmri" / protocol / model
+    if changes.get("overrides"):
+        folder = project.root / "experiments" / f"cmri-{name}" / "-".join(f"{k}={v}" for k, v in changes["overrides"].items())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    (folder / "model.keras").write_bytes(_keras_bytes(seed % 2) if real else b"not a model")
+    epochs = 4
+    rows = []
+    for fold in (0, 1):
+        loss = 0.7 * np.exp(-0.2 * np.arange(epochs)) + 0.05 * rng.random(epochs)
+        for epoch in range(epochs - fold):
+            rows.append(
+                [fold, "head", epoch, loss[epoch], 1 - loss[epoch] / 2, loss[epoch] + 0.1, 0.9 - loss[epoch] / 2, 1e-3, 0.5]
+            )
+    columns = ["test_fold", "phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "history.csv", index=False)
+    Image.new("L", (40, 30), 200).save(folder / "history.png")
+    predictions(seed, 0.5 + seed / 20).to_parquet(folder / "validation.parquet", index=False)
+    info: dict[str, Any] = {
+        "id": uuid.uuid4().hex, "run": f"cmri-{name}", "dataset": "cmri", "model": model, "protocol": protocol, "kind": "train",
+        "classes": CLASSES, "rendering": {"kind": "image", "height": SIDE, "width": SIDE},
+        "weights": {"asked": "auto", "used": "random", "file": "", "sha256": ""},
+        "settings": {"cmri.train.epochs": epochs, "cmri.train.learning_rate": 1e-3, "evaluate.threshold": 0.5, "seed": 1337,
+                     "profile": "demo", "cmri.train.class_weights": "balanced", "cmri.augment.flip": True},
+        "overrides": {}, "test_folds": [0, 1], "folds": 4,
+        "data": {"dvc_md5": "0123456789abcdef0123456789abcdef.dir", "manifest_sha256": "a" * 64, "split_sha256": "b" * 64},
+        "commit": "c" * 40, "dirty": False, "versions": {"python": "3.11.7"}, "parameters": 1000 * (seed + 1),
+        "trainable_parameters": 10, "model_bytes": (folder / "model.keras").stat().st_size,
+        "seconds": {"features": 3.0, "train": 4.5},
+        "phases": [{"test_fold": 0, "phase": "head", "epochs": epochs, "best_epoch": 3, "val_loss": 0.4}],
+        "validation": {"balanced_accuracy": 0.6 + seed / 100, "accuracy": 0.61, "loss": 0.6, "roc_auc": 0.7},
+        "members": [], "warnings": ["random weights: nothing was transferred"], "created": "2026-11-20T10:00:00+00:00",
+    }  # fmt: skip
+    info.update(changes)
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder
+
+
+def predictions(seed: int, skill: float, groups: int = 12, each: int = 5) -> pd.DataFrame:
+    """Test or validation predictions of `groups` patients, half of each class; skill 1 is always right, 0.5 a coin a record."""
+    rng = np.random.default_rng(seed)
+    n = groups * each
+    group = np.repeat([f"cmri/{g:02d}" for g in range(groups)], each)
+    label = np.repeat(np.arange(groups) % 2, each)
+    right = rng.random(n) < skill
+    p = np.where(right == (label == 1), 0.8, 0.2) + rng.uniform(-0.1, 0.1, n)
+    return pd.DataFrame(
+        {
+            "record": np.arange(n),
+            "test_fold": (np.arange(n) // each // 2 % 2),
+            "group": group,
+            "label": label,
+            "p_Normal": 1 - p,
+            "p_Sick": p,
+        }
+    )
+
+
+def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
+    """reports/cmri/evaluation over the run folders in models/: run name -> how good its test predictions are."""
+    from cardium.metrics import confusion, score
+
+    folder = settings.root / "reports" / "cmri" / "evaluation"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "figures").mkdir()
+    runs: dict[str, Any] = {}
+    data: dict[str, Any] = {"manifest_sha256": "a" * 64, "split_sha256": "b" * 64}
+    for path in sorted(settings.root.glob("models/cmri/*/*/run.json")):
+        info = json.loads(path.read_text())
+        name = info["run"]
+        seed = int(hashlib.md5(name.encode()).hexdigest()[:6], 16)
+        table = predictions(seed, skills[name])
+        table.to_parquet(folder / "predictions" / f"{name}.parquet", index=False)
+        p, y = table[["p_Normal", "p_Sick"]].to_numpy(), table["label"].to_numpy()
+        values = {key: {"value": v, "low": v - 0.1, "high": v + 0.1} for key, v in score(y, p, classes=CLASSES).items()}
+        runs[name] = {
+            "model": info["model"], "protocol": info["protocol"], "kind": info["kind"], "weights": "random",
+            "records": len(y), "groups": 12,
+            "image": values, "patient": values, "confusion": confusion(y, p).tolist(), "seconds": info["seconds"],
+            "parameters": info["parameters"],
+            "model_bytes": info["model_bytes"], "warnings": info["warnings"], "run_id": info["id"],
+            "validation_balanced_accuracy": info["validation"]["balanced_accuracy"],
+        }  # fmt: skip
+        Image.new("L", (40, 30), 100).save(folder / "figures" / f"confusion-{name}.png")
+        data = info["data"]
+    half = {"balanced_accuracy": {"value": 0.5, "low": 0.5, "high": 0.5}}
+    runs["naive"] = {"model": "naive", "protocol": "honest", "kind": "naive", "run_id": "", "image": half, "patient": half}
+    Image.new("L", (40, 30), 100).save(folder / "leaderboard.png")
+    table_of = {"dataset": "cmri", "classes": CLASSES, "interval": 0.95, "bootstrap": 200, "data": data, "runs": runs}
+    (folder / "metrics.json").write_text(json.dumps(table_of))
+    return folder

@@ -1,0 +1,422 @@
+"""tracking: what the store holds of a run folder, exactly once, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from run_folders import CLASSES, evaluation, make_project, run_folder
+
+from cardium import tracking
+from cardium.errors import CardiumError
+
+TESTS = Path(__file__).resolve().parent
+SOURCE = TESTS.parent / "src"
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs: making one takes seconds, copying it none."""
+    settings = make_project(tmp_path_factory.mktemp("store"))
+    with tracking.connected(settings):
+        pass
+    return settings.root / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", tracking.REQUESTED):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, empty_store: Path) -> Any:
+    made = make_project(tmp_path / "project")
+    shutil.copy(empty_store, made.root / "mlflow.db")
+    return made
+
+
+def client_of(settings: Any) -> MlflowClient:
+    uri = tracking.tracking_uri(settings)
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def all_runs(settings: Any) -> list[Any]:
+    client = client_of(settings)
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+
+def whole(settings: Any) -> list[Any]:
+    """Runs that are logged to the end, each with one whole model."""
+    client = client_of(settings)
+    runs = [run for run in all_runs(settings) if run.data.tags.get(tracking.COMPLETE) == "true"]
+    for run in runs:
+        models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+        assert len(models) == 1, "one model a run"
+        assert models[0].status.name == "READY"
+    return runs
+
+
+def in_process(settings: Any, code: str, **environment: str) -> subprocess.Popen[str]:
+    script = f"""
+import sys, os
+sys.path[:0] = [{str(SOURCE)!r}, {str(TESTS)!r}]
+from pathlib import Path
+from cardium import params, tracking
+settings = params.load(Path({str(settings.root)!r}))
+{code}
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment},
+        cwd=settings.root.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_folder_is_logged_with_everything_in_it(settings: Any) -> None:
+    changed = {"overrides": {"cmri.train.epochs": 4}, "warnings": ["random weights: nothing was transferred"]}
+    folder = run_folder(settings, "resnet152v2", real=False, **changed)
+    run_id = tracking.log_run(settings, folder)
+    client = client_of(settings)
+    run = client.get_run(run_id)
+    info = json.loads((folder / "run.json").read_text())
+
+    assert client.get_experiment(run.info.experiment_id).name == "cardium-cmri"
+    assert run.info.run_name == "resnet152v2 epochs=4"
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == pytest.approx(4500, abs=2)
+    tags = run.data.tags
+    assert tags["mlflow.source.git.commit"] == info["commit"]
+    assert (tags["dataset"], tags["model"], tags["protocol"], tags["weights"]) == ("cmri", "resnet152v2", "honest", "random")
+    assert "random weights" in tags["warnings"]
+    assert run.data.params["cfg.cmri.train.learning_rate"] == "0.001"
+    assert run.data.params["cfg.cmri.augment.flip"] == "true"
+    assert run.data.params["override.cmri.train.epochs"] == "4"
+    assert run.data.metrics["val_balanced_accuracy"] == info["validation"]["balanced_accuracy"]
+
+    [dataset] = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("cmri", info["data"]["dvc_md5"])
+
+    paths = {item.path for place in ("", "figures", "predictions") for item in client.list_artifacts(run_id, place or None)}
+    assert {
+        "run.json", "history.csv", "confusion_validation.json", "figures/history.png", "figures/confusion_validation.png",
+        "predictions/validation.parquet", "predictions/validation.json",
+    } <= paths  # fmt: skip
+    # Everything below the project's root, whatever the current folder is.
+    assert run.info.artifact_uri.startswith(settings.root.as_uri())
+
+
+def test_curves_are_history_csv_to_the_digit(settings: Any) -> None:
+    import pandas as pd
+
+    folder = run_folder(settings, real=False)
+    run_id = tracking.log_run(settings, folder)
+    history = pd.read_csv(folder / "history.csv")
+    client = client_of(settings)
+
+    fold = history[history["test_fold"] == 1]
+    points = sorted(client.get_metric_history(run_id, "training_folds/val_loss_1"), key=lambda metric: metric.step)
+    assert [metric.value for metric in points] == fold["val_loss"].tolist()
+    assert [metric.step for metric in points] == list(range(1, len(fold) + 1))
+    # The mean goes as far as every fold went: fold 0 has four epochs, fold 1 three.
+    points = sorted(client.get_metric_history(run_id, "training/loss"), key=lambda metric: metric.step)
+    assert len(points) == 3
+    assert points[0].value == pytest.approx(history[history["epoch"] == 0]["loss"].mean())
+
+
+def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
+    import mlflow
+    import yaml
+
+    folder = run_folder(settings, "densenet201", real=False)
+    run_id = tracking.log_run(settings, folder)
+    client = client_of(settings)
+    model = tracking.model_of(client, run_id)
+    place = Path(model.artifact_location.removeprefix("file://"))
+    described = yaml.safe_load((place / "MLmodel").read_text())
+
+    assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle")]
+    stored = tracking.run_folder_of(place)
+    assert (stored / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+    assert (place / "code" / "cardium" / "serving.py").is_file()
+    assert not list((place / "code").rglob("__pycache__"))
+    signature = mlflow.models.ModelSignature.from_dict(described["signature"])
+    assert signature.inputs.input_names() == ["image"]
+    assert signature.outputs.input_names() == ["label", "probability", "probabilities", "run", "model_version"]
+    needed = (place / "requirements.txt").read_text()
+    assert "keras==" in needed
+    assert "mlflow==" in needed
+    assert (place / "input_example.json").is_file()
+
+
+def test_logged_twice_is_logged_once(settings: Any) -> None:
+    folder = run_folder(settings, real=False)
+    first = tracking.log_run(settings, folder)
+    assert tracking.log_run(settings, folder) == first
+    assert tracking.sync(settings)["logged"] == []
+    assert [run.info.run_id for run in whole(settings)] == [first]
+    # Trained again, it is another run.
+    again = run_folder(settings, real=False)
+    assert tracking.log_run(settings, again) != first
+    assert len(whole(settings)) == 2
+
+
+def test_two_processes_at_once_on_a_store_that_does_not_exist_yet(tmp_path: Path) -> None:
+    settings = make_project(tmp_path / "fresh")
+    folder = run_folder(settings, real=False)
+    processes = [in_process(settings, f"print(tracking.log_run(settings, Path({str(folder)!r})))") for _ in range(2)]
+    answers = [process.communicate(timeout=90) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
+    ids = {answer.strip() for answer, _ in answers}
+    assert len(ids) == 1
+    assert ids == {run.info.run_id for run in whole(settings)}
+    assert not (tmp_path / "mlruns").exists(), "artifacts went to the current folder"
+
+
+def test_killed_half_way_it_is_completed_and_not_doubled(settings: Any) -> None:
+    """Killed at the worst moment: everything is written but the model, which is there in halves."""
+    folder = run_folder(settings, real=False)
+    kill = "import mlflow.pyfunc, signal\nmlflow.pyfunc.save_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+    process = in_process(settings, kill + f"tracking.log_run(settings, Path({str(folder)!r}))")
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    [half] = all_runs(settings)
+    assert tracking.COMPLETE not in half.data.tags
+
+    assert tracking.sync(settings)["logged"] == ["models/cmri/honest/mobilenetv2"]
+    [run] = whole(settings)
+    assert run.info.run_id == half.info.run_id
+    client = client_of(settings)
+    assert len(client.get_metric_history(run.info.run_id, "training/loss")) == 3, "no point of a curve is there twice"
+    assert len(run.inputs.dataset_inputs) == 1
+    table = json.loads(client_text(client, run.info.run_id, "predictions/validation.json"))
+    assert len(table["data"]) == 60
+
+
+def client_text(client: MlflowClient, run_id: str, path: str) -> str:
+    return Path(client.download_artifacts(run_id, path)).read_text()
+
+
+def test_killed_between_creation_and_the_first_step(settings: Any) -> None:
+    folder = run_folder(settings, real=False)
+    kill = "import signal\ntracking._write = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+    process = in_process(settings, kill + f"tracking.log_run(settings, Path({str(folder)!r}))")
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert len(all_runs(settings)) == 1
+    tracking.log_run(settings, folder)
+    assert len(whole(settings)) == len(all_runs(settings)) == 1
+
+
+def test_evaluation_goes_to_the_same_runs_once(settings: Any) -> None:
+    folders = {name: run_folder(settings, name, real=False, seed=i) for i, name in enumerate(("mobilenetv2", "resnet152v2"))}
+    ids = {name: tracking.log_run(settings, folder) for name, folder in folders.items()}
+    evaluation(settings, {"cmri-mobilenetv2": 0.6, "cmri-resnet152v2": 0.9})
+    assert tracking.log_evaluation(settings, "cmri") == 2
+    assert tracking.log_evaluation(settings, "cmri") == 0
+    table = json.loads((settings.root / "reports/cmri/evaluation/metrics.json").read_text())
+    client = client_of(settings)
+    for name, run_id in ids.items():
+        expected = table["runs"][f"cmri-{name}"]["image"]["balanced_accuracy"]
+        metrics = client.get_run(run_id).data.metrics
+        assert metrics["test_balanced_accuracy"] == expected["value"]
+        assert metrics["test_balanced_accuracy_low"] == expected["low"]
+        assert metrics["test_patient_balanced_accuracy"] == expected["value"]
+        assert (
+            metrics["val_balanced_accuracy"]
+            == json.loads((folders[name] / "run.json").read_text())["validation"]["balanced_accuracy"]
+        )
+        figures = {item.path for item in client.list_artifacts(run_id, "figures/test")}
+        assert figures == {f"figures/test/confusion-cmri-{name}.png", "figures/test/leaderboard.png"}
+        assert len(client.get_metric_history(run_id, "test_accuracy")) == 1
+    # New test scores replace the old ones in what the UI shows.
+    evaluation(settings, {"cmri-mobilenetv2": 1.0, "cmri-resnet152v2": 0.9})
+    assert tracking.sync(settings)["evaluated"] == ["cmri-mobilenetv2"]
+    assert client.get_run(ids["mobilenetv2"]).data.metrics["test_balanced_accuracy"] == 1.0
+
+
+def test_sync_finds_models_experiments_and_evaluations(settings: Any) -> None:
+    run_folder(settings, "mobilenetv2", real=False)
+    run_folder(settings, "mobilenetv2", protocol="published", real=False)
+    run_folder(settings, "mobilenetv2", real=False, overrides={"epochs": 2})
+    evaluation(settings, {"cmri-mobilenetv2": 0.6, "cmri-mobilenetv2-published": 0.9})
+    (settings.root / "models/cmri/honest/broken").mkdir()
+    (settings.root / "models/cmri/honest/broken/run.json").write_text("{")
+    half_written = settings.root / "models/cmri/honest/.new.12345678.part"
+    shutil.copytree(settings.root / "models/cmri/honest/mobilenetv2", half_written)
+    summary = tracking.sync(settings)
+    assert sorted(summary["logged"]) == [
+        "experiments/cmri-mobilenetv2/epochs=2", "models/cmri/honest/mobilenetv2", "models/cmri/published/mobilenetv2",
+    ]  # fmt: skip
+    assert sorted(summary["evaluated"]) == ["cmri-mobilenetv2", "cmri-mobilenetv2-published"]
+    [failed] = summary["failed"]
+    assert failed.startswith("models/cmri/honest/broken: ")
+    assert "cardium train" in failed
+    names = {run.info.run_name for run in whole(settings)}
+    assert names == {"mobilenetv2", "mobilenetv2 published", "mobilenetv2 epochs=2"}
+    assert "Logged 3 runs" in tracking.sync_text(settings, summary)
+
+
+def test_under_mlflow_run_the_requested_run_takes_the_opened_one(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of(settings)
+    opened = client.create_run("0")
+    # As `mlflow run -P` logs them, in its own spelling.
+    client.log_param(opened.info.run_id, "learning_rate", "1e-3")
+    client.log_param(opened.info.run_id, "model", "resnet152v2")
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    monkeypatch.setenv(tracking.REQUESTED, "cmri-resnet152v2")
+    before = run_folder(settings, "mobilenetv2", real=False)
+    wanted = run_folder(settings, "resnet152v2", real=False)
+    other = tracking.log_run(settings, before)
+    assert other != opened.info.run_id
+    assert tracking.log_run(settings, wanted) == opened.info.run_id
+    assert os.environ["MLFLOW_RUN_ID"] == opened.info.run_id
+    assert {run.info.run_id for run in whole(settings)} == {other, opened.info.run_id}
+    run = client.get_run(opened.info.run_id)
+    assert run.data.params["learning_rate"] == "1e-3"
+    assert run.data.params["cfg.cmri.train.learning_rate"] == "0.001"
+    assert run.info.status == "RUNNING", "`mlflow run` itself ends its run"
+
+
+def test_under_mlflow_run_a_run_logged_before_is_shown_and_not_doubled(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_folder(settings, "resnet152v2", real=False)
+    first = tracking.log_run(settings, folder)
+    client = client_of(settings)
+    opened = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+    monkeypatch.setenv(tracking.REQUESTED, "cmri-resnet152v2")
+    for _ in range(2):
+        assert tracking.log_run(settings, folder) == first
+    mirror = client.get_run(opened)
+    assert mirror.data.tags[tracking.SAME_AS] == first
+    assert tracking.ID not in mirror.data.tags
+    assert mirror.data.metrics["val_balanced_accuracy"] == client.get_run(first).data.metrics["val_balanced_accuracy"]
+    assert mirror.data.metrics["training/loss"] == client.get_run(first).data.metrics["training/loss"]
+    assert mirror.data.params["cfg.model"] == "resnet152v2"
+    assert tracking.model_of(client, opened) is None
+    assert len(tracking.find_run(client, tracking.ID, json.loads((folder / "run.json").read_text())["id"])) == 1
+    evaluation(settings, {"cmri-resnet152v2": 0.9})
+    assert tracking.log_evaluation(settings, "cmri") == 2
+    assert "test_balanced_accuracy" in client.get_run(opened).data.metrics
+
+
+@pytest.mark.parametrize("server", ["refuses", "hangs", "no folder", "no such host"])
+def test_with_the_store_away_the_pipeline_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    settings = make_project(tmp_path / "project")
+    folder = run_folder(settings, real=False)
+    evaluation(settings, {"cmri-mobilenetv2": 0.6})
+    monkeypatch.setattr(tracking, "_PROBE_SECONDS", 0.5)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if server == "hangs":
+            listening.listen()
+        port = listening.getsockname()[1]
+        uri = {
+            "refuses": f"http://user:secret@127.0.0.1:{port}",
+            "hangs": f"http://127.0.0.1:{port}",
+            "no folder": f"sqlite:///{tmp_path}/missing/mlflow.db",
+            "no such host": "http://mlflow.invalid:5000",
+        }[server]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        before = time.perf_counter()
+        assert tracking.log_run(settings, folder) is None
+        assert tracking.log_evaluation(settings, "cmri") is None
+        assert time.perf_counter() - before < 8
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 2
+        assert all("nothing lost, run `cardium sync` later" in line for line in lines), lines
+        assert not any("secret" in line for line in lines)
+        with pytest.raises(tracking.StoreAway):
+            tracking.sync(settings)
+
+
+def test_afterwards_sync_logs_what_is_missing(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_folder(settings, real=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert tracking.log_run(settings, folder) is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.sync(settings)["logged"] == ["models/cmri/honest/mobilenetv2"]
+    assert tracking.sync(settings) == {"logged": [], "known": ["models/cmri/honest/mobilenetv2"], "evaluated": [], "failed": []}
+
+
+def test_an_error_inside_of_mlflow_is_one_line_too(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_folder(settings, real=False)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlflow.pyfunc.save_model", full)
+    assert tracking.log_run(settings, folder) is None
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "No space left" in line
+    assert "cardium sync" in line
+    monkeypatch.undo()
+    assert tracking.sync(settings)["logged"] == ["models/cmri/honest/mobilenetv2"]
+    assert len(whole(settings)) == 1
+
+
+def test_the_store_is_the_projects_own_wherever_it_is_called_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_project(tmp_path / "project")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.tracking_uri(settings) == f"sqlite:///{settings.root}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert tracking.tracking_uri(settings) == f"sqlite:///{settings.root}/elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
+    assert tracking.tracking_uri(settings) == "https://mlflow.example.org"
+
+
+def test_the_process_store_is_left_as_it_was(settings: Any) -> None:
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    with tracking.connected(settings):
+        assert mlflow.get_tracking_uri() == tracking.tracking_uri(settings)
+    assert mlflow.get_tracking_uri() == before
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_held_lock_ends_in_one_line(settings: Any) -> None:
+    code = "with tracking.store_lock(settings, 'promote-cmri'):\n    print('held', flush=True)\n    import time; time.sleep(60)"
+    holder = in_process(settings, code)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(CardiumError, match="Another process holds") as caught,
+            tracking.store_lock(settings, "promote-cmri", 0.2),
+        ):
+            pass
+        assert "\n" not in str(caught.value)
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The system frees the lock of a killed process.
+    with tracking.store_lock(settings, "promote-cmri", 1):
+        pass
+
+
+def test_what_is_no_run_folder_says_so(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tracking.log_run(settings, settings.root / "models") is None
+    assert "no run.json" in capsys.readouterr().err
+    folder = settings.root / "models" / "x"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"id": 3, "classes": CLASSES}))
+    with pytest.raises(CardiumError, match="cardium train"):
+        tracking.read_info(folder)
