@@ -197,6 +197,8 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
     from cardium import tracking
 
+    if not tracking.store_exists(settings):
+        raise CardiumError(f"There is no model `{model}` (nothing is logged to MLflow yet): run `cardium promote` first.")
     with tracking.connected(settings):
         import mlflow
 

@@ -1,0 +1,512 @@
+"""serving: the same pixels as in training, over HTTP as without, and a clean answer to whatever a client sends."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from run_folders import CLASSES, SIDE, make_project, run_folder
+
+from cardium import serving, tracking
+from cardium.errors import CardiumError
+
+BIN = Path(sys.executable).parent
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 255, (size[1] // 10, size[0] // 10, 3), dtype=np.uint8)
+    return blocks.repeat(10, axis=0).repeat(10, axis=1)
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def dicom(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W) grey levels as an uncompressed single frame."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MRImageStorage, generate_uid(entropy_srcs=["cardium"])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made = Dataset()
+    made.file_meta = meta
+    made.SOPClassUID, made.SOPInstanceUID, made.Modality = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, "MR"
+    made.Rows, made.Columns = pixels.shape
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PixelData = pixels.tobytes()
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes whose header claims 60,000 x 60,000 pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+# ------------------------------------------------------------------------------------------------------- without a server
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    patch = pytest.MonkeyPatch()
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield make_project(tmp_path_factory.mktemp("serving") / "project")
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def folder(settings: Any) -> Path:
+    return run_folder(settings, "mobilenetv2")
+
+
+@pytest.fixture(scope="module")
+def classifier(folder: Path) -> serving.Classifier:
+    return serving.Classifier(folder)
+
+
+def expected(folder: Path, data: bytes) -> np.ndarray:
+    """Probabilities by Keras and Pillow alone: the training's way written a second time, for an 8-bit file."""
+    import keras
+
+    image = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    return np.asarray(model(np.asarray(image, np.float32)[None]))[0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_probabilities_are_those_of_keras_on_the_files_pixels(classifier: serving.Classifier, folder: Path, kind: str) -> None:
+    data = encoded(picture(3), kind)
+    [row] = classifier.classify([data])
+    p = expected(folder, data)
+    assert [row["probabilities"][name] for name in CLASSES] == pytest.approx(p.tolist(), abs=1e-6)
+    assert row["label"] == CLASSES[int(p.argmax())]
+    assert row["probability"] == row["probabilities"][row["label"]]
+    assert row["run"] == "cmri-mobilenetv2"
+
+
+def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
+    settings: Any, classifier: serving.Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `prepare` puts into pixels.npy is what the served model's network is given."""
+    from cardium import params
+    from cardium.stages import ingest, prepare
+    from cardium.workspace import Workspace
+
+    for label in CLASSES:
+        for patient in range(2):
+            series = settings.root / f"data/cmri/{label}/Directory_{patient}/SR_1"
+            series.mkdir(parents=True)
+            pixels = picture(10 * patient + (label == "Sick"), (50, 70))
+            (series / "IM00001.jpg").write_bytes(encoded(pixels, "JPEG", quality=80))
+            (series / "IM00002.png").write_bytes(encoded(pixels[..., 0]))
+    sized = params.load(settings.root, {"cmri.render.height": SIDE, "cmri.render.width": SIDE})
+    ingest.run(sized, "cmri")
+    prepare.run(sized, "cmri")
+    workspace = Workspace(sized.root)
+    trained_on = np.load(workspace.rendering("cmri", "image") / "pixels.npy")
+    from cardium.manifest import read_manifest
+
+    paths = read_manifest(workspace.manifest("cmri"))["path"]
+    assert len(paths) == 8
+    files = [(workspace.data("cmri") / path).read_bytes() for path in paths]
+    given: list[np.ndarray] = []
+    forward = classifier._forward
+    monkeypatch.setattr(classifier, "_forward", lambda pixels: given.append(pixels) or forward(pixels))
+    classifier.classify(serving.images_of([text(data) for data in files]))
+    np.testing.assert_array_equal(np.concatenate(given), trained_on.astype(np.float32))
+
+
+def test_dicom_is_the_same_image_as_its_png(classifier: serving.Classifier) -> None:
+    grey = picture(5)[..., 0]
+    from_dicom, from_png = classifier.classify([dicom(grey), encoded(grey)])
+    assert from_dicom == from_png
+
+
+def test_a_batch_answers_as_its_images_alone(classifier: serving.Classifier) -> None:
+    """Batches longer than the piece that runs at once, in order."""
+    files = [encoded(picture(i)) for i in range(40)]
+    together = classifier.classify(files)
+    for i in (0, 31, 32, 39):
+        [alone] = classifier.classify([files[i]])
+        assert together[i]["probabilities"]["Sick"] == pytest.approx(alone["probabilities"]["Sick"], abs=1e-6)
+    assert len({row["probability"] for row in together}) > 30
+
+
+def test_many_threads_at_once_get_their_own_answers(classifier: serving.Classifier) -> None:
+    files = [encoded(picture(i)) for i in range(24)]
+    alone = [classifier.classify([data])[0]["probability"] for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda data: classifier.classify([data])[0]["probability"], files * 4))
+    assert together == pytest.approx(alone * 4, abs=1e-6)
+
+
+def test_a_new_batch_size_is_not_traced_again(classifier: serving.Classifier) -> None:
+    before = classifier._forward.experimental_get_tracing_count()
+    for n in (1, 2, 3, 5):
+        classifier.classify([encoded(picture(0))] * n)
+    assert classifier._forward.experimental_get_tracing_count() == before == 1
+
+
+@given(st.binary(min_size=1, max_size=200), st.sampled_from(["", " ", "\n", "\r\n\t "]), st.integers(1, 76))
+def test_base64_survives_line_breaks_and_a_data_url(data: bytes, space: str, width: int) -> None:
+    plain = text(data)
+    broken = space.join(plain[i : i + width] for i in range(0, len(plain), width)) if space else plain
+    assert serving.images_of([broken, "data:image/png;base64," + broken, space + plain + space]) == [data] * 3
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers())), max_size=4))
+def test_any_column_is_bytes_or_a_bad_request(values: list[Any]) -> None:
+    if values and all(isinstance(value, str) and readable(value) for value in values):
+        assert len(serving.images_of(values)) == len(values)
+        return
+    with pytest.raises(serving.BadRequest) as caught:
+        serving.images_of(values)
+    assert "\n" not in str(caught.value)
+
+
+def readable(value: str) -> bool:
+    """Base64 by its definition (RFC 4648, section 4): whole groups of four of its alphabet, padded at the end only."""
+    import re
+
+    return bool(
+        re.fullmatch(
+            r"(data:[^,]{0,200},)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})",
+            "".join(value.split()),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([], "empty"),
+        (["AAAA", 7], "Row 1: `image` is a value of type int"),
+        ([None], "Row 0: `image` is nothing"),
+        ([float("nan")], "Row 0: `image` is nothing"),
+        ([b"AAAA"], "Row 0: `image` is a value of type bytes"),
+        ([""], "Row 0: `image` is empty"),
+        (["data:image/png;base64,"], "Row 0: `image` is empty"),
+        (["é"], "Row 0: `image` is not base64"),
+        (["AAA"], "Row 0: `image` is not base64"),
+        (["AA-_"], "Row 0: `image` is not base64"),
+        (["AAAA"] * (serving.MAX_ROWS + 1), "at most"),
+    ],
+)
+def test_a_bad_column_names_its_row(values: list[Any], says: str) -> None:
+    with pytest.raises(serving.BadRequest, match=says):
+        serving.images_of(values)
+
+
+def test_a_huge_text_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 1000)
+    with pytest.raises(serving.BadRequest, match="Row 0: more than"):
+        serving.images_of(["A" * 2000])
+
+
+@pytest.mark.parametrize("data", [b"garbage", encoded(picture())[:100], encoded(picture(), "JPEG")[:300], bomb()])
+def test_bytes_that_are_no_image_name_their_row(classifier: serving.Classifier, data: bytes) -> None:
+    with pytest.raises(serving.BadRequest, match=r"^Row 1: "):
+        classifier.classify([encoded(picture()), data])
+
+
+def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.jpg"
+    good.write_bytes(encoded(picture(2)))
+    bad.write_bytes(b"\xff\xd8\xff nothing")
+    rows = serving.predict_files(settings, [good, bad, tmp_path / "missing.png"], "models/cmri/honest/mobilenetv2")
+    assert rows[0]["probabilities"]["Sick"] == pytest.approx(float(expected(folder, good.read_bytes())[1]), abs=1e-6)
+    assert "JPEG" in rows[1]["error"]
+    assert rows[2]["error"] == "no such file or directory"
+    table = serving.prediction_table(rows).splitlines()
+    assert len(table) == 4
+    assert rows[0]["label"] in table[0]
+    assert "error: " in table[1]
+
+
+@pytest.mark.parametrize("model", ["models/cmri/honest/nothing", "models:/cardium-cmri@champion", "models:/cardium-cmri/7"])
+def test_a_model_that_is_not_there_is_one_line(settings: Any, tmp_path: Path, model: str) -> None:
+    with pytest.raises(CardiumError) as caught:
+        serving.predict_files(settings, [tmp_path / "x.png"], model)
+    assert "\n" not in str(caught.value)
+    assert model in str(caught.value)
+
+
+def test_a_folder_without_a_whole_run_is_one_line(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(CardiumError, match=r"no run\.json"):
+        serving.Classifier(tmp_path)
+    (tmp_path / "run.json").write_text((folder / "run.json").read_text())
+    with pytest.raises(CardiumError, match=r"no model\.keras"):
+        serving.Classifier(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------------- over HTTP
+
+
+class Server:
+    """`mlflow models serve` of the champion, in a process of its own; `log` is what it wrote."""
+
+    def __init__(self, settings: Any, where: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_RUN_ID")}
+        environment |= {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "MLFLOW_TRACKING_URI": tracking.tracking_uri(settings),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        self.log = where / "server.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    BIN / "mlflow",
+                    "models",
+                    "serve",
+                    "-m",
+                    "models:/cardium-cmri@champion",
+                    "--env-manager",
+                    "local",
+                    "-p",
+                    str(self.port),
+                ],
+                env=environment,
+                cwd=where,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float = 180) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise AssertionError(f"The server did not come up:\n{self.log.read_text()[-3000:]}")
+
+    def post(self, body: Any, kind: str = "application/json") -> tuple[int, str]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/invocations", data, {"Content-Type": kind}, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def stop(self) -> None:
+        import signal
+
+        with_group = os.getpgid(self.process.pid)
+        os.killpg(with_group, signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(with_group, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(settings: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from cardium import registry
+
+    tracking.log_run(settings, folder)
+    with tracking.connected(settings) as client:
+        version = registry.register(client, "cardium-cmri", tracking.read_info(folder)["id"])
+        registry.set_aliases(client, "cardium-cmri", {registry.CHAMPION: version.number})
+    started = Server(settings, tmp_path_factory.mktemp("server"))
+    try:
+        started.wait()
+        yield started
+    finally:
+        started.stop()
+
+
+def of(*images: Any) -> dict[str, Any]:
+    return {"dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}}
+
+
+def test_the_server_answers_as_keras_does(server: Server, folder: Path) -> None:
+    files = [encoded(picture(1)), encoded(picture(2), "JPEG"), dicom(picture(3)[..., 0])]
+    status, answer = server.post(of(*[text(data) for data in files]))
+    assert status == 200, answer
+    rows = json.loads(answer)["predictions"]
+    for row, data in zip(rows[:2], files[:2], strict=True):
+        p = expected(folder, data)
+        assert [row["probabilities"][name] for name in CLASSES] == pytest.approx(p.tolist(), abs=1e-6)
+        assert row["label"] == CLASSES[int(p.argmax())]
+        assert row["run"] == "cmri-mobilenetv2"
+        assert row["model_version"] == "1"
+    grey = expected(folder, encoded(picture(3)[..., 0]))
+    assert rows[2]["probabilities"]["Sick"] == pytest.approx(float(grey[1]), abs=1e-6)
+
+
+def test_records_and_line_breaks_are_understood(server: Server) -> None:
+    data = encoded(picture(1))
+    broken = base64.encodebytes(data).decode()
+    plain = server.post(of(text(data)))
+    assert plain[0] == 200
+    assert server.post({"dataframe_records": [{"image": broken}]}) == plain
+    assert server.post({"inputs": [text(data)]}) == plain
+    assert server.post({"inputs": [{"image": "data:image/png;base64," + text(data)}]}) == plain
+
+
+def test_predict_without_a_server_says_the_same(server: Server, settings: Any, tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(encoded(picture(4)))
+    [row] = serving.predict_files(settings, [file], "models:/cardium-cmri@champion")
+    [served] = json.loads(server.post(of(text(file.read_bytes())))[1])["predictions"]
+    assert row["model_version"] == served["model_version"] == "1"
+    assert row["label"] == served["label"]
+    assert row["probability"] == pytest.approx(served["probability"], abs=1e-6)
+
+
+GOOD = text(encoded(picture(1)))
+BAD = {
+    "garbage": (of(GOOD, "!!! no base64 !!!"), "Row 1"),
+    "base64 of garbage": (of(GOOD, text(b"no image at all")), "Row 1"),
+    "truncated PNG": (of(text(encoded(picture(1))[:100])), "Row 0"),
+    "truncated JPEG": (of(text(encoded(picture(1), "JPEG")[:300])), "Row 0"),
+    "decompression bomb": (of(GOOD, GOOD, text(bomb())), "Row 2"),
+    "GIF": (of(text(encoded(picture(1), "GIF"))), "Row 0"),
+    "empty text": (of(""), "Row 0"),
+    "int": (of(7), "image"),
+    "float": (of(7.5), "image"),
+    "true": (of(True), "image"),
+    "null": (of(None), "image"),
+    "list": (of([1, 2]), "image"),
+    "table": (of({"a": 1}), "image"),
+    "text and int": (of(GOOD, 7), "image"),
+    "text and null": (of(GOOD, None), "image"),
+    "empty batch": ({"dataframe_split": {"columns": ["image"], "data": []}}, "empty"),
+    "empty records": ({"dataframe_records": []}, ""),
+    "missing column": ({"dataframe_split": {"columns": ["picture"], "data": [[GOOD]]}}, "image"),
+    "too many": (of(*["AAAA"] * (serving.MAX_ROWS + 1)), "at most"),
+    "pixels as numbers": ({"inputs": [[[0, 1], [2, 3]]]}, ""),
+    "no known key": ({"image": GOOD}, ""),
+    "not JSON": (b"{", ""),
+    "not UTF-8": (b"\xff\xfe\x00", ""),
+    "empty body": (b"", ""),
+    "null body": (b"null", ""),
+    "number": (b"7", ""),
+    "ragged table": (b'{"dataframe_split": {"columns": ["image"], "data": [["AAAA", "BBBB"]]}}', ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_client_does_wrong_is_a_clean_400(server: Server, name: str) -> None:
+    body, says = BAD[name]
+    status, answer = server.post(body)
+    assert status == 400, answer[:2000]
+    message = json.loads(answer)
+    assert says in message["message"]
+    for trace in ("Traceback", 'File "', "site-packages", str(Path.cwd()), "/tmp/", "/home/", '.py"'):
+        assert trace not in answer, answer[:2000]
+    status, answer = server.post(of(GOOD))
+    assert status == 200, "the server lives on"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream", "image/png"])
+def test_another_content_type_is_refused(server: Server, kind: str) -> None:
+    status, answer = server.post(encoded(picture(1)), kind)
+    assert status == 415
+    assert "Traceback" not in answer
+
+
+def test_what_breaks_mlflows_own_parser_leaves_the_server_alive(server: Server) -> None:
+    """JSON nested deeper than Python's stack never gets to us: MLflow answers 500, but without a traceback."""
+    status, answer = server.post(b"[" * 50_000)
+    assert status in (400, 500)
+    assert len(answer) < 2000
+    assert "Traceback" not in answer
+    assert server.post(of(GOOD))[0] == 200
+
+
+def test_a_huge_request_is_refused_and_the_server_lives_on(server: Server) -> None:
+    status, answer = server.post(of("A" * (serving.MAX_IMAGE_BYTES * 3 // 2 + 4)))
+    assert status == 400
+    assert "Row 0: more than" in json.loads(answer)["message"]
+    assert len(answer) < 2000
+    assert server.post(of(GOOD))[0] == 200
+
+
+def test_clients_at_once_get_their_own_answers(server: Server) -> None:
+    bodies = [of(text(encoded(picture(i)))) for i in range(8)]
+    alone = [server.post(body) for body in bodies]
+    together: dict[int, tuple[int, str]] = {}
+
+    def ask(i: int) -> None:
+        together[i] = server.post(bodies[i % 8])
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, (status, answer) in together.items():
+        assert status == 200
+        mine = json.loads(answer)["predictions"][0]["probability"]
+        assert mine == pytest.approx(json.loads(alone[i % 8][1])["predictions"][0]["probability"], abs=1e-6)
+
+
+def test_an_error_of_ours_is_a_clean_500(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    from cardium.served_model import ServedModel
+
+    model = ServedModel()
+    model.load_context(mlflow.pyfunc.PythonModelContext({"run": str(folder)}, None))
+
+    def broken(images: Any) -> Any:
+        raise RuntimeError(f"secret place {folder}")
+
+    monkeypatch.setattr(model.classifier, "classify", broken)
+    with pytest.raises(MlflowException) as caught:
+        model.predict(None, pd.DataFrame({"image": [GOOD]}))
+    assert caught.value.get_http_status_code() == 500
+    assert "RuntimeError" in str(caught.value)
+    assert str(folder) not in str(caught.value)
+    assert caught.value.__cause__ is None
