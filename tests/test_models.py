@@ -132,7 +132,7 @@ def test_an_unknown_model_lists_the_names() -> None:
 
 
 def test_images_too_small_for_a_backbone_are_refused() -> None:
-    with pytest.raises(CardiumError, match="inceptionv3 needs images of at least 75 pixels"):
+    with pytest.raises(CardiumError, match=r"inceptionv3 needs images of at least 75 pixels"):
         backbones.build_backbone("inceptionv3", 64, 64)
 
 
@@ -167,7 +167,7 @@ def test_without_weights_auto_warns_and_imagenet_says_what_to_do(tmp_path: Path,
     assert found.used == "random"
     assert "random weights" in found.warning
     assert "Name or service not known" in found.warning
-    with pytest.raises(CardiumError, match="No ImageNet weights for mobilenetv2: no file in weights .*set `weights: none`"):
+    with pytest.raises(CardiumError, match=r"No ImageNet weights for mobilenetv2: no file in weights .*set `weights: none`"):
         weights.load_weights(model, "mobilenetv2", "imagenet", tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_calibration_keeps_random_features_alive() -> None:
 def test_real_weights_give_features_that_are_not_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARDIUM_WEIGHTS", str(SHARED))
     model = backbones.build_backbone("mobilenetv2", 96, 96)
-    found = weights.load_weights(model, "mobilenetv2", "auto", Path("."))
+    found = weights.load_weights(model, "mobilenetv2", "auto", Path())
     assert found.used == "imagenet"
     assert json.dumps(found.as_dict())
     plain = np.zeros((1, 96, 96, 3), "float32")

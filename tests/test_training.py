@@ -86,7 +86,8 @@ def test_an_epochs_loss_and_accuracy_are_means_over_all_its_examples(tmp_path: P
     data = Examples(lambda _, at: MAPS[0][at], LABELS)
     weights = np.array([0.5, 2.0])
     fitted = fit(
-        ours, data, data, schedule=SCHEDULE, epochs=1, batch=60, weights=weights, seed=1, state_folder=tmp_path, key="k", show=lambda _: None
+        ours, data, data, schedule=SCHEDULE, epochs=1, batch=60, weights=weights, seed=1, state_folder=tmp_path, key="k",
+        show=lambda _: None,
     )  # fmt: skip
     theirs.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = theirs.fit(

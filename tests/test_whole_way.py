@@ -181,7 +181,8 @@ def test_overrides_make_an_experiment_beside_the_pipeline(clone: Path) -> None:
     before = (clone / "models/cmri/honest/mobilenetv2/run.json").read_text()
     done = run(
         clone, "mlflow", "run", ".", "-e", "train", "--env-manager", "local",
-        "-P", "model=mobilenetv2", "-P", "protocol=published", "-P", "epochs=2", "-P", "learning_rate=0.003", "-P", "fine_tune=3",
+        "-P", "model=mobilenetv2", "-P", "protocol=published", "-P", "epochs=2", "-P", "learning_rate=0.003",
+        "-P", "fine_tune=3",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (clone / "models/cmri/honest/mobilenetv2/run.json").read_text() == before

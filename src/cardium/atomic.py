@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = beside(path)
     try:
         yield part
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -39,8 +38,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield part
         old = beside(path)
         if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
+            path.replace(old)
+        part.replace(path)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -35,6 +35,7 @@ def closing(settings: Settings, dataset: str) -> str:
         "  make ui                                      compare the runs in MLflow",
         "  .venv/bin/cardium train --model resnet152v2 --epochs 12     an experiment beside the pipeline",
         f"  .venv/bin/cardium predict data/{dataset}/*/*/*/IM00001.jpg      the champion, without a server",
-        f"  PATH=.venv/bin:$PATH MLFLOW_TRACKING_URI=sqlite:///mlflow.db mlflow models serve -m models:/{model}@champion --env-manager local -p 5001",
+        "  source .venv/bin/activate && export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
+        f"  mlflow models serve -m models:/{model}@champion --env-manager local -p 5001",
     ]
     return "\n".join(lines)

@@ -77,7 +77,8 @@ def make_bank(settings: Settings, line: BankLine, folder: Path) -> Bank:
     h, w, c = bank.map_shape
     print(
         f"{line.backbone}: {bank.info['records']} records, maps {h}x{w}x{c}, "
-        f"{len(records)} of them in {bank.views} augmented views, {weights.used} weights, {bank.info['engine']}, {bank.info['seconds']:.0f} s"
+        f"{len(records)} of them in {bank.views} augmented views, {weights.used} weights, "
+        f"{bank.info['engine']}, {bank.info['seconds']:.0f} s"
     )
     return bank
 
