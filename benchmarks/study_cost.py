@@ -517,7 +517,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     if study["epochs_published"] < study["epochs"]:
         lines.append(
-            f"The published way was run for {study['epochs_published']} of {study['epochs']} epochs: its seconds are extrapolated"
+            f"The published way ran {study['epochs_published']} of {study['epochs']} epochs: its seconds are extrapolated"
             " by those after the first, its scores are those after them."
         )
     if any(ways["ours"]["weights"] == "random" for ways in results["backbones"].values()):
