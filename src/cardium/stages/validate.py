@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cardium.atomic import replacing_folder, write_json, write_text
-from cardium.datasets import get_collection
 from cardium.errors import CardiumError
 from cardium.manifest import read_fingerprint, read_manifest
 from cardium.params import Settings
@@ -33,10 +32,10 @@ def run(settings: Settings, item: str) -> None:
     # Great Expectations takes seconds to import: what is missing is said first.
     space = Workspace(settings.root)
     manifest = read_manifest(space.manifest(item))
-    classes: list[str] = read_fingerprint(space.manifest(item))["classes"]
+    fingerprint = read_fingerprint(space.manifest(item))
+    classes: list[str] = fingerprint["classes"]
     split = _read_split(space.split(item))
     rejected = pd.read_csv(space.manifest(item) / "rejected.csv", dtype=str, keep_default_na=False)
-    collection = get_collection(item)
 
     from cardium.quality import assemble, make_checks, run_checks
 
@@ -47,16 +46,16 @@ def run(settings: Settings, item: str) -> None:
         read_published(space.split(item)),
         rejected,
         classes,
-        collection.published_counts,
+        fingerprint["published_counts"],
         folds,
     )
     outcomes = run_checks(make_checks(frames, settings.validate, classes, folds), frames)
 
-    report = _report(item, manifest, split, classes, outcomes)
+    report = _report(item, fingerprint["manifest_sha256"], manifest, split, classes, outcomes)
     out = space.validation(item)
     with replacing_folder(out) as folder:
         write_json(folder / "validation.json", report)
-        write_text(folder / "validation.html", page(report, collection.title))
+        write_text(folder / "validation.html", page(report))
     where = out.relative_to(settings.root).as_posix()
     failed = [outcome for outcome in outcomes if not outcome.passed]
     for outcome in failed:
@@ -83,12 +82,19 @@ def _read_split(folder: Path) -> dict[str, Any]:
 
 
 def _report(
-    dataset: str, manifest: pd.DataFrame, split: dict[str, Any], classes: Sequence[str], outcomes: Sequence[Outcome]
+    dataset: str,
+    manifest_sha256: str,
+    manifest: pd.DataFrame,
+    split: dict[str, Any],
+    classes: Sequence[str],
+    outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
     """What validation.json holds, and all that the page shows."""
     failed = [outcome.check.severity for outcome in outcomes if not outcome.passed]
     return {
         "dataset": dataset,
+        "manifest_sha256": manifest_sha256,
+        "split_sha256": split["sha256"],
         "verdict": "stopped" if "critical" in failed else "warnings" if "warning" in failed else "passed",
         "failed": {severity: failed.count(severity) for severity in ("critical", "warning", "info")},
         "records": len(manifest),
@@ -116,8 +122,8 @@ def _report(
     }
 
 
-def page(report: dict[str, Any], title: str) -> str:
-    """The report as one HTML page. title: the collection's."""
+def page(report: dict[str, Any]) -> str:
+    """The report as one HTML page."""
     import jinja2
 
     from cardium.quality import NAMED
@@ -127,7 +133,7 @@ def page(report: dict[str, Any], title: str) -> str:
     rank = {"critical": 0, "warning": 1, "info": 2}
     failed = sorted((check for check in report["checks"] if not check["passed"]), key=lambda check: rank[check["severity"]])
     passed = [check for check in report["checks"] if check["passed"]]
-    return template.render(report=report, title=title, failed=failed, passed=passed, limit=_ON_PAGE, named=NAMED)
+    return template.render(report=report, failed=failed, passed=passed, limit=_ON_PAGE, named=NAMED)
 
 
 def _counted(outcome: Outcome) -> str:
