@@ -17,7 +17,8 @@ SOURCE = ROOT / "src"
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Modules that carry a stage's files and words but cannot change what it computes; plots only where figures are the result.
 CARRIERS = {
-    "errors", "progress", "atomic", "workspace", "provenance", "params", "plots", "tracking", "parallel", "datasets.tracked",
+    "errors", "progress", "atomic", "workspace", "provenance", "params", "plots", "tracking", "registry", "parallel",
+    "datasets.tracked",
 }  # fmt: skip
 
 

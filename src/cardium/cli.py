@@ -237,17 +237,29 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _promote(arguments: argparse.Namespace) -> None:
-    if not (arguments.rollback or arguments.dry_run):
-        _target("promote")(arguments)
-        return
+    import json
+
+    from cardium import pipeline
     from cardium.stages import promote
+    from cardium.tensorflow_import import import_tensorflow
+    from cardium.workspace import Workspace
 
     settings = _settings()
-    _known_dataset(settings, arguments.dataset)
+    dataset = _known_dataset(settings, arguments.dataset)
     if arguments.rollback:
-        promote.rollback(settings, arguments.dataset, dry_run=arguments.dry_run)
-    else:
-        promote.dry_run(settings, arguments.dataset)
+        promote.rollback(settings, dataset, dry_run=arguments.dry_run)
+        return
+    pipeline.reproduce(settings.root, [f"evaluate@{dataset}"])
+    if arguments.dry_run:
+        import_tensorflow()
+        promote.dry_run(settings, dataset)
+        return
+    # Asked for by name, it is done again: the registry may have been away, or changed, since.
+    pipeline.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
+    written = Workspace(settings.root).promotion(dataset) / "promotion.json"
+    promotion = json.loads(written.read_text(encoding="utf-8"))
+    if promotion["action"] == "skipped":
+        raise CardiumError(promotion["summary"])
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -267,11 +279,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _sync(_: argparse.Namespace) -> None:
+def _sync(_: argparse.Namespace) -> int:
     from cardium import tracking
 
-    for dataset, runs in tracking.sync(_settings()).items():
-        print(f"{dataset}: {', '.join(runs) if runs else 'nothing was missing'}")
+    settings = _settings()
+    summary = tracking.sync(settings)
+    print(tracking.sync_text(settings, summary))
+    return 1 if summary["failed"] else 0
 
 
 def _models(arguments: argparse.Namespace) -> None:

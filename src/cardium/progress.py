@@ -18,7 +18,7 @@ def progress(items: Iterable[Item], *, total: int, desc: str, unit: str = "it") 
         items,
         total=total,
         desc=desc,
-        unit=f" {unit}",
+        unit=unit,
         delay=2,
         mininterval=0.2 if terminal else 10,
         ascii=not terminal,

@@ -67,14 +67,7 @@ def fit(
     weights: (C,) class weights for training; the validation loss is unweighted.
     state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`.
     """
-    import keras
-
-    model.compile(
-        optimizer=keras.optimizers.Adam(schedule.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
-    model.optimizer.build(model.trainable_variables)
+    _prepare(model, schedule)
     history, seconds = _restore(model, state_folder, key)
     if history:
         show(f"  goes on after epoch {len(history)}")
@@ -101,6 +94,22 @@ def fit(
     for variable, value in zip(model.trainable_variables, best, strict=True):
         variable.assign(value)
     return Fitted(history, step.best_epoch, seconds)
+
+
+def _prepare(model: keras.Model, schedule: Schedule) -> None:
+    """Compiles `model`, or, where an earlier fold has, makes its optimizer new: tracing a graph costs more than an epoch."""
+    import keras
+
+    if getattr(model, "optimizer", None) is None:
+        model.compile(
+            optimizer=keras.optimizers.Adam(schedule.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        )
+        model.optimizer.build(model.trainable_variables)
+    else:
+        for variable in model.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
 
 
 def _epoch(

@@ -55,7 +55,7 @@ DEMOS = {
     "cmri": Demo(
         files=cmri_files,
         files_per_patient=phantom.SLICES * phantom.FRAMES,
-        digest="40582f2906b7b06eeac9245da9e9a761bc92b7c792b9b3e052b8c0c8084eeee0",
+        digest="c45331666af5965050f9db1d3e4a5b02267fb8c2315713da261f67a43b54ba30",
     )
 }
 

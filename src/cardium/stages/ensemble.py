@@ -73,7 +73,12 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
             "classes": first["classes"],
             "rendering": first["rendering"],
             "weights": _weights_of(members),
-            "settings": {"protocol": line.protocol, "profile": settings.profile, "members": ",".join(line.members)},
+            "settings": {
+                "protocol": line.protocol,
+                "profile": settings.profile,
+                "members": ",".join(line.members),
+                "evaluate.threshold": settings.evaluate.threshold,
+            },
             "overrides": settings.overrides,
             "test_folds": first["test_folds"],
             "folds": first["folds"],

@@ -93,6 +93,7 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
 
     whole = _whole_model(settings, line, source)
     pristine = whole.get_weights() if dataset.train.fine_tune else []
+    head = _new_head(line, source, settings.seed)
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     validation = []
@@ -103,7 +104,7 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
     for fold in folds:
         parts = read_parts(split_folder, manifest, line.protocol, fold)
         print(f"{name}, fold {fold} held out: {len(parts.train)} training, {len(parts.validation)} validation records")
-        fitted, probabilities, weights = _train_fold(line, source, parts, fold, whole, pristine, state, key)
+        fitted, probabilities, weights = _train_fold(line, source, parts, fold, head, whole, pristine, state, key)
         for phase, result in fitted:
             history += [{"test_fold": fold, "phase": phase, **row} for row in result.history]
             best = result.history[result.best_epoch]
@@ -192,6 +193,7 @@ def effective_settings(settings: Settings, line: Run) -> dict[str, Any]:
     ):
         flat |= {f"{section}.{key}": value for key, value in asdict(values).items()}
     flat["evaluate.test_folds"] = settings.evaluate.test_folds
+    flat["evaluate.threshold"] = settings.evaluate.threshold
     return flat
 
 
@@ -226,8 +228,21 @@ def _whole_model(settings: Settings, line: Run, source: _Source) -> keras.Model:
     return model
 
 
+def _new_head(line: Run, source: _Source, seed: int) -> keras.Model:
+    dropout = source.dataset.train.dropout
+    return create_head(line.model, classes=len(source.classes), map_shape=source.bank.map_shape, dropout=dropout, seed=seed)
+
+
 def _train_fold(
-    line: Run, source: _Source, parts: Parts, fold: int, whole: keras.Model, pristine: list[np.ndarray], state: Path, key: str
+    line: Run,
+    source: _Source,
+    parts: Parts,
+    fold: int,
+    head: keras.Model,
+    whole: keras.Model,
+    pristine: list[np.ndarray],
+    state: Path,
+    key: str,
 ) -> tuple[list[tuple[str, Fitted]], np.ndarray, dict[str, np.ndarray]]:
     """One held-out fold: its phases' results, validation probabilities, and the weights that were trained."""
     train = source.dataset.train
@@ -241,9 +256,8 @@ def _train_fold(
         view = 0 if epoch < 0 else 1 + epoch % source.bank.views
         return views[view][records].astype(np.float32)
 
-    head = create_head(
-        line.model, classes=len(source.classes), map_shape=source.bank.map_shape, dropout=train.dropout, seed=seed
-    )
+    # Every fold begins with weights of its own; the graph that they live in is traced once.
+    head.set_weights(_new_head(line, source, seed).get_weights())
     validation = Examples(lambda _, at: maps(parts.validation[at], -1), source.labels[parts.validation])
     fitted = fit(
         head,
