@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
         uv = [sys.executable, "-m", "uv"]
         subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(envs / name)], check=True)
         environment = {**os.environ, "VIRTUAL_ENV": str(envs / name)}
-        subprocess.run([*uv, "pip", "sync", "--quiet", "--require-hashes", str(lock)], check=True, env=environment)
+        subprocess.run([*uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes", str(lock)], check=True, env=environment)
         return
     sys.exit(f"the stand-in has no answer to: conda {' '.join(arguments)}")
 
