@@ -47,8 +47,9 @@ def main(arguments: list[str]) -> None:
         lock = file.resolve().parent / pip[0].removeprefix("-r ")
         uv = [sys.executable, "-m", "uv"]
         subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(envs / name)], check=True)
-        environment = {**os.environ, "VIRTUAL_ENV": str(envs / name)}
-        subprocess.run([*uv, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes", str(lock)], check=True, env=environment)
+        # Named outright: `python -m uv` would otherwise mean the environment that it is itself installed in.
+        into = ["--python", str(envs / name / "bin" / "python")]
+        subprocess.run([*uv, "pip", "sync", "--quiet", *into, "--compile-bytecode", "--require-hashes", str(lock)], check=True)
         return
     sys.exit(f"the stand-in has no answer to: conda {' '.join(arguments)}")
 

@@ -38,13 +38,8 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
     with subprocess.Popen(command, cwd=root, env=environment(root), stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            # What did not change is many lines of no news.
-            if "didn't change, skipping" in line or "is cached - skipping run" in line or not line.strip():
-                continue
-            ran = ran or line.startswith("Running stage") or line.startswith("> ")
-            if not line.startswith(
-                ("Data and pipelines are up to date", "To track the changes", "To enable auto staging", "\tgit add")
-            ):
+            if _is_news(line):
+                ran = True
                 print(line, end="", flush=True)
     if process.returncode:
         raise CardiumError(
@@ -53,24 +48,26 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
     return ran
 
 
+# DVC's lines that say nothing happened (the check that always runs is one of them), and its hints about git and remotes.
+_SILENT = (
+    "didn't change, skipping",
+    "is cached - skipping run",
+    "Data and pipelines are up to date",
+    "Running stage 'tracked'",
+    "stage tracked data",
+    "'data.dvc'",
+    "lock file 'dvc.lock'",
+    "To track the changes",
+    "git add",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+)
+
+
 def _is_news(line: str) -> bool:
-    """Whether a line of DVC's says that something was done: not what did not change, and not the check that always runs."""
-    silent = (
-        "didn't change, skipping",
-        "Running stage 'tracked'",
-        "stage tracked data",
-        "'data.dvc'",
-        "Updating lock file",
-        "dvc.lock",
-    )
-    hints = (
-        "Data and pipelines are up to date",
-        "To track the changes",
-        "To enable auto staging",
-        "\tgit add",
-        "Use `dvc push`",
-    )
-    return bool(line.strip()) and not line.startswith(hints) and not any(words in line for words in silent)
+    """Whether a line of DVC's output says that something was done."""
+    return bool(line.strip()) and not any(words in line for words in _SILENT)
 
 
 def ensure_data(root: Path) -> None:

@@ -51,9 +51,9 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
 
     inputs = keras.Input((first["rendering"]["height"], first["rendering"]["width"], 3), name="pixels")
     models = [keras.models.load_model(folder / "model.keras", compile=False) for folder in folders]
-    for model, member in zip(models, members, strict=True):
-        # Two members may share layer names; as named sub-models they do not meet.
-        model.name = member["model"]
+    for number, (model, member) in enumerate(zip(models, members, strict=True), start=1):
+        # Members share layer names; as sub-models with names of their own they do not meet.
+        model.name = f"member{number}_{member['model']}"
     outputs = keras.layers.Average(name="probabilities")([model(inputs) for model in models])
     whole = keras.Model(inputs, outputs, name="ensemble")
     whole.trainable = False
