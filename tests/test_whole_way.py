@@ -162,7 +162,7 @@ def test_heads_on_the_bank_and_the_whole_model_agree(clone: Path) -> None:
     code = """
 import json, numpy as np, pandas as pd, keras
 from pathlib import Path
-folder = Path("models/cmri/honest/mobilenetv2_spatial")
+folder = Path("models/cmri/honest/mobilenetv2")
 info = json.loads((folder / "run.json").read_text())
 table = pd.read_parquet(folder / "validation.parquet")
 table = table[table.test_fold == info["test_folds"][0]].head(64)
@@ -173,8 +173,9 @@ print(np.abs(whole - table[["p_Normal", "p_Sick"]].to_numpy()).max(), np.ptp(who
     done = run(clone, sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     difference, spread = map(float, done.stdout.split()[-2:])
-    # The bank holds float16.
-    assert difference < 5e-3 < 0.02 < spread
+    # The bank holds float16; what that changes is small beside what tells records apart.
+    assert spread > 1e-3
+    assert difference < 0.05 * spread
 
 
 def test_overrides_make_an_experiment_beside_the_pipeline(clone: Path) -> None:
