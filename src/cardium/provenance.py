@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import subprocess
+import uuid
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 _PACKAGES = ("cardium", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "openvino", "mlflow", "dvc", "pillow")
 
@@ -43,3 +46,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def stamp(root: Path) -> dict[str, Any]:
+    """What every run.json says of its making: a new id, commit, whether the tree was dirty, versions, and the time (UTC)."""
+    sha, dirty = commit(root)
+    return {
+        "id": uuid.uuid4().hex,
+        "commit": sha,
+        "dirty": dirty,
+        "versions": versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +55,11 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     outputs = keras.layers.Average(name="probabilities")([model(inputs) for model in models])
     whole = keras.Model(inputs, outputs, name="ensemble")
     whole.trainable = False
-    commit, dirty = provenance.commit(settings.root)
     with atomic.replacing_folder(out) as part:
         whole.save(part / "model.keras")
         table.to_parquet(part / "validation.parquet", index=False)
         info = {
-            "id": uuid.uuid4().hex,
+            **provenance.stamp(settings.root),
             "run": name,
             "dataset": line.dataset,
             "model": out.name,
@@ -83,9 +80,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
             "test_folds": first["test_folds"],
             "folds": first["folds"],
             "data": first["data"],
-            "commit": commit,
-            "dirty": dirty,
-            "versions": provenance.versions(),
             "parameters": whole.count_params(),
             "trainable_parameters": sum(member["trainable_parameters"] for member in members),
             "model_bytes": (part / "model.keras").stat().st_size,
@@ -98,7 +92,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
                 first["classes"],
             ),
             "warnings": sorted({warning for member in members for warning in member["warnings"]}),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         atomic.write_json(part / "run.json", info)
     print(

@@ -7,12 +7,10 @@ With `fine_tune: N` a second phase trains the last N layers of the backbone too,
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import shutil
 import time
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,9 +132,8 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
         table.to_parquet(part / "validation.parquet", index=False)
         learning_curves(part / "history.csv", part / "history.png", title=name)
-        commit, dirty = provenance.commit(settings.root)
         info = {
-            "id": uuid.uuid4().hex,
+            **provenance.stamp(settings.root),
             "run": name,
             "dataset": line.dataset,
             "model": line.model,
@@ -156,9 +153,6 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
                 "manifest_sha256": fingerprint["manifest_sha256"],
                 "split_sha256": split_sha256,
             },
-            "commit": commit,
-            "dirty": dirty,
-            "versions": provenance.versions(),
             "engine": bank.info["engine"],
             "parameters": whole.count_params(),
             "trainable_parameters": int(sum(np.prod(v.shape) for v in whole.trainable_variables)),
@@ -167,7 +161,6 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
             "phases": phases,
             "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
             "warnings": [bank.info["weights"]["warning"]] if bank.info["weights"]["warning"] else [],
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         atomic.write_json(part / "run.json", info)
     shutil.rmtree(state, ignore_errors=True)
