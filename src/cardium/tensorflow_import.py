@@ -17,7 +17,10 @@ def import_tensorflow() -> None:
     os.dup2(nowhere, 2)
     try:
         import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        # Scoring builds a graph a run, and TensorFlow warns of each from the fifth on.
+        tensorflow.get_logger().setLevel("ERROR")
     finally:
         os.dup2(kept, 2)
         os.close(kept)
