@@ -6,7 +6,6 @@ BIN := .venv/bin
 # dvc and mlflow start `python` from PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint ui lock clean
@@ -41,7 +40,7 @@ lint: setup  ## format, and check style and types
 	$(BIN)/mypy
 
 ui: setup  ## open the MLflow UI on this project's store
-	$(BIN)/mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --port 5000
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db} --port 5000
 
 lock: setup  ## resolve requirements.lock anew, for every platform, with hashes
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
