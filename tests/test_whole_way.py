@@ -189,7 +189,12 @@ def test_overrides_make_an_experiment_beside_the_pipeline(clone: Path) -> None:
     assert (clone / "models/cmri/honest/mobilenetv2/run.json").read_text() == before
     folder = next((clone / "experiments/cmri-mobilenetv2-published").iterdir())
     info = json.loads((folder / "run.json").read_text())
-    assert info["overrides"] == {"cmri.train.epochs": 2, "cmri.train.learning_rate": 0.003, "cmri.train.fine_tune": 3}
+    assert info["overrides"] == {
+        "cmri.train.epochs": 2,
+        "cmri.train.learning_rate": 0.003,
+        "cmri.train.fine_tune": 3,
+        "protocol": "published",
+    }
     assert info["settings"]["scaling"] == "unit"
     assert [phase["phase"] for phase in info["phases"]] == ["head", "fine_tune"]
     logged = [r for r in mlflow_runs(clone) if r["tags"].get("cardium.id") == info["id"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -34,7 +35,9 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     if not changed and name in plain.runs:
         _train_stage(plain, name)
         return
-    settings = params.load(root, changed)
+    # The protocol is no setting of a dataset, but it departs from the default all the same.
+    departs = {"protocol": protocol} if protocol != "honest" else {}
+    settings = dataclasses.replace(params.load(root, changed), overrides={**changed, **departs})
     pipeline.reproduce(root, [f"prepare@{dataset}"])
     import_tensorflow()
     bank = _bank(plain, settings, dataset, parse_name(model).backbone, protocol)
