@@ -70,11 +70,11 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
             "classes": first["classes"],
             "rendering": first["rendering"],
             "weights": _weights_of(members),
+            # What all members were trained with: beside theirs in a comparison, nothing is missing and nothing is new.
             "settings": {
-                "protocol": line.protocol,
-                "profile": settings.profile,
-                "members": ",".join(line.members),
-                "evaluate.threshold": settings.evaluate.threshold,
+                key: value
+                for key, value in first["settings"].items()
+                if all(member["settings"].get(key) == value for member in members)
             },
             "overrides": settings.overrides,
             "test_folds": first["test_folds"],
