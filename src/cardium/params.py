@@ -16,8 +16,8 @@ from typing import Any, Literal
 from cardium.errors import CardiumError, closest
 
 Protocol = Literal["honest", "published"]
-# How far settings are nested; a mistake is reported with the whole path of the key.
-TableOf = dict[str, Any]
+# A table of the file as YAML gives it, before it is checked.
+RawTable = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
     return resolve(raw, root, overrides or {})
 
 
-def resolve(raw: TableOf, root: Path, overrides: dict[str, Any]) -> Settings:
+def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     """params.yaml's table -> Settings; see `load`."""
     table = dict(raw)
     profiles = table.pop("profiles", {})
@@ -237,7 +237,7 @@ def resolve(raw: TableOf, root: Path, overrides: dict[str, Any]) -> Settings:
     return settings
 
 
-def _overlay(base: TableOf, change: TableOf, where: str) -> TableOf:
+def _overlay(base: RawTable, change: RawTable, where: str) -> RawTable:
     result = dict(base)
     for key, value in (change or {}).items():
         if key not in base:
