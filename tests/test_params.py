@@ -33,7 +33,7 @@ def test_the_study_profile_is_the_published_protocol() -> None:
     train = settings.datasets["cmri"].train
     assert (train.epochs, train.batch, train.learning_rate, train.dropout) == (10, 128, 1e-4, 0.5)
     assert (train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate) == (5, 3, 0.5, 1e-6)
-    assert (settings.datasets["cmri"].render.height, settings.seed) == (128, 1337)
+    assert (settings.datasets["cmri"].render["image"].height, settings.seed) == (128, 1337)
     augment = settings.datasets["cmri"].augment
     assert (augment.rotation, augment.shift, augment.shear, augment.zoom, augment.flip) == (15, 0.1, 0.1, 0.1, True)
     assert settings.protocols["published"].scaling == "unit"
@@ -62,6 +62,13 @@ def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
         ("runs.cmri-mobilenetv2.model", "resnet", r"runs\.cmri-mobilenetv2: by its content this line's name is `cmri-resnet`"),
         ("ensembles.cmri-ensemble.members", ["vgg"], r"member `vgg` has no line `cmri-vgg` in runs"),
         ("profile", "fast", r"profile: `fast` is not one of demo, study"),
+        ("datasets", ["ecg4", "ecg5"], r"runs\.cmri-mobilenetv2: dataset `cmri` is not among `datasets`"),
+        ("renderings.cmri-leads", {"dataset": "cmri", "kind": "leads"}, r"cmri\.render has no size for `leads`"),
+        ("runs.ecg4-cnn_custom.system", "005", r"Unknown system of params\.yaml, runs\.ecg4-cnn_custom: `005`"),
+        ("runs.ecg5-cnn2d.reads", "processed/ecg5/leeds", r"runs\.ecg5-cnn2d\.reads: .* Did you mean `processed/ecg5/leads`\?"),
+        ("runs.ecg4-vgg16.train.hiden", 8, r"runs\.ecg4-vgg16\.train: unknown key `hiden`\. Did you mean `hidden`\?"),
+        ("systems.003.views", 2, r"systems\.003\.views: a bank is shared by its runs: set ecg5\.train\.views"),
+        ("fusions.ecg4-fused.members", ["vgg"], r"fusions\.ecg4-fused: member `vgg` has no line `ecg4-vgg` in runs"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(path: str, value: Any, message: str) -> None:
@@ -72,6 +79,32 @@ def test_a_mistake_is_one_line_that_names_the_key(path: str, value: Any, message
     with pytest.raises(CardiumError, match=message) as error:
         params.resolve(table, ROOT, {})
     assert "\n" not in str(error.value)
+
+
+def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overrides() -> None:
+    settings = params.resolve(RAW, ROOT, {"ecg5.train.epochs": 3})
+    train = settings.train_of(settings.runs["ecg5-cnn2d"])
+    assert (train.optimizer, train.clip_norm, train.batch) == ("adamax", 10, 16), "of system 003"
+    assert (train.keep, train.class_weights) == ("best", "balanced"), "of the run's own line"
+    assert train.epochs == 3, "of the command line"
+    assert settings.train_of(settings.runs["ecg5-mobilenet"]).optimizer == "adam"
+
+
+def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    params.choose_profile(tmp_path, "study")
+    settings = params.load(tmp_path)
+    assert settings.profile == "study"
+    assert set(settings.runs) == set(RAW["lines"]["study"]["runs"])
+    assert set(settings.banks) == set(RAW["lines"]["study"]["banks"])
+    params.choose_profile(tmp_path, "demo")
+    assert (tmp_path / "params.yaml").read_text() == text
+    with pytest.raises(CardiumError, match=r"Unknown profile `stduy`\. Did you mean `study`"):
+        params.choose_profile(tmp_path, "stduy")
+    (tmp_path / "params.yaml").write_text(text.replace("runs: *demo_runs", "runs: {}"))
+    with pytest.raises(CardiumError, match="edit it by hand"):
+        params.choose_profile(tmp_path, "study")
 
 
 def test_a_missing_key_is_named() -> None:

@@ -40,6 +40,7 @@ class BankPlan:
     """All that determines a bank's content."""
 
     manifest_sha256: str
+    pixels_sha256: str
     backbone: str
     scaling: str
     height: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from cardium.params import Settings
 
-_STAGES = ("tracked", "ingest", "split", "validate", "prepare", "features", "train", "ensemble", "evaluate", "promote")
+_STAGES = (
+    "tracked", "ingest", "split", "validate", "prepare", "features", "train", "fuse", "ensemble", "evaluate", "promote",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,17 +118,25 @@ def _promote_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", **flag, help="say what would happen and change nothing")
 
 
+def _evaluate_arguments(verb: argparse.ArgumentParser) -> None:
+    _dataset(verb)
+    verb.add_argument(
+        "--external", default="", metavar="FOLDER", help="score the trained runs on another collection of the same classes"
+    )
+    verb.add_argument("--name", default="", help="what the other collection is called (default: its folder's name)")
+
+
 def _predict_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG or DICOM files")
-    verb.add_argument(
-        "--model", default="models:/cardium-cmri@champion", help="a registered model or a run folder (default: %(default)s)"
-    )
+    verb.add_argument("--dataset", default="cmri", help="whose champion answers (default: cmri)")
+    verb.add_argument("--model", default="", help="a registered model or a run folder instead of the champion")
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
 
 
 def _download_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("dataset", help="the collection to fetch: cmri")
+    verb.add_argument("dataset", help="the collection to fetch: cmri, ecg4 or ecg5")
     verb.add_argument("--force", action="store_true", help="replace what is in data/<dataset>")
+    verb.add_argument("--source", default="", help="ecg4: mendeley (the publisher's, the default) or kaggle")
 
 
 def _models_arguments(verb: argparse.ArgumentParser) -> None:
@@ -135,6 +145,10 @@ def _models_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _repro_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("targets", nargs="*", help="DVC targets, such as train@cmri-mobilenetv2 (default: all)")
+
+
+def _profile_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", default="", help="demo or study; without it, what is chosen is said")
 
 
 def _stage_arguments(verb: argparse.ArgumentParser) -> None:
@@ -154,6 +168,8 @@ def _settings(overrides: dict[str, Any] | None = None) -> Settings:
 def _known_dataset(settings: Settings, dataset: str) -> str:
     if dataset not in settings.datasets:
         raise unknown("dataset", dataset, list(settings.datasets))
+    if dataset not in settings.active:
+        raise CardiumError(f"{dataset} is not among `datasets` in params.yaml: add it there.")
     return dataset
 
 
@@ -162,7 +178,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     import importlib
 
     settings = _settings()
-    if arguments.stage in ("features", "train", "ensemble", "evaluate"):
+    if arguments.stage in ("features", "train", "fuse", "ensemble", "evaluate"):
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
@@ -174,6 +190,9 @@ def _stage(arguments: argparse.Namespace) -> None:
     if arguments.stage == "train":
         line = settings.runs[item]
         _show(settings, workspace.run(line.dataset, line.model, line.protocol))
+    elif arguments.stage == "fuse":
+        fusion = settings.fusions[item]
+        _show(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
     elif arguments.stage == "ensemble":
         _show(settings, workspace.run(settings.ensembles[item].dataset, "ensemble", settings.ensembles[item].protocol))
     elif arguments.stage == "evaluate":
@@ -204,10 +223,14 @@ def _target(verb: str) -> Any:
 
         settings = _settings()
         dataset = _known_dataset(settings, arguments.dataset)
-        if verb == "features":
-            targets = [f"features@{name}" for name, bank in settings.banks.items() if bank.dataset == dataset]
-        elif verb == "ensemble":
-            targets = [f"ensemble@{name}" for name, line in settings.ensembles.items() if line.dataset == dataset]
+        tables: dict[str, Mapping[str, Any]] = {
+            "prepare": settings.renderings,
+            "features": settings.banks,
+            "fuse": settings.fusions,
+            "ensemble": settings.ensembles,
+        }
+        if verb in tables:
+            targets = [f"{verb}@{name}" for name, line in tables[verb].items() if line.dataset == dataset]
         else:
             targets = [f"{verb}@{dataset}"]
         if not targets:
@@ -234,6 +257,18 @@ def _train(arguments: argparse.Namespace) -> None:
     }
     overrides = {f"{arguments.dataset}.train.{key}": value for key, value in given.items() if value is not None}
     experiment.train(settings.root, arguments.dataset, arguments.model, arguments.protocol or "honest", overrides)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    _target("evaluate")(arguments)
+    if arguments.external:
+        from pathlib import Path
+
+        from cardium import external
+        from cardium.tensorflow_import import import_tensorflow
+
+        import_tensorflow()
+        external.evaluate_external(_settings(), arguments.dataset, Path(arguments.external), arguments.name)
 
 
 def _promote(arguments: argparse.Namespace) -> None:
@@ -270,7 +305,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     import_tensorflow()
 
-    rows = serving.predict_files(_settings(), arguments.files, arguments.model)
+    settings = _settings()
+    model = arguments.model or f"models:/cardium-{_known_dataset(settings, arguments.dataset)}@champion"
+    rows = serving.predict_files(settings, arguments.files, model)
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
@@ -305,11 +342,12 @@ def _leaderboard(arguments: argparse.Namespace) -> None:
 
 
 def _demo_data(_: argparse.Namespace) -> None:
-    from cardium import pipeline, workspace
+    from cardium import params, pipeline, workspace
     from cardium.datasets.demo import make_demo
 
     root = workspace.find_root()
-    make_demo(root)
+    for dataset in params.DATASETS:
+        make_demo(root, dataset)
     pipeline.accept_demo(root)
     print("data/ is what data.dvc tracks. Next: dvc repro")
 
@@ -322,14 +360,25 @@ def _demo(arguments: argparse.Namespace) -> None:
     if not pipeline.reproduce(settings.root, []):
         print("Nothing to do: data, code and settings are as they were.")
     print()
-    print(report.closing(settings, "cmri"))
+    print(report.closing(settings))
 
 
 def _download(arguments: argparse.Namespace) -> None:
     from cardium import workspace
     from cardium.datasets.download import download
 
-    download(arguments.dataset, workspace.find_root(), force=arguments.force)
+    download(arguments.dataset, workspace.find_root(), force=arguments.force, source=arguments.source)
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from cardium import params, workspace
+
+    root = workspace.find_root()
+    if arguments.name:
+        params.choose_profile(root, arguments.name)
+    settings = params.load(root)
+    count = f"{len(settings.runs)} runs, {len(settings.fusions) + len(settings.ensembles)} made of them"
+    print(f"Profile {settings.profile}: {', '.join(settings.active)}; {count}. Next: dvc repro")
 
 
 def _params(_: argparse.Namespace) -> None:
@@ -361,12 +410,18 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "features": ("the banks: frozen backbones' features of all records", _dataset, _target("features")),
     "models": ("list the model zoo", _models_arguments, _models),
     "train": ("train one model; overrides make an experiment beside the pipeline", _train_arguments, _train),
+    "fuse": ("join three trained models by their features, or average them", _dataset, _target("fuse")),
     "ensemble": ("average models into one", _dataset, _target("ensemble")),
-    "evaluate": ("open the test fold: scores with intervals, leaderboard", _dataset, _target("evaluate")),
+    "evaluate": (
+        "open the test fold: scores with intervals, leaderboard; or score on another collection",
+        _evaluate_arguments,
+        _evaluate,
+    ),
     "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
+    "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),
     "stage": (None, _stage_arguments, _stage),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from cardium import params, pipeline
 from cardium.errors import CardiumError
-from cardium.models import parse_name
+from cardium.models import bank_of, rendering_of
 from cardium.params import Bank, Run, Settings
 from cardium.tensorflow_import import import_tensorflow
 from cardium.workspace import Workspace, run_name
@@ -28,8 +28,16 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     plain = params.load(root)
     if protocol not in plain.protocols:
         raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(plain.protocols)}.")
-    changed = {key: value for key, value in overrides.items() if _value(plain, key) != value}
     name = run_name(dataset, model, protocol)
+    kind, bank = rendering_of(model), bank_of(model)
+    if kind not in plain.datasets[dataset].render:
+        raise CardiumError(f"{model} takes {kind}, and params.yaml has no {dataset}.render.{kind}.")
+    if any(fusion.model == model for fusion in plain.fusions.values()) or model in ("fused", "fused_average", "ensemble"):
+        raise CardiumError(f"{model} is made of trained models: name them in params.yaml's `fusions` and run `dvc repro`.")
+    reads = f"features/{dataset}/{protocol}/{bank}" if bank else f"processed/{dataset}/{kind}"
+    line = plain.runs.get(name) or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]
+    used = plain.train_of(line)
+    changed = {key: value for key, value in overrides.items() if getattr(used, key.rpartition(".")[2]) != value}
     # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.
     os.environ["CARDIUM_MLFLOW_RUN"] = name
     if not changed and name in plain.runs:
@@ -38,16 +46,16 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     # The protocol is no setting of a dataset, but it departs from the default all the same.
     departs = {"protocol": protocol} if protocol != "honest" else {}
     settings = dataclasses.replace(params.load(root, changed), overrides={**changed, **departs})
-    pipeline.reproduce(root, [f"prepare@{dataset}"])
+    pipeline.reproduce(root, [f"prepare@{dataset}-{kind}"])
     import_tensorflow()
-    bank = _bank(plain, settings, dataset, parse_name(model).backbone, protocol)
+    source = _bank(plain, settings, dataset, bank, protocol) if bank else root / reads
     out = Workspace(root).experiment(name, _slug(changed))
     from cardium import tracking
     from cardium.stages.train import train_run
 
     if changed:
         print(f"{name} with {', '.join(f'{key}={value}' for key, value in changed.items())}")
-    train_run(settings, Run(dataset, model, parse_name(model).backbone, protocol), bank, out)  # type: ignore[arg-type]
+    train_run(settings, line, source, out)
     tracking.log_run(settings, out)
 
 

@@ -25,17 +25,21 @@ def cores() -> int:
 
 
 def in_chunks(
-    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], chunk: int, workers: int | None = None
+    work: Callable[[Sequence[Item]], Result],
+    items: Sequence[Item],
+    chunk: int,
+    workers: int | None = None,
+    few: int = FEW,
 ) -> Iterator[tuple[Sequence[Item], Result]]:
     """Yields (chunk, work(chunk)) for `items` cut into chunks, in order, computed by `workers` processes (default: the cores).
 
     At most two chunks a worker are in flight, so a slow consumer holds the workers back and memory stays bounded. `work`
-    must be picklable. An exception of `work` is raised here; a worker that was killed is a CardiumError. Few items are done
-    in this process.
+    must be picklable. An exception of `work` is raised here; a worker that was killed is a CardiumError. Fewer than `few` items
+    are done in this process.
     """
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     workers = min(workers or cores(), len(chunks))
-    if workers <= 1 or len(items) < FEW:
+    if workers <= 1 or len(items) < few:
         for some in chunks:
             yield some, work(some)
         return

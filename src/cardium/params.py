@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cardium.errors import CardiumError, closest
+from cardium.errors import CardiumError, closest, unknown
+from cardium.workspace import run_name
 
 Protocol = Literal["honest", "published"]
 # A table of the file as YAML gives it, before it is checked.
@@ -22,12 +24,32 @@ RawTable = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A line of `runs`: a model to train on a dataset under a protocol, reading one bank."""
+    """A line of `runs`: a model to train on a dataset under a protocol.
+
+    reads: the folder that it trains from, below the project's root: a bank (`features/<dataset>/<protocol>/<backbone>`, the
+    backbone stays frozen) or a rendering (`processed/<dataset>/<kind>`, trained end to end). system: the published system whose
+    settings (`systems`) are laid over the dataset's `train`; "" for none. train: this run's own settings, laid over both.
+    """
 
     dataset: str
     model: str
-    bank: str
     protocol: Protocol
+    reads: str
+    system: str = ""
+    train: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bank(self) -> str:
+        """The backbone whose bank is read; "" where training is end to end."""
+        return self.reads.rpartition("/")[2] if self.reads.startswith("features/") else ""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A line of `renderings`: a kind of array that a dataset's records become."""
+
+    dataset: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,19 @@ class Ensemble:
 
     dataset: str
     protocol: Protocol
+    members: list[str]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A line of `fusions`: three trained models of one dataset and protocol joined into one (system 004).
+
+    model: `fused` trains a head on their penultimate vectors side by side, `fused_average` takes their mean probability.
+    """
+
+    dataset: str
+    protocol: Protocol
+    model: Literal["fused", "fused_average"]
     members: list[str]
 
 
@@ -77,20 +112,30 @@ class ProtocolSettings:
 
 @dataclass(frozen=True)
 class Render:
-    kind: Literal["image"]
+    """The size of one kind of rendering: an image's or a lead's pixels; rows and samples of traces.
+
+    area: what of a picture becomes an image: `whole`, stretched to the size, or the `paper` of an ECG sheet, aspect kept.
+    """
+
     height: int
     width: int
+    area: Literal["whole", "paper"] = "whole"
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Ranges of random transforms: degrees, share of the side, radians-as-share (Keras' own units) and yes or no."""
+    """Ranges of random transforms: degrees, share of the side, radians-as-share (Keras' own units) and yes or no.
+
+    brightness: share by which all levels vary; grid: share by which the colour of a sheet's grid varies.
+    """
 
     rotation: float
     shift: float
     shear: float
     zoom: float
     flip: bool
+    brightness: float = 0.0
+    grid: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +151,15 @@ class Train:
     plateau_patience: int
     plateau_factor: float
     min_learning_rate: float
+    optimizer: Literal["adam", "adamax", "adamw", "sgd"]
+    weight_decay: float
+    clip_norm: float
+    label_smoothing: float
+    step_epochs: list[int]
+    step_factor: float
+    keep: Literal["best", "last"]
+    hidden: int
+    augmented: bool
     fine_tune: int
     fine_tune_epochs: int
     fine_tune_learning_rate: float
@@ -113,7 +167,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Dataset:
-    render: Render
+    render: dict[str, Render]
     augment: Augment
     train: Train
 
@@ -150,9 +204,13 @@ class Settings:
     root: Path
     profile: str
     seed: int
-    runs: dict[str, Run]
+    active: list[str]
+    renderings: dict[str, Rendering]
     banks: dict[str, Bank]
+    runs: dict[str, Run]
+    fusions: dict[str, Fusion]
     ensembles: dict[str, Ensemble]
+    systems: dict[str, dict[str, Any]]
     ingest: Ingest
     split: Split
     validate: Validate
@@ -164,6 +222,29 @@ class Settings:
     tracking: Tracking
     overrides: dict[str, Any] = field(default_factory=dict)
 
+    def train_of(self, line: Run) -> Train:
+        """What a run is trained with: its dataset's settings, its system's over them, its own, then the overrides."""
+        where = f"runs.{run_name(line.dataset, line.model, line.protocol)}.train"
+        return self._train(line.dataset, line.system, line.train, where)
+
+    def train_of_system(self, dataset: str, system: str) -> Train:
+        """What a published system's runs of a dataset are trained with, where they set nothing of their own."""
+        return self._train(dataset, system, {}, f"systems.{system}")
+
+    def _train(self, dataset: str, system: str, own: RawTable, where: str) -> Train:
+        base = dataclasses.asdict(self.datasets[dataset].train)
+        for change, source in ((self.systems.get(system, {}), f"systems.{system}"), (own, where)):
+            fixed = sorted({"views", "weights"} & change.keys())
+            if fixed:
+                raise CardiumError(
+                    f"params.yaml, {source}.{fixed[0]}: a bank is shared by its runs: set {dataset}.train.{fixed[0]}."
+                )
+            base = _overlay(base, change, source)
+        prefix = f"{dataset}.train."
+        base |= {key.removeprefix(prefix): value for key, value in self.overrides.items() if key.startswith(prefix)}
+        train: Train = _build(Train, base, where)
+        return train
+
     def test_folds(self) -> list[int]:
         """The folds that are held out in turn: [t], or all of them."""
         if self.evaluate.test_folds == "all":
@@ -172,12 +253,12 @@ class Settings:
 
 
 # The sections of params.yaml named after a dataset; a new dataset adds its name here.
-DATASETS = ("cmri",)
+DATASETS = ("cmri", "ecg4", "ecg5")
 
 # What each number must satisfy beyond its type, by the last part of its key.
 _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
-    "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1, "min_side": 1, "max_pixels": 1, "max_bytes": 1,
+    "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1, "min_side": 1, "max_pixels": 1, "max_bytes": 1,
 }  # fmt: skip
 _SHARE = {
     "max_bad",
@@ -187,6 +268,10 @@ _SHARE = {
     "threshold",
     "plateau_factor",
     "label_tolerance",
+    "label_smoothing",
+    "step_factor",
+    "brightness",
+    "grid",
     "shift",
     "zoom",
     "shear",
@@ -200,6 +285,10 @@ def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
     overrides: dotted keys -> values (`cmri.train.epochs`: 3), laid over the profile.
     Raises CardiumError in one line that names the key.
     """
+    return resolve(_read(root), root, overrides or {})
+
+
+def _read(root: Path) -> RawTable:
     import yaml
 
     path = root / "params.yaml"
@@ -213,7 +302,33 @@ def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
         raise CardiumError(f"params.yaml{line}: not valid YAML ({getattr(error, 'problem', error)}).") from None
     if not isinstance(raw, dict):
         raise CardiumError("params.yaml: expected a table of settings.")
-    return resolve(raw, root, overrides or {})
+    return raw
+
+
+# The tables of `lines` that the file's own tables are aliases of: `runs: *demo_runs`.
+_CHOSEN = ("banks", "runs", "fusions", "ensembles")
+
+
+def choose_profile(root: Path, profile: str) -> None:
+    """Writes `profile` into `root`/params.yaml: the line `profile:` and the aliases of what is run; nothing else changes.
+
+    Raises CardiumError for an unknown profile, and where the file does not have these lines any more.
+    """
+    from cardium import atomic
+
+    path = root / "params.yaml"
+    profiles = _read(root).get("profiles") or {}
+    if profile not in profiles:
+        raise unknown("profile", profile, list(profiles))
+    text, count = re.subn(r"^profile:.*$", f"profile: {profile}", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for table in _CHOSEN:
+        text, found = re.subn(rf"^{table}: \*\w+$", f"{table}: *{profile}_{table}", text, flags=re.MULTILINE)
+        count += found
+    if count != 1 + len(_CHOSEN):
+        raise CardiumError(
+            f"params.yaml has tables of its own where `{profile}` would put aliases (`runs: *{profile}_runs`): edit it by hand."
+        )
+    atomic.write_text(path, text)
 
 
 def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
@@ -229,6 +344,8 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
         for part in reversed(key.split(".")):
             nested = {part: nested}
         table = _overlay(table, nested, "override")
+    table.pop("lines", None)  # The tables that `runs` and the rest are aliases of.
+    table["active"] = table.pop("datasets", None)
     table["datasets"] = {name: table.pop(name) for name in DATASETS if name in table}
     table["root"] = root
     table["overrides"] = overrides
@@ -260,7 +377,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
                 hint = closest(str(key), [*names, *DATASETS])
                 raise CardiumError(f"params.yaml: unknown key `{_dotted(where, key)}`.{hint}")
         for f in dataclasses.fields(kind):
-            if f.name not in value and f.default_factory is dataclasses.MISSING:
+            if f.name not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
                 raise CardiumError(f"params.yaml: `{_dotted(where, f.name)}` is missing.")
         return kind(**{key: _build(hints[key], item, _dotted(where, key)) for key, item in value.items()})  # type: ignore[operator]
     if origin is Literal:
@@ -313,26 +430,58 @@ def _dotted(where: str, key: Any) -> str:
 
 
 def _check_runs(settings: Settings) -> None:
-    """The tables of runs, banks and ensembles name each other rightly."""
-    from cardium.workspace import run_name
-
+    """The tables of renderings, banks, runs, fusions and ensembles name each other rightly."""
     folds = settings.evaluate.test_folds
     if folds != "all" and not (folds.isdigit() and int(folds) < settings.split.folds):
         raise CardiumError(
             f"params.yaml, evaluate.test_folds: `{folds}` is neither all nor a fold from 0 to {settings.split.folds - 1}."
         )
-    lines: list[tuple[str, str, str, Run | Bank | Ensemble]] = []
+    lines: list[tuple[str, str, str, Run | Bank | Fusion | Ensemble]] = []
     lines += [("runs", name, run.model, run) for name, run in settings.runs.items()]
     lines += [("banks", name, bank.backbone, bank) for name, bank in settings.banks.items()]
+    lines += [("fusions", name, fusion.model, fusion) for name, fusion in settings.fusions.items()]
     lines += [("ensembles", name, "ensemble", ensemble) for name, ensemble in settings.ensembles.items()]
     for table, name, model, line in lines:
-        if line.dataset not in settings.datasets:
-            raise CardiumError(f"params.yaml, {table}.{name}: dataset `{line.dataset}` has no section in params.yaml.")
+        _check_dataset(settings, f"{table}.{name}", line.dataset)
         expected = run_name(line.dataset, model, line.protocol)
-        if table != "ensembles" and name != expected:
+        if name != expected:
             raise CardiumError(f"params.yaml, {table}.{name}: by its content this line's name is `{expected}`.")
-    for name, ensemble in settings.ensembles.items():
-        for member in ensemble.members:
-            run = run_name(ensemble.dataset, member, ensemble.protocol)
-            if run not in settings.runs:
-                raise CardiumError(f"params.yaml, ensembles.{name}: member `{member}` has no line `{run}` in runs.")
+    for name, rendering in settings.renderings.items():
+        _check_dataset(settings, f"renderings.{name}", rendering.dataset)
+        if rendering.kind not in settings.datasets[rendering.dataset].render:
+            raise CardiumError(
+                f"params.yaml, renderings.{name}: {rendering.dataset}.render has no size for `{rendering.kind}`."
+            )
+    for name, run in settings.runs.items():
+        if run.system and run.system not in settings.systems:
+            raise unknown(f"system of params.yaml, runs.{name}:", run.system, list(settings.systems))
+        settings.train_of(run)  # Raises where a system's or the run's own settings are none.
+        _check_reads(settings, name, run)
+    for name, joined in {**settings.fusions, **settings.ensembles}.items():
+        for member in joined.members:
+            run_of_member = run_name(joined.dataset, member, joined.protocol)
+            if run_of_member not in settings.runs:
+                table = "fusions" if name in settings.fusions else "ensembles"
+                raise CardiumError(f"params.yaml, {table}.{name}: member `{member}` has no line `{run_of_member}` in runs.")
+
+
+def _check_dataset(settings: Settings, where: str, dataset: str) -> None:
+    if dataset not in settings.datasets:
+        raise CardiumError(f"params.yaml, {where}: dataset `{dataset}` has no section in params.yaml.")
+    if dataset not in settings.active:
+        raise CardiumError(f"params.yaml, {where}: dataset `{dataset}` is not among `datasets`.")
+
+
+def _check_reads(settings: Settings, name: str, run: Run) -> None:
+    """A run reads a bank that `banks` makes or a rendering that `renderings` makes."""
+    parts = run.reads.split("/")
+    if run.bank:
+        known = [f"features/{b.dataset}/{b.protocol}/{b.backbone}" for b in settings.banks.values()]
+    else:
+        known = [f"processed/{r.dataset}/{r.kind}" for r in settings.renderings.values()]
+    if run.reads not in known or parts[1] != run.dataset or (run.bank and parts[2] != run.protocol):
+        table = "banks" if run.bank else "renderings"
+        fitting = [path for path in known if path.split("/")[1] == run.dataset]
+        raise CardiumError(
+            f"params.yaml, runs.{name}.reads: no line of `{table}` makes `{run.reads}`.{closest(run.reads, fitting)}"
+        )

@@ -75,9 +75,11 @@ def ensure_data(root: Path) -> None:
     if (root / "data").exists():
         return
     from cardium.datasets.demo import make_demo
+    from cardium.params import DATASETS
 
     print("There is no data/ yet: making the demo data that data.dvc tracks.", flush=True)
-    make_demo(root)
+    for dataset in DATASETS:
+        make_demo(root, dataset)
     accept_demo(root)
 
 

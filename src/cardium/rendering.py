@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_pixels(folder: Path, manifest: pandas.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array uint8 (N, H, W, 3), row = record, read-only and memory-mapped; and render.json.
+    """The array uint8 (N, ...), row = record, read-only and memory-mapped; and render.json.
 
     Raises CardiumError when it is missing or belongs to another manifest.
     """

@@ -20,22 +20,22 @@ def leaderboard(settings: Settings, dataset: str) -> str:
     return leaderboard_text(json.loads(path.read_text(encoding="utf-8")))
 
 
-def closing(settings: Settings, dataset: str) -> str:
-    """Leaderboard, promotion and next commands as text."""
+def closing(settings: Settings) -> str:
+    """Every dataset's leaderboard and promotion, then the next commands, as text."""
     workspace = Workspace(settings.root)
-    promotion: dict[str, Any] = json.loads((workspace.promotion(dataset) / "promotion.json").read_text(encoding="utf-8"))
-    model = f"cardium-{dataset}"
-    lines = [
-        leaderboard(settings, dataset),
-        "",
-        f"Promotion: {promotion['summary']}",
-        "",
+    lines: list[str] = []
+    for dataset in settings.active:
+        path = workspace.promotion(dataset) / "promotion.json"
+        promotion: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lines += [leaderboard(settings, dataset), "", f"Promotion: {promotion['summary']}", ""]
+    first = settings.active[0]
+    lines += [
         "Next:",
-        f"  {workspace.evaluation(dataset).relative_to(settings.root)}/leaderboard.png    the same as a picture",
+        f"  {workspace.evaluation(first).relative_to(settings.root)}/leaderboard.png    the same as a picture",
         "  make ui                                      compare the runs in MLflow",
-        "  .venv/bin/cardium train --model resnet152v2 --epochs 12     an experiment beside the pipeline",
-        f"  .venv/bin/cardium predict data/{dataset}/*/*/*/IM00001.jpg      the champion, without a server",
+        f"  .venv/bin/cardium train --dataset {first} --model resnet152v2 --epochs 12     an experiment beside the pipeline",
+        f"  .venv/bin/cardium predict --dataset {first} data/{first}/<a file>      the champion, without a server",
         "  source .venv/bin/activate && export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
-        f"  mlflow models serve -m models:/{model}@champion --env-manager local -p 5001",
+        f"  mlflow models serve -m models:/cardium-{first}@champion --env-manager local -p 5001",
     ]
     return "\n".join(lines)

@@ -15,13 +15,18 @@ _PLATEAU_MIN_DELTA = 1e-4
 
 @dataclass(frozen=True)
 class Schedule:
-    """The settings of the three rules; `learning_rate` is the first epoch's."""
+    """The settings of the rules; `learning_rate` is the first epoch's.
+
+    step_epochs: epochs (from 0) before which the rate is multiplied by `step_factor`, whatever the losses are.
+    """
 
     learning_rate: float
     stop_patience: int
     plateau_patience: int
     plateau_factor: float
     min_learning_rate: float
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,4 +56,5 @@ def step_after(val_losses: Sequence[float], schedule: Schedule) -> Step:
             if plateau_wait >= schedule.plateau_patience and rate > schedule.min_learning_rate:
                 rate = max(rate * schedule.plateau_factor, schedule.min_learning_rate)
                 plateau_wait = 0
-    return Step(rate, stop, best_epoch)
+    steps = sum(len(val_losses) >= epoch for epoch in schedule.step_epochs)
+    return Step(rate * schedule.step_factor**steps, stop, best_epoch)

@@ -29,26 +29,43 @@ def predict_test(
 ) -> pandas.DataFrame:
     """Test predictions of a trained run (`info` is its run.json), in the predictions format.
 
-    A frozen run's head reads the bank's plain view; a fine-tuned run reads pixels. parts_of: test fold -> Parts.
+    A frozen run's head reads the bank's plain view; any other reads pixels. parts_of: test fold -> Parts.
     """
     import pandas as pd
 
     labels = manifest["label"].map({label: i for i, label in enumerate(info["classes"])}).to_numpy(dtype=np.int64)
-    if info["scored_from"] == "bank":
-        bank = open_bank(settings.root / info["bank"], "dvc repro features")
-        model = create_head(info["model"], classes=len(info["classes"]), map_shape=bank.map_shape, dropout=0.0)
-        inputs = bank.view(0)
-    else:
-        model = load_model(run_folder / "model.keras")
-        inputs, _ = read_pixels(Workspace(settings.root).rendering(info["dataset"], info["rendering"]["kind"]), manifest)
+    model, inputs = reader_of(settings, run_folder, info, manifest)
     tables = []
     for fold in info["test_folds"]:
         records = parts_of(fold).test
-        with np.load(run_folder / "folds" / f"{fold}.npz") as stored:
-            set_trained(model, {name: stored[name] for name in stored.files})
+        set_trained(model, fold_weights(run_folder, fold))
         probabilities = predict_arrays(model, inputs, records)
         tables.append(prediction_rows(manifest, records, fold, labels, probabilities, info["classes"]))
     return pd.concat(tables, ignore_index=True)
+
+
+def reader_of(
+    settings: Settings, run_folder: Path, info: dict[str, Any], manifest: pandas.DataFrame
+) -> tuple[keras.Model, np.ndarray]:
+    """A model that takes a fold's weights, and the array (N, ...) that it reads: the bank and its head, or pixels and all."""
+    if info["scored_from"] == "bank":
+        bank = open_bank(settings.root / info["bank"], "dvc repro features")
+        head = create_head(
+            info["model"],
+            classes=len(info["classes"]),
+            map_shape=bank.map_shape,
+            dropout=0.0,
+            hidden=int(info["settings"].get("train.hidden", 0)),
+        )
+        return head, bank.view(0)
+    pixels, _ = read_pixels(Workspace(settings.root).rendering(info["dataset"], info["rendering"]["kind"]), manifest)
+    return load_model(run_folder / "model.keras"), pixels
+
+
+def fold_weights(run_folder: Path, fold: int) -> dict[str, np.ndarray]:
+    """What was trained while `fold` was held out, as `models.trained.set_trained` takes it."""
+    with np.load(run_folder / "folds" / f"{fold}.npz") as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def load_model(path: Path) -> keras.Model:
@@ -59,7 +76,7 @@ def load_model(path: Path) -> keras.Model:
 
 
 def predict_arrays(model: keras.Model, inputs: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """Probabilities (n, C) float64 of rows `records` of `inputs`, read batch by batch."""
+    """Outputs (n, C) float64 for rows `records` of `inputs`, read batch by batch."""
     parts = [
         np.asarray(model.predict_on_batch(inputs[records[at : at + _BATCH]].astype(np.float32)))
         for at in range(0, len(records), _BATCH)

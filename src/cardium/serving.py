@@ -20,7 +20,8 @@ import numpy as np
 
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
-from cardium.imaging.render import render_image
+from cardium.imaging.render import Rendered, render, shape_of
+from cardium.params import Render
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -52,45 +53,52 @@ class Classifier:
             info = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
             self.classes: list[str] = [str(name) for name in info["classes"]]
             self.run = str(info["run"])
-            self.height, self.width = int(info["rendering"]["height"]), int(info["rendering"]["width"])
+            rendering = dict(info["rendering"])
+            self.kind = str(rendering.pop("kind"))
+            self.size = Render(**rendering)
+            self.shape = shape_of(self.kind, self.size)
         except FileNotFoundError:
             raise CardiumError(f"{run_folder} holds no run.json: give a run folder such as models/cmri/mobilenetv2.") from None
         except (ValueError, KeyError, TypeError):
             raise CardiumError(f"{run_folder}/run.json is not one that `cardium train` wrote: train the run again.") from None
         self.model_version = model_version
         self.threshold = float(info.get("settings", {}).get("evaluate.threshold", 0.5))
-        self._forward = _load(run_folder / "model.keras", self.height, self.width)
-        self._forward(np.zeros((1, self.height, self.width, 3), np.float32))
+        self._forward = _load(run_folder / "model.keras", self.shape)
+        self._forward(np.zeros((1, *self.shape), np.float32))
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
-        """A row an image: label, its probability, probabilities by class name, run, model_version.
+        """A row an image: label, its probability, probabilities by class name, quality, run, model_version.
+
+        quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page.
 
         Raises BadRequest that names the first row (from 0) whose bytes are no image.
         """
         rows: list[dict[str, Any]] = []
         for start in range(0, len(images), _PIECE):
             piece = images[start : start + _PIECE]
-            pixels = np.stack([self._pixels(data, start + i) for i, data in enumerate(piece)])
-            rows += [self._row(p) for p in self.probabilities(pixels)]
+            rendered = [self._rendered(data, start + i) for i, data in enumerate(piece)]
+            probabilities = self.probabilities(np.stack([one.array for one in rendered]))
+            rows += [self._row(p, one.warnings) for p, one in zip(probabilities, rendered, strict=True)]
         return rows
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 pixels (n, H, W, 3) as rendered -> float64 (n, C)."""
+        """uint8 (n, ...) as rendered -> float64 (n, C)."""
         return np.asarray(self._forward(pixels.astype(np.float32)), np.float64)
 
-    def _pixels(self, data: bytes, row: int) -> np.ndarray:
+    def _rendered(self, data: bytes, row: int) -> Rendered:
         try:
-            return render_image(decode(data, max_bytes=MAX_IMAGE_BYTES).pixels, self.height, self.width)
+            return render(decode(data, max_bytes=MAX_IMAGE_BYTES).pixels, self.kind, self.size)
         except Undecodable as error:
             raise BadRequest(f"Row {row}: {error}.") from None
 
-    def _row(self, p: np.ndarray) -> dict[str, Any]:
+    def _row(self, p: np.ndarray, warnings: Sequence[str]) -> dict[str, Any]:
         # As the scores decide: of two classes the last one if above the threshold, otherwise the likeliest.
         decided = int(p[1] > self.threshold) if len(p) == 2 else int(p.argmax())
         return {
             "label": self.classes[decided],
             "probability": float(p[decided]),
             "probabilities": {name: float(value) for name, value in zip(self.classes, p, strict=True)},
+            "quality": "; ".join(warnings) or "ok",
             "run": self.run,
             "model_version": self.model_version,
         }
@@ -124,7 +132,7 @@ def _image_of(value: Any, row: int) -> bytes:
         raise BadRequest(f"Row {row}: `{COLUMN}` is not base64 text.") from None
 
 
-def _load(path: Path, height: int, width: int) -> Any:
+def _load(path: Path, shape: tuple[int, ...]) -> Any:
     """model.keras as one traced function of any batch size: each new size would cost seconds otherwise."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -134,7 +142,7 @@ def _load(path: Path, height: int, width: int) -> Any:
         raise CardiumError(f"{path.parent.name}: no {path.name} in the run folder: train the run again.")
     model = keras.saving.load_model(path, compile=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, height, width, 3], tf.float32)])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32)])  # type: ignore[untyped-decorator]
     def forward(pixels: Any) -> Any:
         return model(pixels, training=False)
 
@@ -162,6 +170,7 @@ def signature(classes: Sequence[str]) -> ModelSignature:
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
         ColSpec(probabilities, "probabilities"),
+        ColSpec(DataType.string, "quality"),
         ColSpec(DataType.string, "run"),
         ColSpec(DataType.string, "model_version", required=False),
     ]
@@ -211,7 +220,8 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
-    """`cardium predict`: a row a file, in order: {"file", "label", "probability", "probabilities", "run", "model_version"}.
+    """`cardium predict`: a row a file, in order: {"file", "label", "probability", "probabilities", "quality",
+    "run", "model_version"}.
 
     A file that cannot be read or is no image gets {"file", "error"}; the others are classified. model: as in `load_classifier`.
     Raises CardiumError if there is no such model.
@@ -230,7 +240,7 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
 
 
 def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of `predict_files` as plain text: file, label, probability of each class; then the run behind them."""
+    """Rows of `predict_files` as plain text: file, label, probability of each class, doubts; then the run behind them."""
     width = max(len(str(row["file"])) for row in rows)
     lines = []
     for row in rows:
@@ -238,7 +248,8 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"{row['file']!s:<{width}}  error: {row['error']}")
             continue
         shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
-        lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares})")
+        doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
+        lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares}){doubts}")
     behind = next((row for row in rows if "run" in row), None)
     if behind is not None:
         version = f", version {behind['model_version']}" if behind["model_version"] else ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic
+from cardium.errors import CardiumError
 from cardium.schedule import Schedule, Step, step_after
 
 if TYPE_CHECKING:
@@ -30,6 +31,20 @@ class Examples:
 
     inputs: Callable[[int, np.ndarray], np.ndarray]
     labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights are changed: settings of the same names in params.yaml. weight_decay: decoupled (arXiv:1711.05101).
+
+    clip_norm: over all gradients together, 0 for none. keep: which epoch's weights a training ends with.
+    """
+
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    keep: str = "best"
 
 
 @dataclass(frozen=True)
@@ -59,15 +74,16 @@ def fit(
     seed: int,
     state_folder: Path,
     key: str,
+    how: Optimization = Optimization(),
     show: Callable[[str], None] = print,
 ) -> Fitted:
-    """Trains `model` in place and leaves the best epoch's weights (lowest validation loss) in it.
+    """Trains `model` in place and leaves the best epoch's weights (lowest validation loss), or the last one's, in it.
 
-    model: inputs -> probabilities (n, C); its trainable weights are trained with Adam on cross-entropy, weighted by class.
+    model: inputs -> probabilities (n, C); its trainable weights are trained on cross-entropy, weighted by class.
     weights: (C,) class weights for training; the validation loss is unweighted.
     state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`.
     """
-    _prepare(model, schedule)
+    _prepare(model, schedule, how)
     history, seconds = _restore(model, state_folder, key)
     if history:
         show(f"  goes on after epoch {len(history)}")
@@ -77,13 +93,17 @@ def fit(
         if step.stop or len(history) >= epochs:
             break
         began = time.perf_counter()
-        row = _epoch(model, train, validation, len(history), step, batch, weights, seed)
+        row = _epoch(model, train, validation, len(history), step, batch, weights, seed, how.label_smoothing > 0)
         took = time.perf_counter() - began
         seconds += took
+        if not np.isfinite(row["val_loss"]):
+            raise CardiumError(
+                f"Training diverged in epoch {len(history) + 1} (the loss is no number): set a lower learning rate."
+            )
         history.append({**row, "seconds": round(took, 3)})
         after = step_after([r["val_loss"] for r in history], schedule)
         if after.best_epoch == len(history) - 1:
-            best = [variable.numpy() for variable in model.trainable_variables]
+            best = [variable.numpy() for variable in learned_variables(model)]
         _save(model, state_folder, key, history, best, seconds)
         mark = " *" if after.best_epoch == len(history) - 1 else ""
         show(
@@ -91,25 +111,49 @@ def fit(
             f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.3f}, {took:.1f} s{mark}"
         )
     assert best is not None  # at least one epoch has run
-    for variable, value in zip(model.trainable_variables, best, strict=True):
+    if how.keep == "last":
+        return Fitted(history, len(history) - 1, seconds)
+    for variable, value in zip(learned_variables(model), best, strict=True):
         variable.assign(value)
     return Fitted(history, step.best_epoch, seconds)
 
 
-def _prepare(model: keras.Model, schedule: Schedule) -> None:
+def _prepare(model: keras.Model, schedule: Schedule, how: Optimization) -> None:
     """Compiles `model`, or, where an earlier fold has, makes its optimizer new: tracing a graph costs more than an epoch."""
     import keras
 
     if getattr(model, "optimizer", None) is None:
+        smoothed = how.label_smoothing > 0
         model.compile(
-            optimizer=keras.optimizers.Adam(schedule.learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            optimizer=_optimizer(schedule.learning_rate, how),
+            # Keras smooths only labels that are given as one column a class.
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=how.label_smoothing)
+            if smoothed
+            else keras.losses.SparseCategoricalCrossentropy(),
+            metrics=[
+                keras.metrics.CategoricalAccuracy(name="accuracy")
+                if smoothed
+                else keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+            ],
         )
         model.optimizer.build(model.trainable_variables)
     else:
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
+
+
+def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Optimizer:
+    import keras
+
+    common = {"learning_rate": learning_rate}
+    common["weight_decay"] = how.weight_decay or None
+    common["global_clipnorm"] = how.clip_norm or None
+    if how.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=0.9, **common)
+    kinds = {"adam": keras.optimizers.Adam, "adamax": keras.optimizers.Adamax, "adamw": keras.optimizers.AdamW}
+    if how.optimizer == "adamw" and not how.weight_decay:
+        common["weight_decay"] = 0.0  # None is not taken.
+    return kinds[how.optimizer](**common)
 
 
 def _epoch(
@@ -121,15 +165,18 @@ def _epoch(
     batch: int,
     weights: np.ndarray,
     seed: int,
+    smoothed: bool,
 ) -> dict[str, float]:
     _seed_layers(model, seed, epoch)
     model.optimizer.learning_rate.assign(step.learning_rate)
     order = np.random.default_rng([seed, epoch]).permutation(len(train.labels))
     loss = accuracy = 0.0
+    one_hot = np.eye(len(weights), dtype=np.float32)
     for positions, inputs in _batches(train, epoch, order, batch):
         labels = train.labels[positions]
+        targets = one_hot[labels] if smoothed else labels
         # train_on_batch reports one batch alone; the epoch's figures are the means over its examples, as fit() gives them.
-        logs = model.train_on_batch(inputs, labels, sample_weight=weights[labels], return_dict=True)
+        logs = model.train_on_batch(inputs, targets, sample_weight=weights[labels], return_dict=True)
         loss += float(logs["loss"]) * len(positions) / len(order)
         accuracy += float(logs["accuracy"]) * len(positions) / len(order)
     probabilities = predict(model, validation, batch)
@@ -167,15 +214,28 @@ def _batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> A
 
 def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
     """Dropout's random state at the start of an epoch, as a function of (seed, epoch, layer): checkpoints do not hold it."""
-    for number, layer in enumerate(model.layers):
+    for number, layer in enumerate(model._flatten_layers(include_self=False)):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
             drawn = np.random.default_rng([seed, epoch, number]).integers(0, 2**31, 2)
             generator.state.assign(drawn.astype("uint32"))
 
 
+def learned_variables(model: keras.Model) -> list[Any]:
+    """What training changes in `model`: its trainable variables, and the statistics of the batch norm layers among them."""
+    import keras
+
+    statistics = [
+        variable
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in layer.non_trainable_variables
+    ]
+    return [*model.trainable_variables, *statistics]
+
+
 def _variables(model: keras.Model) -> list[Any]:
-    return [*model.trainable_variables, *model.optimizer.variables]
+    return [*learned_variables(model), *model.optimizer.variables]
 
 
 def _save(

@@ -1,4 +1,8 @@
-"""Random views of an image for training: one affine resample each, as a function of (seed, view, record) alone."""
+"""Random views of a record for training, as a function of (seed, view, record) alone.
+
+An image gets one affine resample; an ECG sheet's brightness and the colour of its grid vary too. The planes of leads are moved
+and scaled together, as one sheet's are.
+"""
 
 from __future__ import annotations
 
@@ -54,25 +58,59 @@ def random_matrix(settings: Augment, seed: int, view: int, record: int, height: 
 
 def resample(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Applies an affine matrix to (H, W, 3) uint8 pixels: bilinear, edges repeated outwards; uint8 out."""
-    from scipy.ndimage import affine_transform
-
-    def channel(plane: np.ndarray) -> np.ndarray:
-        moved = affine_transform(plane.astype(np.float32), matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
-        return np.rint(moved).astype(np.uint8)
-
-    first = channel(pixels[..., 0])
     # Cardiac images are grey: three equal channels need one resample.
     if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
-        return np.repeat(first[..., None], 3, axis=-1)
-    return np.stack([first, channel(pixels[..., 1]), channel(pixels[..., 2])], axis=-1)
+        return np.repeat(_resample_channels(pixels[..., :1], matrix), 3, axis=-1)
+    return _resample_channels(pixels, matrix)
+
+
+def _resample_channels(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import affine_transform
+
+    moved = [
+        affine_transform(pixels[..., c].astype(np.float32), matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+        for c in range(pixels.shape[-1])
+    ]
+    return np.rint(np.stack(moved, axis=-1)).astype(np.uint8)
+
+
+def vary_colour(pixels: np.ndarray, brightness: float, grid: float) -> np.ndarray:
+    """(H, W, 3) uint8 with all levels multiplied by `brightness` and colour (the distance from grey) by `grid`; uint8 out.
+
+    The traces of an ECG sheet are black, its grid is coloured: scaling colour alone fades or strengthens the grid.
+    """
+    levels = pixels.astype(np.float32)
+    lightest = levels.max(axis=2, keepdims=True)
+    varied = (lightest + (levels - lightest) * grid) * brightness
+    return np.rint(np.clip(varied, 0, 255)).astype(np.uint8)
 
 
 def augment_batch(pixels: np.ndarray, records: np.ndarray, settings: Augment, seed: int, view: int) -> np.ndarray:
-    """The `view`-th random view of each of `pixels` (n, H, W, 3) uint8, whose record numbers are `records` (n,)."""
-    height, width = pixels.shape[1:3]
+    """The `view`-th random view of each of `pixels`, uint8, whose record numbers are `records` (n,).
+
+    pixels: images (n, H, W, 3) or leads (n, 13, H, W).
+    """
+    images = pixels.ndim == 4 and pixels.shape[-1] == 3
     return np.stack(
         [
-            resample(image, random_matrix(settings, seed, view, int(record), height, width))
-            for image, record in zip(pixels, records, strict=True)
+            (_augment_image if images else _augment_planes)(record, settings, [seed, view, int(number)])
+            for record, number in zip(pixels, records, strict=True)
         ]
     )
+
+
+def _augment_image(image: np.ndarray, settings: Augment, key: list[int]) -> np.ndarray:
+    height, width = image.shape[:2]
+    view = resample(image, random_matrix(settings, *key, height, width))
+    if not (settings.brightness or settings.grid):
+        return view
+    # A generator of its own: the affine's numbers stay what they are without colour.
+    draw = np.random.default_rng([*key, 1])
+    brightness = draw.uniform(1 - settings.brightness, 1 + settings.brightness)
+    return vary_colour(view, brightness, draw.uniform(1 - settings.grid, 1 + settings.grid))
+
+
+def _augment_planes(planes: np.ndarray, settings: Augment, key: list[int]) -> np.ndarray:
+    height, width = planes.shape[1:]
+    matrix = random_matrix(settings, *key, height, width)
+    return np.moveaxis(_resample_channels(np.moveaxis(planes, 0, -1), matrix), -1, 0)

@@ -8,7 +8,7 @@
 
 This is the only verb that opens the test fold. All runs of a protocol share one bootstrap over whole patients, so two runs'
 intervals come from the same resamples. A naive row stands in every block: the class shares of the training records, for all.
-Under `published` the test records are those that chose the weights, as in the original: such rows are marked.
+Where the original's test records chose its weights too, `published` rows are marked.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Predict = Callable[[Settings, Path, dict[str, Any], pd.DataFrame, Callable[[int]
 
 PROTOCOLS = ("honest", "published")
 HEADINGS = {
-    "honest": "honest: patients kept apart, copies counted once",
-    "published": "published: the original's split, scored on the records that chose the weights",
+    "honest": "honest: groups kept apart, copies counted once",
+    "published": "published: the original's way to split, files as they are",
 }
 # Scores that carry their interval into leaderboard.csv.
 WITH_INTERVAL = ("accuracy", "balanced_accuracy", "loss", "roc_auc", "brier", "calibration_error", "f1_macro")
@@ -51,7 +51,7 @@ class Entry:
     name: str
     folder: Path
     protocol: str
-    kind: str  # train | ensemble
+    kind: str  # train | fuse | ensemble
     info: dict[str, Any]
 
     @property
@@ -84,12 +84,15 @@ def run(settings: Settings, dataset: str, predict: Predict | None = None) -> Non
 
     frames: dict[str, pd.DataFrame] = {}
     infos = {entry.name: entry.info for entry in entries}
-    trained = [entry for entry in entries if entry.kind == "train"]
+    trained = [entry for entry in entries if entry.kind != "ensemble"]
     for entry in progress(trained, total=len(trained), desc="evaluate", unit="run"):
         frames[entry.name] = predict(settings, entry.folder, entry.info, manifest, parts_of(entry.protocol))
     for entry in entries:
         if entry.kind == "ensemble":
             frames[entry.name] = mean_predictions([frames[member] for member in entry.info["members"]], classes)
+    for entry in entries:
+        first = parts_of(entry.protocol)(entry.info["test_folds"][0])
+        entry.info["chosen_on_test"] = np.array_equal(first.validation, first.test)
     for protocol in dict.fromkeys(entry.protocol for entry in entries):
         folds = _folds_of([entry for entry in entries if entry.protocol == protocol], settings)
         name = "naive" + suffix(protocol)
@@ -98,7 +101,9 @@ def run(settings: Settings, dataset: str, predict: Predict | None = None) -> Non
     for name, frame in frames.items():
         _check_frame(name, frame, manifest, classes, [parts_of(infos[name]["protocol"])(f) for f in infos[name]["test_folds"]])
     order = [entry.name for entry in entries] + [name for name in frames if name.startswith("naive")]
-    table = evaluate(dataset, classes, {name: frames[name] for name in order}, infos, settings.evaluate, settings.seed, data)
+    patients = bool((manifest["patient"] != "").any())
+    ordered = {name: frames[name] for name in order}
+    table = evaluate(dataset, classes, ordered, infos, settings.evaluate, settings.seed, data, patients)
 
     out = places.evaluation(dataset)
     with replacing_folder(out) as folder:
@@ -121,14 +126,20 @@ def find_entries(settings: Settings, dataset: str, data: Mapping[str, str]) -> l
     """
     places = Workspace(settings.root)
     named = [(name, line.model, line.protocol, "train") for name, line in settings.runs.items() if line.dataset == dataset]
-    ensembles = [(name, line) for name, line in settings.ensembles.items() if line.dataset == dataset]
+    made: list[tuple[str, str, str, list[str], str]] = []
+    for name, fusion in settings.fusions.items():
+        if fusion.dataset == dataset:
+            made.append((name, fusion.model, fusion.protocol, fusion.members, "fuse"))
+    for name, line in settings.ensembles.items():
+        if line.dataset == dataset:
+            made.append((name, "ensemble", line.protocol, line.members, "ensemble"))
     entries: list[Entry] = []
     for name, model, protocol, kind in named:
         entries.append(_entry(settings, name, places.run(dataset, model, protocol), protocol, kind, data))
     known = {entry.name for entry in entries}
-    for name, line in ensembles:
-        entry = _entry(settings, name, places.run(dataset, "ensemble", line.protocol), line.protocol, "ensemble", data)
-        members = [run_name(dataset, member, line.protocol) for member in line.members]
+    for name, model, protocol, of, kind in made:
+        entry = _entry(settings, name, places.run(dataset, model, protocol), protocol, kind, data)
+        members = [run_name(dataset, member, protocol) for member in of]
         if sorted(entry.info.get("members", [])) != sorted(members) or not set(members) <= known:
             raise CardiumError(f"{name} was made of other members than params.yaml names now: run `{entry.command}`.")
         ids = [next(e.info["id"] for e in entries if e.name == member) for member in entry.info["members"]]
@@ -148,6 +159,7 @@ def evaluate(
     settings: Evaluate,
     seed: int,
     data: Mapping[str, Any],
+    patients: bool = True,
 ) -> dict[str, Any]:
     """Test predictions and run.json's -> the content of metrics.json. Pure.
 
@@ -162,10 +174,11 @@ def evaluate(
             bootstraps[info["protocol"]] = metrics.GroupBootstrap(groups, labels, settings.bootstrap, seed)
         bootstrap = bootstraps[info["protocol"]]
         chosen = (bootstrap, settings.threshold, settings.interval, classes)
-        patients, means, names = metrics.per_group(labels, probabilities, groups)
+        of_group, means, names = metrics.per_group(labels, probabilities, groups)
         warnings = list(info.get("warnings", []))
         if bootstrap.single:
-            warnings.append("a class has one patient only: intervals do not tell how it varies")
+            unit = "patient" if patients else "group"
+            warnings.append(f"a class has one {unit} only: intervals do not tell how it varies")
         phases = info.get("phases", [])
         rows[name] = {
             "model": info["model"],
@@ -175,12 +188,13 @@ def evaluate(
             "records": len(frame),
             "groups": len(np.unique(groups)),
             "test_folds": info["test_folds"],
-            "chosen_on_test": info["protocol"] == "published" and info["kind"] != "naive",
+            "chosen_on_test": bool(info.get("chosen_on_test", False)),
             "image": metrics.score_with_intervals(labels, probabilities, groups, *chosen),
-            "patient": metrics.score_with_intervals(patients, means, names, *chosen),
+            "patient": metrics.score_with_intervals(of_group, means, names, *chosen),
             "confusion": metrics.confusion(labels, probabilities, settings.threshold).tolist(),
-            "patient_confusion": metrics.confusion(patients, means, settings.threshold).tolist(),
+            "patient_confusion": metrics.confusion(of_group, means, settings.threshold).tolist(),
             "published_balanced_accuracy": published_score(dataset, info["model"]),
+            "published_accuracy": published_score(dataset, info["model"], "accuracy"),
             "seconds": info.get("seconds", {}),
             "epochs": sum(phase["epochs"] for phase in phases) / len({p["test_fold"] for p in phases}) if phases else None,
             "parameters": info.get("parameters"),
@@ -197,6 +211,7 @@ def evaluate(
         "bootstrap": settings.bootstrap,
         "threshold": settings.threshold,
         "data": dict(data),
+        "patients": patients,
         "runs": rows,
     }
 
@@ -262,6 +277,8 @@ def leaderboard_table(table: Mapping[str, Any]) -> pd.DataFrame:
             line |= {f"patient_{metric}_low": _rounded(score["low"], 6), f"patient_{metric}_high": _rounded(score["high"], 6)}
         line |= {
             "published_balanced_accuracy": row["published_balanced_accuracy"],
+            "published_accuracy": row.get("published_accuracy"),
+            "other_protocol_balanced_accuracy": _rounded(_other_protocol(table, row), 6),
             "records": row["records"],
             "groups": row["groups"],
             "train_seconds": _rounded(row["seconds"].get("train"), 1),
@@ -279,11 +296,63 @@ def leaderboard_table(table: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
+def _other_protocol(table: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """The balanced accuracy of the same model under the other protocol, where it was run."""
+    twin = run_name(table["dataset"], row["model"], "honest" if row["protocol"] == "published" else "published")
+    if row["kind"] == "naive":
+        twin = "naive" + suffix("honest" if row["protocol"] == "published" else "published")
+    other = table["runs"].get(twin)
+    value: float | None = other["image"]["balanced_accuracy"]["value"] if other else None
+    return value
+
+
+# A column of the text: heading, width, and what it shows of (table, row).
+Column = tuple[str, int, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]
+
+
+def _score(metric: str, digits: int = 3) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
+    return lambda _table, row: _number(row["image"][metric]["value"], digits)
+
+
+_BALANCED: Column = ("balanced accuracy", -20, lambda _t, row: _interval(row["image"]["balanced_accuracy"]))
+_WEIGHTS: Column = ("weights", -8, lambda _t, row: "mixed" if "+" in row["weights"] else row["weights"] or "-")
+_TRAIN: Column = ("train s", 7, lambda _t, row: _number(row["seconds"].get("train"), 0))
+_OTHER: Column = ("other", 5, lambda table, row: _number(_other_protocol(table, row), 3))
+# Where patients are known and the classes are two: as system 000 compares.
+_BY_PATIENT: tuple[Column, ...] = (
+    _BALANCED,
+    ("patient", 7, lambda _t, row: _number(row["patient"]["balanced_accuracy"]["value"], 3)),
+    ("ROC AUC", 7, _score("roc_auc")),
+    ("loss", 5, _score("loss")),
+    _WEIGHTS,
+    _TRAIN,
+    ("MB", 5, lambda _t, row: _number(_megabytes(row), 0 if (row["model_bytes"] or 0) >= 1e9 else 1)),
+    _OTHER,
+    ("published", 9, lambda _t, row: _number(row["published_balanced_accuracy"], 4)),
+)
+# ECG sheets: the columns of systems 001, 003 and 004; their pages give accuracy.
+_BY_RECORD: tuple[Column, ...] = (
+    _BALANCED,
+    ("acc.", 5, _score("accuracy")),
+    ("prec.", 5, _score("precision_macro")),
+    ("recall", 6, _score("recall_macro")),
+    ("F1", 5, _score("f1_macro")),
+    ("AUC", 5, _score("roc_auc")),
+    _WEIGHTS,
+    _TRAIN,
+    _OTHER,
+    ("published", 9, lambda _t, row: _number(row.get("published_accuracy"), 4)),
+)
+
+
 def leaderboard_text(table: Mapping[str, Any]) -> str:
     """metrics.json -> the leaderboard as plain text, at most 120 columns wide, a block a protocol, then footnotes."""
     scores = ranked(table)
     width = min(34, max(len(name) for name, _ in scores))
     share = f"{table['interval']:.0%}"
+    patients = table.get("patients", True)
+    columns = _BY_PATIENT if patients else _BY_RECORD
+    unit = "patients" if patients else "distinct groups"
     lines: list[str] = []
     for protocol in PROTOCOLS:
         block = [(name, row) for name, row in scores if row["protocol"] == protocol]
@@ -292,34 +361,36 @@ def leaderboard_text(table: Mapping[str, Any]) -> str:
         first = block[0][1]
         folds = "every record tested once, out of fold" if len(first["test_folds"]) > 1 else "one fold held out"
         if protocol == "published":
-            folds = "the held-out 20%"
+            chosen = any(row["chosen_on_test"] for _, row in block)
+            folds = "the held-out part, which chose the weights too" if chosen else "the held-out part"
+        heading = "  ".join(f"{text:<{-w}}" if w < 0 else f"{text:>{w}}" for text, w, _ in columns)
         lines += [
             f"{table['dataset']}, {HEADINGS[protocol]}",
-            f"{first['records']:,} images of {first['groups']:,} patients: {folds}.",
-            f"{'run':<{width}}  {'balanced accuracy':<20}  patient  ROC AUC   loss  weights   train s     MB  published",
+            f"{first['records']:,} images of {first['groups']:,} {unit}: {folds}.",
+            f"{'run':<{width}}  {heading}",
         ]
         for name, row in block:
-            image = row["image"]
             shown = name if len(name) <= width else name[: width - 1] + "~"
-            mark = "!" if row["warnings"] else " "
-            cells = [
-                f"{shown:<{width}}",
-                f"{_interval(image['balanced_accuracy']):<20}",
-                f"{_number(row['patient']['balanced_accuracy']['value'], 3):>7}",
-                f"{_number(image['roc_auc']['value'], 3):>7}",
-                f"{_number(image['loss']['value'], 3):>5}",
-                f"{'mixed' if '+' in row['weights'] else row['weights'] or '-':<8}",
-                f"{_number(row['seconds'].get('train'), 0):>7}",
-                f"{_number(_megabytes(row), 0 if (row['model_bytes'] or 0) >= 1e9 else 1):>5}",
-                f"{_number(row['published_balanced_accuracy'], 4):>9} {mark}",
-            ]
-            lines.append("  ".join(cells).rstrip())
+            cells = [f"{shown:<{width}}"]
+            for _, w, show in columns:
+                text = show(table, row)
+                cells.append(f"{text:<{-w}}" if w < 0 else f"{text:>{w}}")
+            mark = " !" if row["warnings"] else ""
+            lines.append(("  ".join(cells) + mark).rstrip())
         lines.append("")
-    lines += [
-        f"[ ]: {share} interval over {table['bootstrap']:,} resamples of whole patients, the same for all runs.",
-        "patient: balanced accuracy of the mean probability per patient. naive: the training records' class shares, for all.",
-        "published: the original's balanced accuracy on its own split, which chose its weights too.",
-    ]
+    lines.append(
+        f"[ ]: {share} interval over {table['bootstrap']:,} resamples of whole {unit.split()[-1]}, the same for all runs."
+    )
+    if patients:
+        lines += [
+            "patient: balanced accuracy of the mean probability per patient. naive: the class shares, for all.",
+            "other: balanced accuracy under the other protocol. published: the original's, on its own split.",
+        ]
+    else:
+        lines += [
+            "prec., recall, F1: plain means over the classes. naive: the training records' class shares, for all.",
+            "other: balanced accuracy under the other protocol. published: the original's accuracy, on its own split.",
+        ]
     warned: dict[str, list[str]] = {}
     for name, row in scores:
         for warning in row["warnings"]:
@@ -354,7 +425,9 @@ def draw(folder: Path, table: Mapping[str, Any], frames: Mapping[str, pd.DataFra
         if row["kind"] == "naive":
             continue
         labels, probabilities, _ = arrays(frames[name], classes)
-        matrices = [("per image", row["confusion"]), ("per patient", row["patient_confusion"])]
+        matrices = [("per image", row["confusion"])]
+        if table["patients"]:
+            matrices.append(("per patient", row["patient_confusion"]))
         figures = folder / "figures"
         plots.confusion_matrix(matrices, classes, figures / f"confusion-{name}.png", f"{name}: test records")
         bins = metrics.calibration_curve(labels, probabilities, threshold)

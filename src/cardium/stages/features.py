@@ -37,9 +37,9 @@ def make_bank(settings: Settings, line: BankLine, folder: Path) -> Bank:
     """The bank of `line` in `folder`, computed as far as it is not there yet."""
     workspace = Workspace(settings.root)
     dataset = settings.datasets[line.dataset]
-    render, train = dataset.render, dataset.train
+    render, train = dataset.render["image"], dataset.train
     manifest = read_manifest(workspace.manifest(line.dataset))
-    pixels, rendered = read_pixels(workspace.rendering(line.dataset, render.kind), manifest)
+    pixels, rendered = read_pixels(workspace.rendering(line.dataset, "image"), manifest)
     records = training_records(settings, line, manifest)
 
     scaling = settings.protocols[line.protocol].scaling
@@ -50,6 +50,7 @@ def make_bank(settings: Settings, line: BankLine, folder: Path) -> Bank:
     folder.mkdir(parents=True, exist_ok=True)
     plan = BankPlan(
         manifest_sha256=rendered["manifest_sha256"],
+        pixels_sha256=rendered["pixels_sha256"],
         backbone=line.backbone,
         scaling=scaling,
         height=render.height,

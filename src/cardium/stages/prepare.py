@@ -1,86 +1,140 @@
-"""manifest + data/<dataset> -> processed/<dataset>/<rendering>/pixels.npy: every record rendered once, in row order.
+"""manifest + data/<dataset> -> processed/<dataset>/<kind>/: every record rendered once, in row order.
 
-pixels.npy is uint8 (N, H, W, 3), to be memory-mapped by its readers. It is written as a stream (header, then chunk after
-chunk), not through a memory map, whose dirty pages would count as this process' memory: the stage's size does not depend on N.
+    pixels.npy    uint8 (N, ...), to be memory-mapped by its readers
+    quality.csv   record, path, layout, confidence, warnings: what the renderer says of each ECG sheet
+    render.json   kind, size, the manifest's hash and the pixels' own
+
+pixels.npy is written as a stream (header, then chunk after chunk), not through a memory map, whose dirty pages would count as
+this process' memory: the stage's size does not depend on N.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from cardium import atomic
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable, decode
-from cardium.imaging.render import render_image
+from cardium.imaging.render import Rendered, render, shape_of
 from cardium.manifest import manifest_sha256, read_manifest
 from cardium.parallel import in_chunks
-from cardium.params import Settings
+from cardium.params import Render, Settings
 from cardium.progress import progress
 from cardium.workspace import Workspace
 
 _CHUNK = 32
+# A sheet takes as long as many images: its layout is looked for.
+_CHUNK_OF_SHEETS = 8
 _AGAIN = "run `cardium ingest --dataset"
 
 # (path below data/<dataset>, sha256)
 Record = tuple[str, str]
 
 
-def run(settings: Settings, item: str) -> None:
-    """Renders dataset `item` as its `render` settings say; CardiumError where a file is not the one that ingest hashed."""
-    workspace = Workspace(settings.root)
-    manifest = read_manifest(workspace.manifest(item))
-    render = settings.datasets[item].render
-    shape = (len(manifest), render.height, render.width, 3)
-    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    limits = settings.ingest
-    work = functools.partial(
-        render_chunk, item, workspace.data(item), (render.height, render.width), limits.max_pixels, limits.max_bytes
-    )
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to render records of a folder. dataset: its name for messages, such as `data/ecg4`."""
 
-    out = workspace.rendering(item, render.kind)
-    with atomic.replacing_folder(out) as part:
-        with (part / "pixels.npy").open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for _ in progress(
-                _written(file, in_chunks(work, records, _CHUNK)), total=len(records), desc="prepare", unit="image"
-            ):
-                pass
-        about = {"kind": render.kind, "height": render.height, "width": render.width}
-        atomic.write_json(part / "render.json", {**about, "manifest_sha256": manifest_sha256(manifest)})
-    print(f"rendered {len(records)} images as {render.height} x {render.width}")
+    where: str
+    again: str
+    folder: Path
+    kind: str
+    size: Render
+    max_pixels: int
+    max_bytes: int
+
+
+def run(settings: Settings, item: str) -> None:
+    """Renders the line `item` of params.yaml's `renderings`; CardiumError where a file is not the one that ingest hashed."""
+    if item not in settings.renderings:
+        raise unknown("rendering", item, list(settings.renderings))
+    line = settings.renderings[item]
+    workspace = Workspace(settings.root)
+    manifest = read_manifest(workspace.manifest(line.dataset))
+    size = settings.datasets[line.dataset].render[line.kind]
+    limits = settings.ingest
+    work = Work(
+        where=f"data/{line.dataset}",
+        again=f"{_AGAIN} {line.dataset}`",
+        folder=workspace.data(line.dataset),
+        kind=line.kind,
+        size=size,
+        max_pixels=limits.max_pixels,
+        max_bytes=limits.max_bytes,
+    )
+    out = workspace.rendering(line.dataset, line.kind)
+    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
+    warned = render_records(work, records, manifest_sha256(manifest), out)
+    print(f"rendered {len(records)} records as {line.kind} of {size.height} x {size.width}")
+    for words, count in warned.most_common(5):
+        print(f"  {count}: {words}")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
 
 
-def _written(file: BinaryIO, chunks: Iterator[tuple[Sequence[Record], bytes]]) -> Iterator[Record]:
-    """Writes each chunk's pixels and then yields its records."""
-    for records, pixels in chunks:
-        file.write(pixels)
-        yield from records
+def render_records(work: Work, records: Sequence[Record], manifest_hash: str, out: Path) -> Counter[str]:
+    """Renders `records` into the folder `out`, whole or not at all; returns how often each warning was given."""
+    shape = (len(records), *shape_of(work.kind, work.size))
+    digest = hashlib.sha256()
+    warned: Counter[str] = Counter()
+    with atomic.replacing_folder(out) as part:
+        with (
+            (part / "pixels.npy").open("wb") as file,
+            (part / "quality.csv").open("w", newline="", encoding="utf-8") as table,
+        ):
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(["record", "path", "layout", "confidence", "warnings"])
+            sheets = work.kind != "image" or work.size.area == "paper"
+            few = {"few": 4 * _CHUNK_OF_SHEETS} if sheets else {}
+            chunks = in_chunks(functools.partial(render_chunk, work), records, _CHUNK_OF_SHEETS if sheets else _CHUNK, **few)
+            written = _written(file, digest, chunks)
+            for number, ((path, _), said) in enumerate(progress(written, total=len(records), desc="prepare", unit="image")):
+                layout, confidence, warnings = said
+                writer.writerow([number, path, layout, f"{confidence:.3f}", "; ".join(warnings)])
+                warned.update(warnings)
+        about = {"kind": work.kind, **asdict(work.size)}
+        atomic.write_json(
+            part / "render.json", {**about, "manifest_sha256": manifest_hash, "pixels_sha256": digest.hexdigest()}
+        )
+    return warned
 
 
-def render_chunk(
-    dataset: str, folder: Path, size: tuple[int, int], max_pixels: int, max_bytes: int, records: Sequence[Record]
-) -> bytes:
-    """The rendered pixels of some records, one after the other. Runs in a worker process."""
-    return b"".join(_render(dataset, folder, size, max_pixels, max_bytes, record) for record in records)
+def _written(
+    file: BinaryIO, digest: Any, chunks: Iterator[tuple[Sequence[Record], list[Rendered]]]
+) -> Iterator[tuple[Record, tuple[str, float, tuple[str, ...]]]]:
+    """Writes each chunk's pixels and then yields its records with what was said of them."""
+    for records, rendered in chunks:
+        for record, one in zip(records, rendered, strict=True):
+            data = one.array.tobytes()
+            file.write(data)
+            digest.update(data)
+            yield record, (one.layout, one.confidence, one.warnings)
 
 
-def _render(dataset: str, folder: Path, size: tuple[int, int], max_pixels: int, max_bytes: int, record: Record) -> bytes:
+def render_chunk(work: Work, records: Sequence[Record]) -> list[Rendered]:
+    """Some records, rendered. Runs in a worker process."""
+    return [_render(work, record) for record in records]
+
+
+def _render(work: Work, record: Record) -> Rendered:
     path, sha256 = record
     try:
-        data = (folder / path).read_bytes()
+        data = (work.folder / path).read_bytes()
     except OSError as error:
-        raise CardiumError(f"data/{dataset}/{path} cannot be read ({error.strerror}): {_AGAIN} {dataset}`.") from None
+        raise CardiumError(f"{work.where}/{path} cannot be read ({error.strerror}): {work.again}.") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise CardiumError(f"data/{dataset}/{path} has changed since ingest: {_AGAIN} {dataset}`.")
+        raise CardiumError(f"{work.where}/{path} has changed since ingest: {work.again}.")
     try:
-        pixels = decode(data, max_pixels, max_bytes).pixels
+        pixels = decode(data, work.max_pixels, work.max_bytes).pixels
     except Undecodable as error:  # The limits in params.yaml were lowered since ingest.
-        raise CardiumError(f"data/{dataset}/{path}: {error}: {_AGAIN} {dataset}`.") from None
-    return render_image(pixels, *size).tobytes()
+        raise CardiumError(f"{work.where}/{path}: {error}: {work.again}.") from None
+    return render(pixels, work.kind, work.size)

@@ -339,7 +339,7 @@ def _score_again(settings: Settings, dataset: str, classes: list[str], model_fol
     rendered = json.loads((places.rendering(dataset, kind) / "render.json").read_text(encoding="utf-8"))
     if info["classes"] != classes:
         raise Incomparable(f"the champion knows the classes {', '.join(info['classes'])}, the data has {', '.join(classes)}")
-    if any(rendered[side] != info["rendering"][side] for side in ("height", "width")):
+    if any(rendered.get(name) != value for name, value in info["rendering"].items()):
         raise Incomparable(
             f"the champion takes images of {info['rendering']['height']}x{info['rendering']['width']}, prepared are "
             f"{rendered['height']}x{rendered['width']}: set {dataset}.render back, or delete the alias champion in the MLflow "

@@ -1,8 +1,8 @@
-"""train: one run folder from a bank: whole model, history, validation predictions and run.json.
+"""train: one run folder from a bank or, end to end, from a rendering: whole model, history, validation predictions, run.json.
 
-For every held-out fold a head is trained on the bank; fold by fold its weights are kept (`folds/<t>.npz`), so that
-`evaluate` can score each fold with a model that never saw it. `model.keras` holds the first held-out fold's model.
-With `fine_tune: N` a second phase trains the last N layers of the backbone too, from pixels.
+For every held-out fold a head is trained on the bank, or the whole model on pixels; fold by fold what was trained is kept
+(`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` holds the first
+held-out fold's model. With `fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +24,16 @@ from cardium.errors import CardiumError, unknown
 from cardium.imaging.augment import augment_batch
 from cardium.manifest import read_fingerprint, read_manifest
 from cardium.metrics import score
-from cardium.models import create_head, create_model, parse_name
+from cardium.models import bank_of, create_head, create_model, rendering_of
 from cardium.models.trained import set_trained, trained_weights
 from cardium.models.weights import load_weights
-from cardium.params import Dataset, Run, Settings
+from cardium.params import Augment, Render, Run, Settings, Train
 from cardium.plots import learning_curves
 from cardium.predictions import prediction_rows, probability_columns
 from cardium.rendering import read_pixels
 from cardium.schedule import Schedule
 from cardium.splits import Parts, read_parts
-from cardium.training import Examples, Fitted, class_weights, fit, predict
+from cardium.training import Examples, Fitted, Optimization, class_weights, fit, predict
 from cardium.workspace import Workspace, run_name
 
 if TYPE_CHECKING:
@@ -40,33 +41,28 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, item: str) -> None:
-    """Trains the line `item` of params.yaml's `runs` into models/<dataset>/<model>/."""
+    """Trains the line `item` of params.yaml's `runs` into models/<dataset>/<protocol>/<model>/."""
     if item not in settings.runs:
         raise unknown("run", item, list(settings.runs))
     line = settings.runs[item]
-    workspace = Workspace(settings.root)
-    train_run(
-        settings,
-        line,
-        workspace.bank(line.dataset, line.bank, line.protocol),
-        workspace.run(line.dataset, line.model, line.protocol),
-    )
+    train_run(settings, line, settings.root / line.reads, Workspace(settings.root).run(line.dataset, line.model, line.protocol))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What every fold of a run trains on."""
+    """What every fold of a run trains on. bank: None where training is end to end. labels: class index of each record."""
 
-    bank: Bank
+    bank: Bank | None
     pixels: np.ndarray
     labels: np.ndarray
     classes: list[str]
-    dataset: Dataset
+    train: Train
+    augment: Augment
     seed: int
 
 
-def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> dict[str, Any]:
-    """Trains a run into the folder `out` and returns its run.json.
+def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str, Any]:
+    """Trains a run from the bank or the rendering in the folder `reads` into the folder `out` and returns its run.json.
 
     A killed training goes on after its last finished epoch; `out` appears when everything in it is there.
     """
@@ -76,33 +72,44 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
     began = time.perf_counter()
     tf.config.experimental.enable_op_determinism()
     workspace = Workspace(settings.root)
-    dataset = settings.datasets[line.dataset]
     name = run_name(line.dataset, line.model, line.protocol)
+    kind = rendering_of(line.model)
+    if bank_of(line.model) != line.bank or not (line.bank or line.reads.endswith(f"/{kind}")):
+        bank = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
+        wanted = bank if bank_of(line.model) else f"processed/{line.dataset}/{kind}"
+        raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
+    size = settings.datasets[line.dataset].render[kind]
     manifest = read_manifest(workspace.manifest(line.dataset))
     fingerprint = read_fingerprint(workspace.manifest(line.dataset))
     classes = list(fingerprint["classes"])
     labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-    pixels, _ = read_pixels(workspace.rendering(line.dataset, dataset.render.kind), manifest)
-    bank = open_bank(bank_folder, f"dvc repro features@{run_name(line.dataset, line.bank, line.protocol)}")
-    source = _Source(bank, pixels, labels, classes, dataset, settings.seed)
+    pixels, rendered = read_pixels(workspace.rendering(line.dataset, kind), manifest)
+    bank = open_bank(reads, f"dvc repro features@{run_name(line.dataset, line.bank, line.protocol)}") if line.bank else None
+    train = settings.train_of(line)
+    source = _Source(bank, pixels, labels, classes, train, settings.datasets[line.dataset].augment, settings.seed)
     split_folder = workspace.split(line.dataset)
     split_sha256 = json.loads((split_folder / "split.json").read_text(encoding="utf-8"))["sha256"]
     folds = settings.test_folds() if line.protocol == "honest" else [0]
 
-    whole = _whole_model(settings, line, source)
-    pristine = whole.get_weights() if dataset.train.fine_tune else []
-    head = _new_head(line, source, settings.seed)
+    whole = _whole_model(settings, line, source, size)
+    # Where the backbone is frozen, what is trained is a head on the bank's maps; otherwise the whole model.
+    learner = _new_head(line, source, settings.seed) if bank else whole
+    pristine = {id(model): model.get_weights() for model in ([whole, learner] if train.fine_tune or not bank else [learner])}
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     validation = []
     fold_weights: dict[int, dict[str, np.ndarray]] = {}
-    key = _training_key(settings, line, bank, split_sha256)
+    key = _training_key(settings, line, bank.info if bank else rendered, split_sha256)
     state = workspace.scratch() / "training" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
     seconds = 0.0
     for fold in folds:
         parts = read_parts(split_folder, manifest, line.protocol, fold)
         print(f"{name}, fold {fold} held out: {len(parts.train)} training, {len(parts.validation)} validation records")
-        fitted, probabilities, weights = _train_fold(line, source, parts, fold, head, whole, pristine, state, key)
+        # Every fold starts from the weights as they came; the graph that they live in is traced once.
+        for model in (whole, learner):
+            if id(model) in pristine:
+                model.set_weights(pristine[id(model)])
+        fitted, probabilities, weights = _train_fold(source, parts, fold, learner, whole, state, key)
         for phase, result in fitted:
             history += [{"test_fold": fold, "phase": phase, **row} for row in result.history]
             best = result.history[result.best_epoch]
@@ -140,10 +147,10 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
             "protocol": line.protocol,
             "kind": "train",
             "classes": classes,
-            "rendering": asdict(dataset.render),
-            "weights": bank.info["weights"],
-            "bank": bank_folder.relative_to(settings.root).as_posix(),
-            "scored_from": "pixels" if dataset.train.fine_tune else "bank",
+            "rendering": {"kind": kind, **asdict(size)},
+            "weights": bank.info["weights"] if bank else _FROM_SCRATCH,
+            "bank": reads.relative_to(settings.root).as_posix() if bank else "",
+            "scored_from": "bank" if bank and not train.fine_tune else "pixels",
             "settings": effective_settings(settings, line),
             "overrides": settings.overrides,
             "test_folds": folds,
@@ -153,14 +160,14 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
                 "manifest_sha256": fingerprint["manifest_sha256"],
                 "split_sha256": split_sha256,
             },
-            "engine": bank.info["engine"],
+            "engine": bank.info["engine"] if bank else f"tensorflow {tf.__version__}",
             "parameters": whole.count_params(),
             "trainable_parameters": int(sum(np.prod(v.shape) for v in whole.trainable_variables)),
             "model_bytes": (part / "model.keras").stat().st_size,
-            "seconds": {"features": round(bank.info["seconds"], 1), "train": round(seconds, 1)},
+            "seconds": {"features": round(bank.info["seconds"], 1) if bank else 0.0, "train": round(seconds, 1)},
             "phases": phases,
             "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
-            "warnings": [bank.info["weights"]["warning"]] if bank.info["weights"]["warning"] else [],
+            "warnings": [bank.info["weights"]["warning"]] if bank and bank.info["weights"]["warning"] else [],
         }
         atomic.write_json(part / "run.json", info)
     shutil.rmtree(state, ignore_errors=True)
@@ -173,15 +180,19 @@ def train_run(settings: Settings, line: Run, bank_folder: Path, out: Path) -> di
     return info
 
 
+# An architecture of its own has no pretrained weights to be had.
+_FROM_SCRATCH = {"asked": "none", "used": "scratch", "file": "", "sha256": "", "warning": ""}
+
+
 def effective_settings(settings: Settings, line: Run) -> dict[str, Any]:
     """The settings that this run was trained with, flat, under dotted names."""
     dataset = settings.datasets[line.dataset]
     flat: dict[str, Any] = {"seed": settings.seed, "profile": settings.profile, "protocol": line.protocol}
-    flat["scaling"] = settings.protocols[line.protocol].scaling
+    flat |= {"system": line.system, "scaling": settings.protocols[line.protocol].scaling}
     for section, values in (
-        ("render", dataset.render),
+        ("render", dataset.render[rendering_of(line.model)]),
         ("augment", dataset.augment),
-        ("train", dataset.train),
+        ("train", settings.train_of(line)),
         ("split", settings.split),
     ):
         flat |= {f"{section}.{key}": value for key, value in asdict(values).items()}
@@ -190,28 +201,31 @@ def effective_settings(settings: Settings, line: Run) -> dict[str, Any]:
     return flat
 
 
-def _training_key(settings: Settings, line: Run, bank: Bank, split_sha256: str) -> str:
-    """What an interrupted training must agree in with the one that would go on with it."""
-    determined = [effective_settings(settings, line), line.model, bank.info["key"], bank.info["engine"], split_sha256]
+def _training_key(settings: Settings, line: Run, made_from: dict[str, Any], split_sha256: str) -> str:
+    """What an interrupted training must agree in with the one that would go on with it. made_from: bank.json or render.json."""
+    origin = [made_from.get(name) for name in ("key", "engine", "manifest_sha256", "pixels_sha256")]
+    determined = [effective_settings(settings, line), line.model, origin, split_sha256]
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
 
 
-def _whole_model(settings: Settings, line: Run, source: _Source) -> keras.Model:
+def _whole_model(settings: Settings, line: Run, source: _Source, size: Render) -> keras.Model:
     """The run's model from pixels on, its backbone with the very weights that made the bank."""
-    render, train = source.dataset.render, source.dataset.train
     model = create_model(
         line.model,
         classes=len(source.classes),
-        height=render.height,
-        width=render.width,
+        height=size.height,
+        width=size.width,
         scaling=settings.protocols[line.protocol].scaling,
-        dropout=train.dropout,
+        dropout=source.train.dropout,
+        hidden=source.train.hidden,
         seed=settings.seed,
     )
+    if source.bank is None:
+        return model
     made_with = source.bank.info["weights"]
     again = f"dvc repro -f features@{run_name(line.dataset, line.bank, line.protocol)}"
     if made_with["used"] == "imagenet":
-        found = load_weights(model, parse_name(line.model).backbone, "imagenet", settings.root)
+        found = load_weights(model, line.bank, "imagenet", settings.root)
         if found.sha256 != made_with["sha256"]:
             raise CardiumError(
                 f"The bank was made with other weights than {found.file} holds now: make it again with `{again}`."
@@ -222,83 +236,85 @@ def _whole_model(settings: Settings, line: Run, source: _Source) -> keras.Model:
 
 
 def _new_head(line: Run, source: _Source, seed: int) -> keras.Model:
-    dropout = source.dataset.train.dropout
-    return create_head(line.model, classes=len(source.classes), map_shape=source.bank.map_shape, dropout=dropout, seed=seed)
+    assert source.bank is not None
+    return create_head(
+        line.model,
+        classes=len(source.classes),
+        map_shape=source.bank.map_shape,
+        dropout=source.train.dropout,
+        hidden=source.train.hidden,
+        seed=seed,
+    )
 
 
 def _train_fold(
-    line: Run,
-    source: _Source,
-    parts: Parts,
-    fold: int,
-    head: keras.Model,
-    whole: keras.Model,
-    pristine: list[np.ndarray],
-    state: Path,
-    key: str,
+    source: _Source, parts: Parts, fold: int, learner: keras.Model, whole: keras.Model, state: Path, key: str
 ) -> tuple[list[tuple[str, Fitted]], np.ndarray, dict[str, np.ndarray]]:
-    """One held-out fold: its phases' results, validation probabilities, and the weights that were trained."""
-    train = source.dataset.train
-    views = [source.bank.view(number) for number in range(source.bank.views + 1)]
+    """One held-out fold: its phases' results, validation probabilities, and the weights that were trained.
+
+    learner: the head where there is a bank, otherwise `whole` itself.
+    """
+    train, bank = source.train, source.bank
     labels = source.labels[parts.train]
     balanced = class_weights(labels, len(source.classes))
     weights = balanced if train.class_weights == "balanced" else np.ones(len(source.classes))
+    how = Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
     seed = source.seed + fold
+    views = [bank.view(number) for number in range(bank.views + 1)] if bank else []
 
     def maps(records: np.ndarray, epoch: int) -> np.ndarray:
-        view = 0 if epoch < 0 else 1 + epoch % source.bank.views
+        view = 0 if epoch < 0 else 1 + epoch % (len(views) - 1)
         return views[view][records].astype(np.float32)
-
-    # Every fold begins with weights of its own; the graph that they live in is traced once.
-    head.set_weights(_new_head(line, source, seed).get_weights())
-    validation = Examples(lambda _, at: maps(parts.validation[at], -1), source.labels[parts.validation])
-    fitted = fit(
-        head,
-        Examples(lambda epoch, at: maps(parts.train[at], epoch), labels),
-        validation,
-        schedule=_schedule(source.dataset, train.learning_rate),
-        epochs=train.epochs,
-        batch=train.batch,
-        weights=weights,
-        seed=seed,
-        state_folder=state / f"fold{fold}-head",
-        key=key,
-    )
-    trained = trained_weights(head)
-    if not train.fine_tune:
-        return [("head", fitted)], predict(head, validation, train.batch), trained
-
-    # Every fold starts from the backbone as it came, not from the one that the fold before has tuned.
-    whole.set_weights(pristine)
-    set_trained(whole, trained)
-    unfreeze(whole, head, train.fine_tune)
 
     def images(records: np.ndarray, epoch: int) -> np.ndarray:
         plain = source.pixels[records]
-        if epoch < 0:
+        if epoch < 0 or not (bank or train.augmented):
             return plain.astype(np.float32)
-        # The second phase's views go on where the bank's end.
-        return augment_batch(plain, records, source.dataset.augment, seed, source.bank.views + 1 + epoch).astype(np.float32)
+        # A second phase's views go on where the bank's end.
+        return augment_batch(plain, records, source.augment, seed, len(views) + epoch).astype(np.float32)
 
-    from_pixels = Examples(lambda _, at: images(parts.validation[at], -1), source.labels[parts.validation])
-    tuned = fit(
-        whole,
-        Examples(lambda epoch, at: images(parts.train[at], epoch), labels),
-        from_pixels,
-        schedule=_schedule(source.dataset, train.fine_tune_learning_rate),
-        epochs=train.fine_tune_epochs,
-        batch=train.batch,
-        weights=weights,
-        seed=seed,
-        state_folder=state / f"fold{fold}-fine_tune",
-        key=key,
+    def phase(
+        name: str, model: keras.Model, inputs: Callable[[np.ndarray, int], np.ndarray], rate: float, epochs: int
+    ) -> tuple[Fitted, np.ndarray]:
+        validation = Examples(lambda _, at: inputs(parts.validation[at], -1), source.labels[parts.validation])
+        fitted = fit(
+            model,
+            Examples(lambda epoch, at: inputs(parts.train[at], epoch), labels),
+            validation,
+            schedule=_schedule(train, rate),
+            epochs=epochs,
+            batch=train.batch,
+            weights=weights,
+            seed=seed,
+            state_folder=state / f"fold{fold}-{name}",
+            key=key,
+            how=how,
+        )
+        return fitted, predict(model, validation, train.batch)
+
+    if bank is None:
+        fitted, probabilities = phase("whole", whole, images, train.learning_rate, train.epochs)
+        return [("whole", fitted)], probabilities, trained_weights(whole)
+    fitted, probabilities = phase("head", learner, maps, train.learning_rate, train.epochs)
+    trained = trained_weights(learner)
+    if not train.fine_tune:
+        return [("head", fitted)], probabilities, trained
+    set_trained(whole, trained)
+    unfreeze(whole, learner, train.fine_tune)
+    tuned, probabilities = phase("fine_tune", whole, images, train.fine_tune_learning_rate, train.fine_tune_epochs)
+    return [("head", fitted), ("fine_tune", tuned)], probabilities, trained_weights(whole)
+
+
+def _schedule(train: Train, learning_rate: float) -> Schedule:
+    return Schedule(
+        learning_rate,
+        train.stop_patience,
+        train.plateau_patience,
+        train.plateau_factor,
+        train.min_learning_rate,
+        tuple(train.step_epochs),
+        train.step_factor,
     )
-    return [("head", fitted), ("fine_tune", tuned)], predict(whole, from_pixels, train.batch), trained_weights(whole)
-
-
-def _schedule(dataset: Dataset, learning_rate: float) -> Schedule:
-    train = dataset.train
-    return Schedule(learning_rate, train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate)
 
 
 def unfreeze(model: keras.Model, head: keras.Model, last: int) -> None:

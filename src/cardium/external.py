@@ -1,0 +1,260 @@
+"""Trained runs scored on another collection of the same classes -> reports/<dataset>/external/<name>/.
+
+    external.json     metrics.json's form, over the records of the other collection; what was left out and why
+    excluded.csv      path, reason: copies of the dataset's own records (bytes or pixels), copies within, conflicts
+    leaderboard.csv   a row a run: external score with interval beside the internal one
+    predictions/      one table a run
+
+The other folder is read by the dataset's own importer and is never trained on. Each run answers with the model that it would
+be served with (`model.keras`).
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cardium import atomic
+from cardium.datasets import Collection, Found, get_collection
+from cardium.errors import CardiumError
+from cardium.imaging.decode import Undecodable, decode
+from cardium.manifest import Measured, build, manifest_sha256, read_manifest
+from cardium.parallel import in_chunks
+from cardium.params import Render, Settings
+from cardium.predictions import prediction_rows
+from cardium.progress import progress
+from cardium.stages.evaluate import evaluate, find_entries
+from cardium.stages.ingest import measure_chunk
+from cardium.stages.prepare import Work, render_records
+from cardium.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
+
+_CHUNK = 32
+# Of `other` records fewer than this a score says nothing.
+_LEAST_RECORDS = 10
+
+
+def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str = "") -> Path:
+    """Scores every trained honest run of `dataset` on the collection in `folder`; returns the report's folder.
+
+    Raises CardiumError for a folder that is not there or holds no record of a known class, one in which nothing is left after
+    the exclusions or a class is missing, and for runs that are not trained.
+    """
+    from cardium.scoring import load_model, predict_arrays
+
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise CardiumError(f"There is no folder {folder}: give one that is laid out as data/{dataset} is.")
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-") or "external"
+    places = Workspace(settings.root)
+    own = read_manifest(places.manifest(dataset))
+    classes = list(get_collection(dataset).classes)
+    data = _data_of(places, dataset)
+    entries = [entry for entry in find_entries(settings, dataset, data) if entry.protocol == "honest"]
+    if not entries:
+        raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a line to `runs`.")
+
+    manifest, excluded = _ingest(settings, dataset, folder)
+    excluded |= _known_records(settings, places.data(dataset), own, folder, manifest, excluded)
+    kept = manifest[~manifest["path"].isin(list(excluded))].drop(columns="record").reset_index(drop=True)
+    kept.insert(0, "record", np.arange(len(kept)))
+    counts = {label: int((kept["label"] == label).sum()) for label in classes}
+    shown = ", ".join(f"{label} {count}" for label, count in counts.items())
+    print(f"{name}: {len(kept)} records ({shown}), {len(excluded)} files left out")
+    if len(kept) < _LEAST_RECORDS or min(counts.values()) == 0:
+        raise CardiumError(
+            f"{folder} has too few records of its own to score on: {counts} after {len(excluded)} were left out."
+        )
+
+    scratch = places.scratch() / "external" / dataset / name
+    labels = kept["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    arrays: dict[str, np.ndarray] = {}
+    frames, infos = {}, {}
+    for entry in progress(entries, total=len(entries), desc="external", unit="run"):
+        rendering = dict(entry.info["rendering"])
+        key = json.dumps(rendering, sort_keys=True)
+        if key not in arrays:
+            arrays[key] = _render(settings, folder, kept, rendering, scratch)
+        probabilities = predict_arrays(load_model(entry.folder / "model.keras"), arrays[key], np.arange(len(kept)))
+        frames[entry.name] = prediction_rows(kept, np.arange(len(kept)), 0, labels, probabilities, classes)
+        infos[entry.name] = {**entry.info, "test_folds": [0]}
+    table = evaluate(dataset, classes, frames, infos, settings.evaluate, settings.seed, data, patients=False)
+    table |= {
+        "external": {
+            "name": name,
+            "manifest_sha256": manifest_sha256(kept),
+            "records": counts,
+            "excluded": len(excluded),
+        }
+    }
+    out = places.root / "reports" / dataset / "external" / name
+    internal = _internal(places, dataset)
+    with atomic.replacing_folder(out) as part:
+        atomic.write_json(part / "external.json", table)
+        with (part / "excluded.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["path", "reason"])
+            writer.writerows(sorted(excluded.items()))
+        atomic.write_text(part / "leaderboard.csv", _leaderboard(table, internal))
+        (part / "predictions").mkdir()
+        for run, frame in frames.items():
+            frame.to_parquet(part / "predictions" / f"{run}.parquet", index=False)
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(text(table, internal))
+    print(f"Written: {out.relative_to(settings.root).as_posix()}")
+    return out
+
+
+def text(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+    """Internal and external balanced accuracy with intervals, and external accuracy, a line a run, best external first."""
+    width = max(len(run) for run in table["runs"])
+    lines = [
+        f"{'run':<{width}}  {'internal, out of fold':<23}  {'external':<23}  accuracy   (balanced accuracy, external accuracy)"
+    ]
+    runs = sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"])
+    for run, row in runs:
+        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy")
+        outer, accuracy = row["image"]["balanced_accuracy"], row["image"]["accuracy"]["value"]
+        lines.append(f"{run:<{width}}  {_shown(inner):<23}  {_shown(outer):<23}  {accuracy:8.3f}")
+    return "\n".join(lines)
+
+
+def _shown(score: Mapping[str, float | None] | None) -> str:
+    if score is None or score["value"] is None:
+        return "-"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _leaderboard(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+    lines = ["run,external,external_low,external_high,internal,internal_low,internal_high,accuracy,f1_macro"]
+    for run, row in sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"]):
+        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy", {})
+        values = [row["image"]["balanced_accuracy"][key] for key in ("value", "low", "high")]
+        values += [inner.get(key) for key in ("value", "low", "high")]
+        values += [row["image"][metric]["value"] for metric in ("accuracy", "f1_macro")]
+        lines.append(",".join([run, *("" if value is None else f"{value:.6f}" for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def _data_of(places: Workspace, dataset: str) -> dict[str, str]:
+    from cardium.manifest import read_fingerprint
+
+    split = places.split(dataset) / "split.json"
+    if not split.is_file():
+        raise CardiumError(f"There is no split of {dataset}: run `dvc repro split@{dataset}`.")
+    sha256 = str(json.loads(split.read_text(encoding="utf-8"))["sha256"])
+    return {"manifest_sha256": read_fingerprint(places.manifest(dataset))["manifest_sha256"], "split_sha256": sha256}
+
+
+def _internal(places: Workspace, dataset: str) -> dict[str, Any]:
+    """The runs of the last evaluation; empty where there is none."""
+    path = places.evaluation(dataset) / "metrics.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.is_file() else {}
+
+
+def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
+    """The other collection's manifest, and what of it is no record to score: path -> reason."""
+    collection: Collection = get_collection(dataset)
+    limits = settings.ingest
+    excluded: dict[str, str] = {}
+    found = []
+    for entry in collection.scan(folder):
+        if isinstance(entry, Found):
+            found.append(entry)
+        else:
+            excluded[entry.path] = entry.reason
+    if not found:
+        raise CardiumError(
+            f"{folder} holds no record of {', '.join(collection.classes)}: see {collection.page} for the layout."
+        )
+    work = functools.partial(measure_chunk, dataset, folder, limits.max_pixels, limits.max_bytes)
+    measured: list[Measured] = []
+    for _, results in progress(in_chunks(work, found, _CHUNK), total=-(-len(found) // _CHUNK), desc="ingest", unit="chunk"):
+        for result in results:
+            if isinstance(result, Measured):
+                measured.append(result)
+            else:
+                excluded[result.path] = result.reason
+    if not measured:
+        raise CardiumError(f"{folder} holds no record that can be read: the first reason is {next(iter(excluded.values()))}.")
+    manifest = build(measured)
+    for row in manifest.itertuples():
+        if row.conflict:
+            excluded[row.path] = "filed under two classes"
+        elif row.copy_of != -1:
+            excluded[row.path] = "copy within this collection"
+    return manifest, excluded
+
+
+def _known_records(
+    settings: Settings,
+    own_folder: Path,
+    own: pandas.DataFrame,
+    folder: Path,
+    manifest: pandas.DataFrame,
+    excluded: Mapping[str, str],
+) -> dict[str, str]:
+    """Which of the other records the dataset itself has, by bytes or by decoded pixels: path -> reason."""
+    known = set(own["sha256"])
+    result = {
+        path: "the dataset has this file"
+        for path, sha256 in zip(manifest["path"], manifest["sha256"], strict=True)
+        if sha256 in known and path not in excluded
+    }
+    rest = [path for path in manifest["path"] if path not in excluded and path not in result]
+    mine = [path for path, copy_of in zip(own["path"], own["copy_of"], strict=True) if copy_of == -1]
+    limits = settings.ingest
+    hashes: dict[str, list[str]] = {}
+    for name, root, paths in (("own", own_folder, mine), ("other", folder, rest)):
+        work = functools.partial(pixel_hashes, root, limits.max_pixels, limits.max_bytes)
+        chunks = progress(in_chunks(work, paths, _CHUNK), total=-(-len(paths) // _CHUNK), desc=f"pixels, {name}", unit="chunk")
+        hashes[name] = [sha256 for _, part in chunks for sha256 in part]
+    seen = set(hashes["own"])
+    return result | {
+        path: "the dataset has these pixels" for path, sha256 in zip(rest, hashes["other"], strict=True) if sha256 in seen
+    }
+
+
+def pixel_hashes(folder: Path, max_pixels: int, max_bytes: int, paths: Sequence[str]) -> list[str]:
+    """sha256 of each picture's size and decoded pixels, whatever its encoding. Runs in a worker process."""
+    hashes = []
+    for path in paths:
+        try:
+            pixels = decode((folder / path).read_bytes(), max_pixels, max_bytes).pixels
+        except (OSError, Undecodable) as error:
+            raise CardiumError(f"{folder / path} cannot be read any more ({error}): run `cardium ingest` again.") from None
+        hashes.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest())
+    return hashes
+
+
+def _render(
+    settings: Settings, folder: Path, manifest: pandas.DataFrame, rendering: Mapping[str, Any], scratch: Path
+) -> np.ndarray:
+    """The records as a run's model takes them, memory-mapped."""
+    limits = settings.ingest
+    size = Render(**{key: value for key, value in rendering.items() if key != "kind"})
+    work = Work(
+        where=str(folder),
+        again="evaluate it again",
+        folder=folder,
+        kind=rendering["kind"],
+        size=size,
+        max_pixels=limits.max_pixels,
+        max_bytes=limits.max_bytes,
+    )
+    out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
+    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
+    render_records(work, records, manifest_sha256(manifest), out)
+    pixels: np.ndarray = np.load(out / "pixels.npy", mmap_mode="r")
+    return pixels

@@ -1,0 +1,234 @@
+"""fuse: three trained models of one dataset as one (system 004), as a run folder and one servable model.
+
+`fused`: a head on the members' penultimate vectors side by side, trained fold by fold on members that never saw the held-out
+fold; the members stay as they are. `fused_average`: the mean of their probabilities, nothing to train. `folds/<t>.npz` holds
+the weights of the whole fused model for held-out fold t, the members' own included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardium import atomic, provenance
+from cardium.errors import CardiumError, unknown
+from cardium.manifest import read_manifest
+from cardium.metrics import score
+from cardium.models.fusion import create_fusion, create_fusion_head
+from cardium.models.trained import set_trained, trained_weights
+from cardium.params import Fusion, Settings, Train
+from cardium.plots import learning_curves
+from cardium.predictions import mean_predictions, prediction_rows, probability_columns
+from cardium.schedule import Schedule
+from cardium.scoring import fold_weights, load_model, predict_arrays, reader_of
+from cardium.splits import read_parts
+from cardium.training import Examples, Optimization, class_weights, fit, predict
+from cardium.workspace import Workspace, run_name
+
+# Units of the head's hidden layer: system 004's.
+_HIDDEN = 256
+
+
+def run(settings: Settings, item: str) -> None:
+    """Builds the line `item` of params.yaml's `fusions` into models/<dataset>/<protocol>/<model>/."""
+    if item not in settings.fusions:
+        raise unknown("fusion", item, list(settings.fusions))
+    line = settings.fusions[item]
+    fuse_run(settings, line, item, Workspace(settings.root).run(line.dataset, line.model, line.protocol))
+
+
+def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str, Any]:
+    """Joins the members of `line` into the run folder `out` and returns its run.json.
+
+    Raises CardiumError when a member is missing or members come from different data, splits, folds or renderings.
+    """
+    import pandas as pd
+
+    began = time.perf_counter()
+    workspace = Workspace(settings.root)
+    folders = [workspace.run(line.dataset, member, line.protocol) for member in line.members]
+    members = [_read_member(folder, line) for folder in folders]
+    first = members[0]
+    for member in members[1:]:
+        for what in ("data", "classes", "test_folds", "rendering"):
+            if member[what] != first[what]:
+                raise CardiumError(
+                    f"{member['run']} and {first['run']} differ in {what}: members must come from the same split and "
+                    f"rendering; train them again with `dvc repro train@{member['run']} train@{first['run']}`."
+                )
+    classes, folds = first["classes"], first["test_folds"]
+    # System 004's settings over the dataset's: what its members are trained with where they name it.
+    train = settings.train_of_system(line.dataset, "004")
+    whole = create_fusion(
+        [load_model(folder / "model.keras") for folder in folders],
+        mode="features" if line.model == "fused" else "average",
+        classes=len(classes),
+        dropout=train.dropout,
+        hidden=_HIDDEN,
+        seed=settings.seed,
+    )
+    fold_of: dict[int, dict[str, np.ndarray]] = {}
+    for fold in folds:
+        fold_of[fold] = {}
+        for member, folder in zip(line.members, folders, strict=True):
+            # As create_fusion names the members' layers.
+            fold_of[fold] |= {f"{member}__{key}": value for key, value in fold_weights(folder, fold).items()}
+    history: list[dict[str, Any]] = []
+    phases: list[dict[str, Any]] = []
+    if line.model == "fused":
+        table, seconds = _train_heads(settings, line, name, train, folders, members, fold_of, history, phases)
+    else:
+        table = mean_predictions([pd.read_parquet(folder / "validation.parquet") for folder in folders], classes)
+        seconds = 0.0
+    set_trained(whole, fold_of[folds[0]])
+
+    with atomic.replacing_folder(out) as part:
+        whole.save(part / "model.keras")
+        (part / "folds").mkdir()
+        for fold, weights in fold_of.items():
+            np.savez(part / "folds" / f"{fold}.npz", allow_pickle=False, **weights)
+        if history:
+            pd.DataFrame(history).to_csv(part / "history.csv", index=False)
+            learning_curves(part / "history.csv", part / "history.png", title=name)
+        table.to_parquet(part / "validation.parquet", index=False)
+        columns = probability_columns(classes)
+        info = {
+            **provenance.stamp(settings.root),
+            "run": name,
+            "dataset": line.dataset,
+            "model": line.model,
+            "protocol": line.protocol,
+            "kind": "fuse",
+            "members": [member["run"] for member in members],
+            "member_ids": [member["id"] for member in members],
+            "classes": classes,
+            "rendering": first["rendering"],
+            "weights": _weights_of(members),
+            "bank": "",
+            "scored_from": "pixels",
+            "settings": {
+                **{k: v for k, v in first["settings"].items() if all(m["settings"].get(k) == v for m in members)},
+                **{f"train.{key}": value for key, value in asdict(train).items()},
+            },
+            "overrides": settings.overrides,
+            "test_folds": folds,
+            "folds": first["folds"],
+            "data": first["data"],
+            "parameters": whole.count_params(),
+            "trainable_parameters": sum(int(value.size) for value in fold_of[folds[0]].values()),
+            "model_bytes": (part / "model.keras").stat().st_size,
+            "seconds": {
+                "features": round(sum(member["seconds"]["features"] for member in members), 1),
+                "train": round(seconds + sum(member["seconds"]["train"] for member in members), 1),
+            },
+            "phases": phases,
+            "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
+            "warnings": sorted({warning for member in members for warning in member["warnings"]}),
+        }
+        atomic.write_json(part / "run.json", info)
+    print(
+        f"{name}: {len(members)} models fused, validation balanced accuracy {info['validation']['balanced_accuracy']:.3f}, "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
+    return info
+
+
+def _train_heads(
+    settings: Settings,
+    line: Fusion,
+    name: str,
+    train: Train,
+    folders: list[Path],
+    members: list[dict[str, Any]],
+    fold_of: dict[int, dict[str, np.ndarray]],
+    history: list[dict[str, Any]],
+    phases: list[dict[str, Any]],
+) -> tuple[Any, float]:
+    """Trains the head for every held-out fold: fills `fold_of`, `history` and `phases`; validation predictions and seconds."""
+    import keras
+    import pandas as pd
+
+    workspace = Workspace(settings.root)
+    manifest = read_manifest(workspace.manifest(line.dataset))
+    classes = members[0]["classes"]
+    labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    readers = [reader_of(settings, folder, member, manifest) for folder, member in zip(folders, members, strict=True)]
+    embedders = [keras.Model(model.input, model.get_layer("embedding").output) for model, _ in readers]
+    widths = [embedder.output_shape[-1] for embedder in embedders]
+    head = create_fusion_head(widths, classes=len(classes), dropout=train.dropout, hidden=_HIDDEN, seed=settings.seed)
+    pristine = head.get_weights()
+    state = workspace.scratch() / "training" / hashlib.sha256(name.encode()).hexdigest()[:16]
+    how = Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
+    schedule = Schedule(
+        train.learning_rate, train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate
+    )
+    tables, seconds = [], 0.0
+    for fold in fold_of:
+        parts = read_parts(workspace.split(line.dataset), manifest, line.protocol, fold)
+        vectors = {}
+        for part, records in (("train", parts.train), ("validation", parts.validation)):
+            columns = []
+            for (model, inputs), embedder, folder in zip(readers, embedders, folders, strict=True):
+                set_trained(model, fold_weights(folder, fold))
+                columns.append(predict_arrays(embedder, inputs, records))
+            vectors[part] = np.concatenate(columns, axis=1).astype(np.float32)
+        print(f"{name}, fold {fold} held out: {len(parts.train)} training, {len(parts.validation)} validation records")
+        balanced = class_weights(labels[parts.train], len(classes))
+        head.set_weights(pristine)
+        validation = Examples(_rows(vectors["validation"]), labels[parts.validation])
+        fitted = fit(
+            head,
+            Examples(_rows(vectors["train"]), labels[parts.train]),
+            validation,
+            schedule=schedule,
+            epochs=train.epochs,
+            batch=train.batch,
+            weights=balanced if train.class_weights == "balanced" else np.ones(len(classes)),
+            seed=settings.seed + fold,
+            state_folder=state / f"fold{fold}",
+            # The members' vectors are the data: with other members, another training.
+            key=hashlib.sha256(vectors["train"].tobytes() + json.dumps(asdict(train)).encode()).hexdigest(),
+            how=how,
+        )
+        fold_of[fold] |= trained_weights(head)
+        history += [{"test_fold": fold, "phase": "head", **row} for row in fitted.history]
+        best = fitted.history[fitted.best_epoch]
+        phases.append(
+            {
+                "test_fold": fold,
+                "phase": "head",
+                "epochs": len(fitted.history),
+                "best_epoch": fitted.best_epoch,
+                "val_loss": best["val_loss"],
+            }
+        )
+        seconds += fitted.seconds
+        probabilities = predict(head, validation, train.batch)
+        tables.append(prediction_rows(manifest, parts.validation, fold, labels, probabilities, classes))
+    shutil.rmtree(state, ignore_errors=True)
+    return pd.concat(tables, ignore_index=True), seconds
+
+
+def _rows(vectors: np.ndarray) -> Any:
+    return lambda _, at: vectors[at]
+
+
+def _read_member(folder: Path, line: Fusion) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        run = run_name(line.dataset, folder.name, line.protocol)
+        raise CardiumError(f"The fused model's member {run} is not trained: train it with `dvc repro train@{run}`.") from None
+
+
+def _weights_of(members: list[dict[str, Any]]) -> dict[str, str]:
+    used = sorted({member["weights"]["used"] for member in members})
+    return {"asked": members[0]["weights"]["asked"], "used": "+".join(used), "file": "", "sha256": ""}
