@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from cardium.datasets import Facts, Found
+from cardium.datasets import Facts, Found, get_collection
 from cardium.manifest import Measured, build, fingerprint
 from cardium.params import Settings, resolve
 
@@ -22,9 +22,7 @@ def project(root: Path, records: pd.DataFrame, folds: int = 4, seed: int = 1337)
     folder.mkdir(parents=True, exist_ok=True)
     records.to_parquet(folder / "manifest.parquet", index=False)
     (folder / "rejected.csv").write_text("path,label,reason\n")
-    (folder / "fingerprint.json").write_text(
-        json.dumps(fingerprint("cmri", CLASSES, {"Normal": 37_564, "Sick": 25_861}, records, []))
-    )
+    (folder / "fingerprint.json").write_text(json.dumps(fingerprint(get_collection("cmri"), records, [])))
     raw = yaml.safe_load((PROJECT / "params.yaml").read_text())
     return resolve(raw, root, {"split.folds": folds, "split.seed": seed, "evaluate.test_folds": "all"})
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardium.datasets import Found, Rejected, get_collection, list_collections
-from cardium.datasets.cmri import frame_number, natural, scan
+from cardium.datasets.cmri import frame_number, scan
+from cardium.datasets.scan import natural
 from cardium.errors import CardiumError
 
 

@@ -95,8 +95,8 @@ def kaggle(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    collection = dataclasses.replace(cmri.COLLECTION, published_counts=COUNTS)
-    monkeypatch.setattr(cmri, "COLLECTION", collection)
+    collection = dataclasses.replace(cmri.COLLECTIONS["cmri"], published_counts=COUNTS)
+    monkeypatch.setitem(cmri.COLLECTIONS, "cmri", collection)
 
 
 def test_through_kagglehub(kaggle, tmp_path, capsys):
@@ -121,7 +121,7 @@ def test_what_kaggle_may_answer(kaggle, tmp_path, status, message):
     with pytest.raises(CardiumError, match=message) as caught:
         download("cmri", tmp_path)
     assert "\n" not in str(caught.value)
-    assert cmri.COLLECTION.page in str(caught.value)
+    assert cmri.COLLECTIONS["cmri"].page in str(caught.value)
     assert not (tmp_path / "data").exists()
 
 

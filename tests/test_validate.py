@@ -103,7 +103,11 @@ def put(column: str, row: int, value: Any) -> Callable[[pd.DataFrame], None]:
         ("modes", "warning", put("mode", 9, "what"), [9]),
         ("blank", "warning", put("std", 10, 1.9), [10]),
         ("copies_within_class", "warning", put("sha256", 3, "Normal 1 2"), [2, 3]),
-        ("copies_across_classes", "critical", put("sha256", 12, "Sick 1 2"), [12, 32]),
+        ("copies_across_classes", "warning", put("sha256", 12, "Sick 1 2"), [12, 32]),
+        # As a faulty ingest would write it: two labels, and not marked.
+        ("conflicts_left_out", "critical", put("sha256", 12, "Sick 1 2"), [12, 32]),
+        # Marked after the split was made: it is still in published.csv.
+        ("conflicts_left_out", "critical", put("conflict", 11, True), [11]),
         ("patients_known", "warning", put("patient", 13, ""), [13]),
         ("listed_once", "critical", put("path", 14, "Normal/Directory_1/SR_1/IM00000.jpg"), [0, 14]),
         # A group that the split does not know.
@@ -124,10 +128,11 @@ def test_a_fault_fails_its_check_and_names_its_rows(sound, name, severity, chang
     page = (sound.folder / "validation" / "validation.html").read_text()
     assert all(paths[row] in page for row in offending)
     if severity == "critical":
+        assert name in sound.error
         assert "\n" not in sound.error
         assert "validation.html" in sound.error
     else:
-        assert sound.error == ""
+        assert name not in sound.error
 
 
 def test_limits_themselves_are_in_range(sound):
@@ -144,7 +149,7 @@ def test_limits_themselves_are_in_range(sound):
 def test_the_error_names_check_count_rows_and_page(sound):
     sound.edit(lambda records: put("sha256", 12, "Sick 1 2")(records))
     sound.validate()
-    assert sound.error.startswith("cmri fails the check `copies_across_classes` (No file stands under two classes): 2 files (")
+    assert sound.error.startswith("cmri fails the check `conflicts_left_out` (No file of two classes takes part): 2 files (")
     assert "Normal/Directory_3/SR_1/IM00002.jpg: Normal" in sound.error
     assert "See processed/cmri/validation/validation.html." in sound.error
 

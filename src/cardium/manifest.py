@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,11 @@ from cardium.errors import CardiumError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cardium.datasets import Facts, Found, Rejected
+    from cardium.datasets import Collection, Facts, Found, Rejected
 
 # Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
 # mean, std: grey levels 0-255. copy_of: number of the first record with the same bytes, -1 for that first one itself.
+# conflict: whether its bytes stand under two labels; one of them is wrong, so such a record takes part in nothing.
 SCHEMA = {
     "record": "int64",
     "path": "str",
@@ -41,6 +42,7 @@ SCHEMA = {
     "mean": "float64",
     "std": "float64",
     "copy_of": "int64",
+    "conflict": "bool",
 }
 
 
@@ -65,6 +67,9 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
     for number, sha256 in enumerate(hashes):
         original = first.setdefault(sha256, number)
         copies.append(-1 if original == number else original)
+    labels: dict[str, set[str]] = {}
+    for record in ordered:
+        labels.setdefault(record.sha256, set()).add(record.found.label)
     columns: dict[str, list[Any]] = {
         "record": list(range(len(ordered))),
         "path": [record.found.path for record in ordered],
@@ -82,6 +87,7 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
         "mean": [record.facts.mean for record in ordered],
         "std": [record.facts.std for record in ordered],
         "copy_of": copies,
+        "conflict": [len(labels[sha256]) > 1 for sha256 in hashes],
     }
     return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in SCHEMA.items()})
 
@@ -120,28 +126,43 @@ def manifest_sha256(manifest: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(
-    dataset: str,
-    classes: Sequence[str],
-    published_counts: Mapping[str, int],
-    manifest: pd.DataFrame,
-    rejected: Sequence[Rejected],
-) -> dict[str, Any]:
-    """What fingerprint.json holds: the dataset in numbers."""
+def is_distinct(manifest: pd.DataFrame) -> pd.Series:
+    """Which records take part under `honest`, bool: of identical files the first, and none whose label is in conflict."""
+    return (manifest["copy_of"] == -1) & ~manifest["conflict"]
+
+
+def conflicts(manifest: pd.DataFrame) -> list[dict[str, Any]]:
+    """Contents that stand under two labels: [{sha256, records: [{path, label}, ...]}, ...], in order of their first path."""
+    rows = manifest[manifest["conflict"]]
+    return [
+        {
+            "sha256": sha256,
+            "records": [{"path": path, "label": label} for path, label in zip(of["path"], of["label"], strict=True)],
+        }
+        for sha256, of in rows.groupby("sha256", sort=False)
+    ]
+
+
+def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """What fingerprint.json holds: the dataset in numbers, and what later stages must know of the collection."""
+    classes = collection.classes
     counts = {}
     for name in classes:
         rows = manifest[manifest["label"] == name]
-        distinct = rows[rows["copy_of"] == -1]
-        counts[name] = {"records": len(rows), "groups": int(rows["group"].nunique()), "distinct": len(distinct)}
+        first = int((rows["copy_of"] == -1).sum())
+        counts[name] = {"records": len(rows), "groups": int(rows["group"].nunique()), "distinct": first}
     sizes = Counter(f"{width}x{height}" for width, height in zip(manifest["width"], manifest["height"], strict=True))
     return {
-        "dataset": dataset,
+        "dataset": collection.name,
         "classes": list(classes),
         "records": len(manifest),
         "groups": int(manifest["group"].nunique()),
         "counts": counts,
-        "published_counts": dict(published_counts),
+        "published_counts": dict(collection.published_counts),
+        "published_split": collection.published_split,
+        "names_patients": collection.names_patients,
         "copies": int((manifest["copy_of"] != -1).sum()),
+        "conflicts": conflicts(manifest),
         "unknown_patient": int((manifest["patient"] == "").sum()),
         "rejected": {
             "total": len(rejected),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from cardium.manifest import is_distinct
 from cardium.params import Validate
 from cardium.splits import rotate
 
@@ -112,18 +113,24 @@ def assemble(
 ) -> Frames:
     """The tables that the expectations look at, from the tables as stored.
 
-    records: the manifest and, per record, its fold (NaN for copies), its part in every rotation and under `published`;
-    folds: honest.csv; parts: records of each class in each part; groups: sides of the published split that each is on;
-    classes: counts; rejected: rejected.csv.
+    records: the manifest and, per record, its fold (NaN where it takes no part), its part in every rotation, and its part and
+    side under `published`; folds: honest.csv; parts: records of each class in each part; groups: sides of the published split
+    that each is on; classes: counts; rejected: rejected.csv.
     """
     records = manifest.copy()
-    # Identical files take part once; what has no part is left out of the rules about parts.
-    distinct = (records["copy_of"] == -1).to_numpy()
+    # Identical files take part once, and those of two labels never; what has no part is left out of the rules about parts.
+    conflict = records["conflict"].to_numpy(dtype=bool)
     first_fold = honest.drop_duplicates("group").set_index("group")["fold"]
-    records["fold"] = records["group"].map(first_fold).where(distinct).astype("float64")
-    records["honest_rows"] = records["group"].map(honest["group"].value_counts()).fillna(0).astype("int64")
-    records["published_rows"] = records["record"].map(published["record"].value_counts()).fillna(0).astype("int64")
+    records["fold"] = records["group"].map(first_fold).where(is_distinct(records)).astype("float64")
+    rows_of = {"honest": records["group"].map(honest["group"].value_counts())}
+    rows_of["published"] = records["record"].map(published["record"].value_counts())
+    for protocol, counted in rows_of.items():
+        records[f"{protocol}_rows"] = counted.fillna(0).astype("float64").mask(conflict)
     records["published_part"] = records["record"].map(published.drop_duplicates("record").set_index("record")["part"])
+    records["published_side"] = records["published_part"].replace({"validation": "held out", "test": "held out"})
+    takes_part = records["fold"].notna() | records["published_part"].notna()
+    records["used_label"] = records["label"].where(takes_part, None)
+    records["used_in_conflict"] = records["used_label"].where(conflict, None)
     records["known_patient"] = records["patient"].where(records["patient"] != "", None)
     by_record = records["path"].tolist()
     records["first"] = [by_record[copy] if 0 <= copy < len(by_record) else "" for copy in records["copy_of"]]
@@ -135,12 +142,12 @@ def assemble(
         records[f"rotation_{test_fold}"] = part
         for name in ("train", "validation", "test"):
             parts += _parts(records[part == name], f"test fold {test_fold}, {name}", "honest", classes)
-    for name in ("train", "validation"):
+    for name in ("train", "validation", *(["test"] if "test" in set(published["part"]) else [])):
         parts += _parts(records[records["published_part"] == name], f"published, {name}", "published", classes)
     part_table = pd.DataFrame(parts)
 
     sides = records.groupby("group", sort=True)
-    groups = pd.DataFrame({"published_sides": sides["published_part"].nunique(), "records": sides.size()}).reset_index()
+    groups = pd.DataFrame({"published_sides": sides["published_side"].nunique(), "records": sides.size()}).reset_index()
 
     of_class = records.groupby("label").size()
     counts = np.array([int(of_class.get(name, 0)) for name in classes])
@@ -166,8 +173,13 @@ def _parts(records: pd.DataFrame, name: str, protocol: str, classes: Sequence[st
     return [{"protocol": protocol, "part": name, "label": label, "records": int(counts.get(label, 0))} for label in classes]
 
 
-def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds: int) -> list[Check]:
-    """All checks, in the order in which a reader wants them: what is there, what is in it, who is on which side."""
+def make_checks(
+    frames: Frames, limits: Validate, classes: Sequence[str], folds: int, names_patients: bool = True
+) -> list[Check]:
+    """All checks, in the order in which a reader wants them: what is there, what is in it, who is on which side.
+
+    names_patients: whether the collection's publisher says which patient a file is of.
+    """
     records, table, rejected = frames["records"], frames["classes"], frames["rejected"]
     groups = records["group"].nunique()
     return [
@@ -252,11 +264,26 @@ def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds:
         Check(
             "copies_across_classes",
             "No file stands under two classes",
-            "critical",
-            "The same image with two labels: one of them is wrong, and no model can be right on both.",
+            "warning",
+            "The same image with two labels: one of them is wrong, and no model can be right on both. Such images are left out"
+            " of training, validation and test.",
             "Find out which label is right and remove the other file from data/; then run ingest again.",
             [("records", ExpectOneValuePerKey(column_A="sha256", column_B="label"))],
             lambda row: (row["path"], f"{row['label']}; content {row['sha256'][:12]}"),
+            f"{int(records['conflict'].sum()):,} files left out",
+        ),
+        Check(
+            "conflicts_left_out",
+            "No file of two classes takes part",
+            "critical",
+            "An image with two labels in training, validation or test teaches a model, or counts against it, what is wrong.",
+            "The manifest or the split is damaged: run ingest and split again.",
+            [
+                ("records", ExpectOneValuePerKey(column_A="sha256", column_B="used_label")),
+                ("records", gxe.ExpectColumnValuesToBeNull(column="used_in_conflict")),
+            ],
+            lambda row: (row["path"], f"{row['label']}; content {row['sha256'][:12]}"),
+            f"{int(records['used_label'].notna().sum()):,} files take part",
         ),
         Check(
             "balance",
@@ -270,16 +297,7 @@ def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds:
             "classes",
         ),
         _published_counts(table, limits.label_tolerance),
-        Check(
-            "patients_known",
-            "Every image has a patient",
-            "warning",
-            "Where no patient is known each file stands for itself, so images of one person may land on both sides of a split.",
-            "Lay the files out as the collection is published (<class>/Directory_<patient>/<series>/<file>).",
-            [("records", gxe.ExpectColumnValuesToNotBeInSet(column="patient", value_set=[""]))],
-            lambda row: (row["path"], "no patient in its path"),
-            f"{records.loc[records['patient'] != '', 'patient'].nunique():,} patients, {groups:,} groups",
-        ),
+        _patients_known(records, names_patients),
         Check(
             "rejected",
             "Every file could be used",
@@ -306,7 +324,7 @@ def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds:
                 ("folds", gxe.ExpectColumnValuesToBeBetween(column="fold", min_value=0, max_value=folds - 1)),
             ],
             lambda row: (
-                (row["path"], f"{row['honest_rows']} rows in honest.csv, {row['published_rows']} in published.csv")
+                (row["path"], f"{row['honest_rows']:.0f} rows in honest.csv, {row['published_rows']:.0f} in published.csv")
                 if "path" in row
                 else (row["group"], f"fold {row['fold']} in honest.csv")
             ),
@@ -361,12 +379,12 @@ def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds:
             "warning",
             "An identical image to train on and to be scored on.",
             "Nothing: it is reproduced on purpose. Under the protocol honest identical files take part once.",
-            [("records", ExpectOneValuePerKey(column_A="sha256", column_B="published_part"))],
+            [("records", ExpectOneValuePerKey(column_A="sha256", column_B="published_side"))],
             lambda row: (row["path"], f"{row['published_part']}; content {row['sha256'][:12]}"),
         ),
         Check(
             "published_parts",
-            "Both sides of the published split have every class",
+            "Every part of the published split has every class",
             "warning",
             "With few files the original's split holds out none of a class, and the protocol published cannot be scored.",
             "Use the protocol honest, or add images.",
@@ -376,6 +394,25 @@ def make_checks(frames: Frames, limits: Validate, classes: Sequence[str], folds:
             "parts",
         ),
     ]
+
+
+def _patients_known(records: pd.DataFrame, names_patients: bool) -> Check:
+    """A statement where the publisher names no patients: a warning that nothing can be done about is read by nobody."""
+    groups = records["group"].nunique()
+    known = records.loc[records["patient"] != "", "patient"].nunique()
+    expectations = [("records", gxe.ExpectColumnValuesToNotBeInSet(column="patient", value_set=[""]))] if names_patients else []
+    return Check(
+        "patients_known",
+        "Every image has a patient",
+        "warning" if names_patients else "info",
+        "Where no patient is known each file stands for itself, so images of one person may land on both sides of a split.",
+        "Lay the files out as the collection is published (<class>/Directory_<patient>/<series>/<file>).",
+        expectations,
+        lambda row: (row["path"], "no patient in its path"),
+        f"{known:,} patients, {groups:,} groups"
+        if names_patients
+        else f"the publisher names no patients: {groups:,} groups of identical files",
+    )
 
 
 def _published_counts(table: pd.DataFrame, tolerance: float) -> Check:

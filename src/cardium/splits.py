@@ -2,15 +2,16 @@
 
 honest: one integer fold per group, so a group cannot be torn apart. Test = fold t, validation = fold t + 1 (mod k), training =
 the rest; of identical files only the first takes part.
-published: what Keras' `ImageDataGenerator(validation_split=0.2)` holds out of a folder; every file takes part, and the held-out
-files serve as validation and as test, as in the original.
+published: as the collection's original divided it, leak and all (PUBLISHED_SPLITS); every file takes part. Where the original
+scored the files that chose its weights, there is no part `test`, and validation serves as both.
+Under neither does a file take part whose content stands under two labels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardium.errors import CardiumError, unknown
+from cardium.manifest import is_distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +34,7 @@ LEAST_FOLDS = 3
 
 @dataclass(frozen=True)
 class Parts:
-    """Record numbers of one split: sorted int64 arrays. Under `published` validation and test are the same records."""
+    """Record numbers of one split: sorted int64 arrays. Under `published` validation and test may be the same records."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -80,6 +82,65 @@ def published_validation(paths: Sequence[str], labels: Sequence[str]) -> NDArray
     return held_out
 
 
+def first_fifth(paths: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:  # noqa: ARG001
+    """System 000: `published_validation`; validation is the test as well. `seed` is not used."""
+    return np.where(published_validation(paths, labels), "validation", "train").tolist()
+
+
+def kaggle_folders(paths: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:
+    """Systems 001 and 004: with folders `train` and `test` (Kaggle's ECG_DATA) the files below `test` are the test, and 15 % of
+    each class's other files validation; without them 20 % of each class are the test and 12 % validation.
+
+    Which ones the original drew is published nowhere: here `seed` and the path decide.
+    """
+    parts = ["train"] * len(paths)
+    sides = [_innermost(path, ("train", "test")) for path in paths]
+    given = {"train", "test"} <= set(sides)
+    of_class: dict[str, list[int]] = {}
+    for row, (side, label) in enumerate(zip(sides, labels, strict=True)):
+        if given and side == "test":
+            parts[row] = "test"
+        else:
+            of_class.setdefault(label, []).append(row)
+    for rows in of_class.values():
+        rows.sort(key=lambda row: _draw(seed, paths[row]))
+        tested = 0 if given else round(0.20 * len(rows))
+        for row in rows[:tested]:
+            parts[row] = "test"
+        for row in rows[tested : tested + round((0.15 if given else 0.12) * len(rows))]:
+            parts[row] = "validation"
+    return parts
+
+
+def random_tenths(paths: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:  # noqa: ARG001
+    """System 003: 80 % training, 10 % validation, 10 % test of all files at random, classes not looked at, seed 1234.
+
+    Of 2,746 files 2,196, 275 and 275. The original drew with torch's generator, which nothing but torch can repeat: this draw
+    is numpy's (RandomState, whose stream is frozen) over files sorted by path: the same shares, other files. `seed` is unused.
+    """
+    order = np.random.RandomState(1234).permutation(len(paths))
+    trained = int(0.8 * len(paths))
+    held_out = (len(paths) - trained) // 2
+    part = np.full(len(paths), "test", dtype="<U10")
+    by_path = np.array(sorted(range(len(paths)), key=lambda row: paths[row]), dtype=np.int64)
+    part[by_path[order[:trained]]] = "train"
+    part[by_path[order[trained : trained + held_out]]] = "validation"
+    return part.tolist()
+
+
+def _innermost(path: str, names: Sequence[str]) -> str:
+    """The last folder of `path` that is called one of `names`, in any case; "" where there is none."""
+    return next((folder for folder in reversed(path.lower().split("/")[:-1]) if folder in names), "")
+
+
+# A collection's published_split -> (paths, labels, split.seed) -> the part of each record: train, validation or test.
+PUBLISHED_SPLITS: dict[str, Callable[[Sequence[str], Sequence[str], int], list[str]]] = {
+    "first_fifth": first_fifth,
+    "kaggle_folders": kaggle_folders,
+    "random_tenths": random_tenths,
+}
+
+
 def rotate(fold: NDArray[np.int64], folds: int, test_fold: int) -> NDArray[np.str_]:
     """The part of each record when `test_fold` is held out: `test`, `validation` (the fold after it) or `train`, (n,)."""
     validation_fold = (test_fold + 1) % folds
@@ -89,7 +150,8 @@ def rotate(fold: NDArray[np.int64], folds: int, test_fold: int) -> NDArray[np.st
 def read_parts(split_folder: Path, manifest: pd.DataFrame, protocol: str, test_fold: int) -> Parts:
     """The record numbers to train on, to choose by and to test on, from the stored split.
 
-    manifest: columns record, group, copy_of. test_fold: 0..folds-1 under `honest`; 0 under `published`, which has one split.
+    manifest: columns record, group, copy_of, conflict. test_fold: 0..folds-1 under `honest`; 0 under `published`, which has one
+    split.
     Raises CardiumError for an unknown protocol or fold, a missing split, or one that was made from another manifest.
     """
     import json
@@ -108,23 +170,27 @@ def read_parts(split_folder: Path, manifest: pd.DataFrame, protocol: str, test_f
         known = f"0 to {folds - 1}" if protocol == "honest" else "0 alone: under `published` there is one split"
         raise CardiumError(f"Unknown test fold {test_fold} of {split_folder.parent.name} ({protocol}). Known: {known}.")
     record = manifest["record"].to_numpy(dtype=np.int64)
+    taken = ~manifest["conflict"].to_numpy(dtype=bool)
     if protocol == "honest":
         fold_of = dict(zip(table["group"], table["fold"], strict=True))
-        taken = manifest["copy_of"].to_numpy() == -1
+        taken = is_distinct(manifest).to_numpy()
         record, groups = record[taken], manifest["group"].to_numpy()[taken]
         if not set(groups) <= set(fold_of):
             raise _stale(split_folder)
         part = rotate(np.array([fold_of[group] for group in groups], dtype=np.int64), folds, test_fold)
     else:
+        record = record[taken]
         part_of = dict(zip(table["record"], table["part"], strict=True))
         if set(part_of) != set(record.tolist()):
             raise _stale(split_folder)
         part = np.array([part_of[number] for number in record.tolist()], dtype=str)
-    train, validation = (np.sort(record[part == name]) for name in ("train", "validation"))
-    test = validation if protocol == "published" else np.sort(record[part == "test"])
+    train, validation, test = (np.sort(record[part == name]) for name in ("train", "validation", "test"))
+    if protocol == "published" and not len(test):
+        test = validation
     if not (len(train) and len(validation) and len(test)):
         raise CardiumError(
-            f"{split_folder.parent.name} ({protocol}): {len(train)} records to train on and {len(test)} to test on are too few;"
+            f"{split_folder.parent.name} ({protocol}): {len(train)} records to train on, {len(validation)} to choose by and"
+            f" {len(test)} to test on are too few;"
             f" add data to data/{split_folder.parent.name}."
         )
     return Parts(train, validation, test)
@@ -140,7 +206,7 @@ def read_folds(split_folder: Path) -> pd.DataFrame:
 
 
 def read_published(split_folder: Path) -> pd.DataFrame:
-    """published.csv: columns record (int64), part (train | validation), one row per record."""
+    """published.csv: columns record (int64), part (train | validation | test), one row per record that takes part."""
     import pandas as pd
 
     return pd.read_csv(split_folder / "published.csv", dtype={"record": np.int64, "part": str})

@@ -1,20 +1,20 @@
 """The collections that cardium reads: one file each, which says how its folders, names and tables become records.
 
-A new collection is a file here with a `COLLECTION`, and its name in `_MODULES`. What a collection scans may be images
-(cmri), scanned sheets, or volumes: `measure` is what reads one record's bytes.
+A new collection is a file here with a `COLLECTIONS`, and its name in `_MODULES`. What a collection scans may be images
+(cmri), scanned sheets (ecg), or volumes: `measure` is what reads one record's bytes.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cardium.errors import unknown
 
-# Name -> the module that holds its COLLECTION.
-_MODULES = {"cmri": "cardium.datasets.cmri"}
+# Name -> the module whose COLLECTIONS holds it.
+_MODULES = {"cmri": "cardium.datasets.cmri", "ecg4": "cardium.datasets.ecg", "ecg5": "cardium.datasets.ecg"}
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,25 @@ def measure_image(data: bytes, max_pixels: int, max_bytes: int) -> Facts:
 
 
 @dataclass(frozen=True)
+class Mendeley:
+    """One version of a dataset at Mendeley Data."""
+
+    dataset: str
+    version: int
+
+
+@dataclass(frozen=True)
 class Collection:
     """One published collection under one labelling.
 
     classes: in class order, the order of every probability column. published_counts: files per class as its page states
-    them, {} where unknown. page: where a person gets it by hand. handle: its name at kagglehub, "" where it is not there.
+    them, {} where unknown. page: where a person gets it by hand.
     scan(folder): walks the folder as laid out and yields a Found or a Rejected for every file below it, opening no image; in a
-    stable order. measure(data, max_pixels, max_bytes): reads one record; raises a CardiumError whose text is the reason it
-    cannot.
+    stable order; CardiumError where it cannot tell what a folder is. measure(data, max_pixels, max_bytes): reads one record;
+    raises a CardiumError whose text is the reason it cannot.
+    published_split: how the original divided it, a name in splits.PUBLISHED_SPLITS. names_patients: whether the publisher says
+    which patient a file is of. handle: its name at kagglehub, "" where it is not there. mendeley: folder -> what of Mendeley
+    Data comes to lie in it ("": in the collection's own folder), {} where it is not there.
     """
 
     name: str
@@ -90,7 +101,10 @@ class Collection:
     page: str
     licence: str
     scan: Callable[[Path], Iterator[Found | Rejected]]
+    published_split: str
+    names_patients: bool = True
     handle: str = ""
+    mendeley: Mapping[str, Mendeley] = field(default_factory=dict)
     measure: Callable[[bytes, int, int], Facts] = measure_image
 
 
@@ -102,5 +116,5 @@ def get_collection(name: str) -> Collection:
     """The collection called `name`; CardiumError with the known names for any other."""
     if name not in _MODULES:
         raise unknown("dataset", name, list_collections())
-    collection: Collection = importlib.import_module(_MODULES[name]).COLLECTION
-    return collection
+    collections: Mapping[str, Collection] = importlib.import_module(_MODULES[name]).COLLECTIONS
+    return collections[name]

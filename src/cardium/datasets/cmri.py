@@ -12,68 +12,39 @@ whose place tells no patient has none: guessing one from a bare name could tear 
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from cardium.datasets import Collection, Found, Rejected
+from cardium.datasets.scan import Entry, last_number, walk
 
 CLASSES = ("Normal", "Sick")
 
 _BY_LOWER = {name.lower(): name for name in CLASSES}
-_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _DIRECTORY = re.compile(r"directory[ _-]?0*([0-9]+)", re.IGNORECASE)
 _SERIES = re.compile(r"(?:series|sr)[ _-]?[0-9]+", re.IGNORECASE)
 _IMAGE = re.compile(r"im(?:age|g)?[ _-]?[0-9]+", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]+")
-_MAX_FRAME = 2**63 - 1
 
 
 def scan(folder: Path) -> Iterator[Found | Rejected]:
-    """Every file below `folder`, in natural order (IM2 before IM10); see Collection.scan. Links to folders are not followed."""
-    real = folder.resolve()
-    # DVC may keep the data as links into its cache, which is as much the project's own as data/ is.
-    homes = [real, *(cache for parent in real.parents if (cache := parent / ".dvc" / "cache").is_dir())]
-    yield from _scan(folder, (), homes)
+    """Every file below `folder`, in natural order; see Collection.scan."""
+    yield from map(_judge, walk(folder))
 
 
-def _scan(folder: Path, above: tuple[str, ...], homes: list[Path]) -> Iterator[Found | Rejected]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: natural(entry.name))
-    except OSError as error:
-        yield Rejected(_shown("/".join(above)), _label(above) or "", f"folder cannot be read: {error.strerror}")
-        return
-    for entry in entries:
-        parts = (*above, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _scan(Path(entry.path), parts, homes)
-        else:
-            yield _judge(parts, Path(entry.path), homes)
-
-
-def _judge(parts: tuple[str, ...], file: Path, homes: list[Path]) -> Found | Rejected:
-    path = "/".join(parts)
-    label = _label(parts[:-1])
-    # What an operating system or an archiver leaves is no lost image of the class: no label.
-    if "__MACOSX" in parts:
-        return Rejected(_shown(path), "", "system file")
-    if any(part.startswith(".") for part in parts):
-        return Rejected(_shown(path), "", "hidden file")
-    if parts[-1].lower() in _SYSTEM_FILES:
-        return Rejected(_shown(path), "", "system file")
+def _judge(entry: Entry) -> Found | Rejected:
+    label = _label(entry.folders)
+    if entry.litter or not entry.name:
+        return Rejected(entry.path, "" if entry.litter else label or "", entry.litter or entry.fault)
     if label is None:
-        return Rejected(_shown(path), "", f"outside of a class folder: neither {' nor '.join(CLASSES)} is above it")
+        return Rejected(entry.path, "", f"outside of a class folder: neither {' nor '.join(CLASSES)} is above it")
     if label == "":
-        return Rejected(_shown(path), "", "inside folders of two classes")
-    if _shown(path) != path:
-        return Rejected(_shown(path), label, "file name is not valid Unicode")
-    if reason := _no_file(file, homes):
-        return Rejected(path, label, reason)
-    patient, series = _place(_below_class(parts), label)
-    return Found(path, label, patient, series, frame_number(parts[-1]))
+        return Rejected(entry.path, "", "inside folders of two classes")
+    if entry.fault:
+        return Rejected(entry.path, label, entry.fault)
+    patient, series = _place(_below_class((*entry.folders, entry.name)), label)
+    return Found(entry.path, label, patient, series, frame_number(entry.name))
 
 
 def _label(folders: tuple[str, ...]) -> str | None:
@@ -86,21 +57,6 @@ def _below_class(parts: tuple[str, ...]) -> tuple[str, ...]:
     """What stands below the innermost class folder; the last part is the file's name."""
     last = max(i for i, part in enumerate(parts[:-1]) if part.lower() in _BY_LOWER)
     return parts[last + 1 :]
-
-
-def _no_file(file: Path, homes: list[Path]) -> str:
-    """Why `file` is nothing to open, or "". A named pipe would hang its reader; a link may lead anywhere."""
-    try:
-        if file.is_symlink():
-            target = file.resolve(strict=True)
-            if not any(target.is_relative_to(home) for home in homes):
-                return "link out of the data folder"
-        kind = file.stat().st_mode
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links.
-        return "broken link" if file.is_symlink() else "cannot be read"
-    if stat.S_ISDIR(kind):
-        return "link to a folder"
-    return "" if stat.S_ISREG(kind) else "not a regular file"
 
 
 def _place(below: tuple[str, ...], label: str) -> tuple[str, str]:
@@ -130,28 +86,19 @@ def frame_number(name: str) -> int:
     # In `IM-0001-0087` the image's number is the last, not the one beside IM.
     if named and (rest := _DIGITS.findall(stem.rpartition(named[-1])[2])):
         numbers = rest
-    number = int(numbers[-1]) if numbers else -1
-    return number if number <= _MAX_FRAME else -1
+    return last_number(numbers[-1]) if numbers else -1
 
 
-def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key in which numbers count as numbers: IM2 < IM10. The name itself settles ties (IM1 and IM01)."""
-    pieces = re.split(r"([0-9]+)", name)
-    return (*((0, int(piece)) if piece.isdigit() and piece.isascii() else (1, piece) for piece in pieces), (1, name))
-
-
-def _shown(path: str) -> str:
-    """`path` in a form that every file can hold: bytes of a name that are no Unicode as escapes."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-COLLECTION = Collection(
-    name="cmri",
-    title="CAD Cardiac MRI Dataset: short-axis cine images of 30 patients, Normal or Sick",
-    classes=CLASSES,
-    published_counts={"Normal": 37_564, "Sick": 25_861},
-    page="https://www.kaggle.com/datasets/danialsharifrazi/cad-cardiac-mri-dataset",
-    licence="as its Kaggle page states it; cardium passes none of its images on",
-    scan=scan,
-    handle="danialsharifrazi/cad-cardiac-mri-dataset",
-)
+COLLECTIONS = {
+    "cmri": Collection(
+        name="cmri",
+        title="CAD Cardiac MRI Dataset: short-axis cine images of 30 patients, Normal or Sick",
+        classes=CLASSES,
+        published_counts={"Normal": 37_564, "Sick": 25_861},
+        page="https://www.kaggle.com/datasets/danialsharifrazi/cad-cardiac-mri-dataset",
+        licence="as its Kaggle page states it; cardium passes none of its images on",
+        scan=scan,
+        published_split="first_fifth",
+        handle="danialsharifrazi/cad-cardiac-mri-dataset",
+    )
+}

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cardium import atomic
 from cardium.datasets import Collection, Found, Rejected, get_collection
@@ -20,6 +21,8 @@ from cardium.workspace import Workspace
 
 # Files to a chunk: small enough for a lively progress bar, large enough that passing it between processes costs nothing.
 _CHUNK = 64
+# Conflicts that are printed; fingerprint.json has all.
+_SHOWN = 10
 
 
 def run(settings: Settings, item: str) -> None:
@@ -36,7 +39,9 @@ def run(settings: Settings, item: str) -> None:
     if not found:
         first = f" (of {len(rejected)} files, the first: {rejected[0].path}: {rejected[0].reason})" if rejected else ""
         wanted = " and ".join(f"{name}/" for name in collection.classes)
-        raise CardiumError(f"data/{item} holds no image in {wanted}{first}: see {collection.page} for its layout.")
+        raise CardiumError(
+            f"data/{item} holds no image in {wanted}{first}; {_folders(rejected)}: see {collection.page} for its layout."
+        )
 
     measured: list[Measured] = []
     for result in progress(_measure_all(collection, folder, found, settings), total=len(found), desc="ingest", unit="image"):
@@ -45,7 +50,7 @@ def run(settings: Settings, item: str) -> None:
     _check_losses(collection, measured, rejected, settings, workspace)
 
     manifest = build(measured)
-    facts = fingerprint(item, collection.classes, collection.published_counts, manifest, rejected)
+    facts = fingerprint(collection, manifest, rejected)
     out = workspace.manifest(item)
     with atomic.replacing_folder(out) as part:
         manifest.to_parquet(part / "manifest.parquet", index=False)
@@ -54,8 +59,16 @@ def run(settings: Settings, item: str) -> None:
 
     for name, count in facts["counts"].items():
         print(f"{name}: {count['records']} images, {count['distinct']} of them distinct, in {count['groups']} groups")
-    if facts["unknown_patient"]:
+    if facts["unknown_patient"] and collection.names_patients:
         print(f"{facts['unknown_patient']} images tell no patient by their place; each counts as a patient of its own")
+    if not collection.names_patients:
+        print("the publisher names no patients: only identical images are one group")
+    if facts["copies"]:
+        print(f"{facts['copies']} images are copies of others, byte for byte")
+    for conflict in facts["conflicts"][:_SHOWN]:
+        print(f"conflict: one image under two classes, left out of training, validation and test: {_said(conflict)}")
+    if len(facts["conflicts"]) > _SHOWN:
+        print(f"conflict: {len(facts['conflicts']) - _SHOWN} more such images are listed in fingerprint.json")
     for reason, count in facts["rejected"]["by_reason"].items():
         print(f"rejected {count}: {reason}")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
@@ -68,6 +81,22 @@ def _check_there(folder: Path, item: str) -> None:
         raise CardiumError(
             f"data/{item} {state}: run `cardium demo-data` for generated data or `cardium download {item}` for the real ones."
         )
+
+
+def _said(conflict: dict[str, Any]) -> str:
+    """Of every class the first file, and how many more."""
+    paths: dict[str, list[str]] = {}
+    for record in conflict["records"]:
+        paths.setdefault(record["label"], []).append(record["path"])
+    more = {label: f" and {len(of) - 1} more" if len(of) > 1 else "" for label, of in paths.items()}
+    return "; ".join(f"{label}: {of[0]}{more[label]}" for label, of in paths.items())
+
+
+def _folders(rejected: Sequence[Rejected]) -> str:
+    """The folders that the files lie in, for a user whose folders are named otherwise."""
+    names = list(dict.fromkeys(entry.path.rpartition("/")[0] for entry in rejected if "/" in entry.path))
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return f"folders there: {', '.join(f'`{name}`' for name in names[:6])}{more}" if names else "there is no folder"
 
 
 def _measure_all(

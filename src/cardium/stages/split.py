@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cardium.atomic import replacing_folder, write_json
 from cardium.errors import CardiumError
-from cardium.manifest import read_fingerprint, read_manifest
+from cardium.manifest import is_distinct, read_fingerprint, read_manifest
 from cardium.params import Settings
-from cardium.splits import group_classes, honest_folds, published_validation
+from cardium.splits import PUBLISHED_SPLITS, group_classes, honest_folds
 from cardium.workspace import Workspace
 
 
@@ -23,48 +22,53 @@ def run(settings: Settings, item: str) -> None:
     """Splits dataset `item` both ways. Raises CardiumError where it has too few groups of a class for `split.folds`."""
     space = Workspace(settings.root)
     manifest = read_manifest(space.manifest(item))
-    classes: list[str] = read_fingerprint(space.manifest(item))["classes"]
+    fingerprint = read_fingerprint(space.manifest(item))
+    classes: list[str] = fingerprint["classes"]
     out = space.split(item)
-    distinct = manifest[manifest["copy_of"] == -1]
-    groups, labels = distinct["group"].tolist(), distinct["label"].tolist()
+    first = manifest[is_distinct(manifest)]
+    groups, labels = first["group"].tolist(), first["label"].tolist()
     try:
         fold_of = honest_folds(groups, labels, classes, settings.split.folds, settings.split.seed)
     except CardiumError as error:
         raise CardiumError(f"{item}: {error}") from None
     class_of = group_classes(groups, labels, classes)
-    held_out = published_validation(manifest["path"].tolist(), manifest["label"].tolist())
+    taken = manifest[~manifest["conflict"]]
+    rule = PUBLISHED_SPLITS[fingerprint["published_split"]]
+    part = pd.Series(rule(taken["path"].tolist(), taken["label"].tolist(), settings.split.seed), index=taken.index, dtype="str")
+    parts = {name: taken[part == name] for name in ("train", "validation", "test")}
 
     with replacing_folder(out) as folder:
         write_csv(folder / "honest.csv", ["group", "label", "fold"], [(g, class_of[g], f) for g, f in fold_of.items()])
-        part = np.where(held_out, "validation", "train").tolist()
-        write_csv(folder / "published.csv", ["record", "part"], zip(manifest["record"].tolist(), part, strict=True))
-        fold = distinct["group"].map(fold_of)
-        both = manifest.assign(part=part).groupby("group")["part"].nunique()
+        write_csv(folder / "published.csv", ["record", "part"], zip(taken["record"].tolist(), part.tolist(), strict=True))
+        fold = first["group"].map(fold_of)
+        held_out = taken[part != "train"]
         facts: dict[str, Any] = {
             "dataset": item,
             "folds": settings.split.folds,
             "seed": settings.split.seed,
             "classes": classes,
-            "honest": [
-                {"fold": number, **_counts(distinct[fold == number], classes)} for number in range(settings.split.folds)
-            ],
+            "conflicts": int(manifest["conflict"].sum()),
+            "honest": [{"fold": number, **_counts(first[fold == number], classes)} for number in range(settings.split.folds)],
+            # Without a part `test` of its own, validation is the test.
             "published": {
-                "train": _counts(manifest[~held_out], classes),
-                "validation": _counts(manifest[held_out], classes),
-                "groups_on_both_sides": int((both > 1).sum()),
+                "rule": fingerprint["published_split"],
+                **{name: _counts(rows, classes) for name, rows in parts.items() if len(rows) or name != "test"},
+                "groups_on_both_sides": len(set(parts["train"]["group"]) & set(held_out["group"])),
             },
             "sha256": _hash([folder / "honest.csv", folder / "published.csv"]),
         }
         write_json(folder / "split.json", facts)
 
-    print(f"{item}: {len(fold_of)} groups with {len(distinct)} distinct records in {settings.split.folds} folds")
+    print(f"{item}: {len(fold_of)} groups with {len(first)} distinct records in {settings.split.folds} folds")
     for line in facts["honest"]:
         counts = ", ".join(f"{label} {line['groups'][label]} groups, {line['records'][label]} records" for label in classes)
         print(f"  fold {line['fold']}: {counts}")
     print(
-        f"{item}: the published split holds out {int(held_out.sum())} of {len(manifest)} records;"
+        f"{item}: the published split holds out {len(held_out)} of {len(taken)} records;"
         f" {facts['published']['groups_on_both_sides']} groups are on both sides of it"
     )
+    if facts["conflicts"]:
+        print(f"{item}: {facts['conflicts']} records whose image stands under two classes take part in neither")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
 
 

@@ -49,7 +49,8 @@ def run(settings: Settings, item: str) -> None:
         fingerprint["published_counts"],
         folds,
     )
-    outcomes = run_checks(make_checks(frames, settings.validate, classes, folds), frames)
+    checks = make_checks(frames, settings.validate, classes, folds, fingerprint["names_patients"])
+    outcomes = run_checks(checks, frames)
 
     report = _report(item, fingerprint["manifest_sha256"], manifest, split, classes, outcomes)
     out = space.validation(item)
@@ -99,6 +100,7 @@ def _report(
         "failed": {severity: failed.count(severity) for severity in ("critical", "warning", "info")},
         "records": len(manifest),
         "distinct": int((manifest["copy_of"] == -1).sum()),
+        "conflicts": int(manifest["conflict"].sum()),
         "groups": int(manifest["group"].nunique()),
         "classes": {label: int((manifest["label"] == label).sum()) for label in classes},
         "folds": split["honest"],

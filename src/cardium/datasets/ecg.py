@@ -1,0 +1,175 @@
+"""The ECG sheets of the Mendeley dataset gwbz3fsgp8: systems 001 and 004's `ecg4` and system 003's `ecg5`.
+
+Layouts, below any wrapper folders: version 2 (`ECG Images of Myocardial Infarction Patients (240x12=2880)/MI(1).jpg`),
+version 1 (`ECG Images of COVID-19 Patients (250)/type_2/Binder1_Page_171.jpg`), both side by side, and Kaggle's
+`ECG_DATA/{train,test}/<class>`. The class is the folder's, by the words in its name: spellings differ between versions, and the
+counts in brackets are not those of the files. Of a folder that holds folders of several classes the name is the collection's,
+not a class's (version 1 is called `ECG Images dataset of Cardiac and COVID-19 Patients`).
+
+No patient is told: the ID that the sheets print is no safe key (205 of its groups span classes), so only identical files are
+one group. Whoever misspells a class would lose it in silence, so a folder of images that lies where class folders lie and says
+no class stops the scan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from cardium.datasets import Collection, Found, Mendeley, Rejected
+from cardium.datasets.scan import Entry, last_number, walk
+from cardium.errors import CardiumError
+
+# In system 001's order, and in system 003's (there: Covid, HB, MI, Normal, PMI).
+ECG4 = ("MI", "History", "Abnormal", "Normal")
+ECG5 = ("Covid", "Abnormal", "MI", "Normal", "History")
+
+# Class -> (words, beginnings of words) that name it, in the order in which they are asked: a history of infarction names the
+# infarction, abnormal ends in normal.
+_NAMES: dict[str, tuple[set[str], tuple[str, ...]]] = {
+    "Covid": (set(), ("covid", "corona")),
+    "History": ({"pmi"}, ("histor", "previous")),
+    "MI": ({"mi"}, ("infarct",)),
+    "Abnormal": ({"hb"}, ("abnormal", "arrhythm")),
+    "Normal": (set(), ("normal",)),
+}
+_SAID = {
+    "Covid": "COVID-19",
+    "History": "history of MI",
+    "MI": "myocardial infarction",
+    "Abnormal": "abnormal heartbeat",
+    "Normal": "normal person",
+}
+# `not normal` names no class; `dataset` names the whole.
+_NO_CLASS = {"not", "non", "without", "dataset", "datasets"}
+_IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+# A word ends where letters end and where a capital follows a small letter: HistoryOfMI.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pdf")
+
+
+def class_named(folder: str) -> str:
+    """The class that a folder's name says, "" for none: `ECG Images of Patient that have History of MI (172x12=2064)`."""
+    text = _IN_BRACKETS.sub(" ", folder)
+    words = {word.lower() for word in _WORD.findall(text)} | set(re.findall(r"[a-z]+", text.lower()))
+    if words & _NO_CLASS:
+        return ""
+    for label, (whole, beginnings) in _NAMES.items():
+        # Without spaces too (`abnormalheartbeat`), so a beginning may stand anywhere; _NAMES' order keeps it unambiguous.
+        if words & whole or any(beginning in word for word in words for beginning in beginnings):
+            return label
+    return ""
+
+
+def scan(folder: Path, dataset: str, classes: Sequence[str]) -> Iterator[Found | Rejected]:
+    """Every file below `folder`, in natural order; see Collection.scan.
+
+    Raises CardiumError where a folder of images stands beside the class folders and its name says no class.
+    """
+    entries = list(walk(folder))
+    labels = _folder_labels(entries)
+    _check_understood(entries, labels, dataset, classes)
+    for entry in entries:
+        yield _judge(entry, labels, dataset, classes)
+
+
+def _judge(entry: Entry, labels: dict[tuple[str, ...], str], dataset: str, classes: Sequence[str]) -> Found | Rejected:
+    if entry.litter:
+        return Rejected(entry.path, "", entry.litter)
+    above = [(depth, label) for depth, part in _prefixes(entry.folders) if (label := labels[part])]
+    found = {label for _, label in above}
+    label = found.pop() if len(found) == 1 else ""
+    if not entry.name:
+        return Rejected(entry.path, label if label in classes else "", entry.fault)
+    if not above:
+        return Rejected(entry.path, "", f"outside of a class folder: none of {', '.join(classes)} is above it")
+    if not label:
+        return Rejected(entry.path, "", "inside folders of two classes")
+    if label not in classes:
+        return Rejected(entry.path, "", f"of a class that this dataset has not: {label}; {dataset} has {', '.join(classes)}")
+    if entry.fault:
+        return Rejected(entry.path, label, entry.fault)
+    stem = entry.name.rpartition(".")[0] or entry.name
+    return Found(entry.path, label, series="/".join(entry.folders[above[-1][0] :]), frame=last_number(stem))
+
+
+def _prefixes(folders: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """(depth, folder) of every folder above a file, the outermost first."""
+    return ((depth, folders[:depth]) for depth in range(1, len(folders) + 1))
+
+
+def _folder_labels(entries: Sequence[Entry]) -> dict[tuple[str, ...], str]:
+    """Folder -> the class that it is of, "" for none and for a wrapper, whose folders are of several classes."""
+    folders = {part for entry in entries if not entry.litter for _, part in _prefixes(entry.folders)}
+    named = {folder: class_named(folder[-1]) for folder in folders}
+    below: dict[tuple[str, ...], set[str]] = {folder: set() for folder in folders}
+    for folder, label in named.items():
+        if label:
+            for _, part in _prefixes(folder[:-1]):
+                below[part].add(label)
+    return {folder: "" if len(below[folder]) > 1 else label for folder, label in named.items()}
+
+
+def _check_understood(
+    entries: Sequence[Entry], labels: dict[tuple[str, ...], str], dataset: str, classes: Sequence[str]
+) -> None:
+    """Stops at folders with images that lie where class folders lie, or right below data/<dataset>, and say no class."""
+    holds_class = {part for folder, label in labels.items() if label for _, part in _prefixes(folder)}
+    depths = {len(folder) for folder, label in labels.items() if label}
+    strange: Counter[tuple[str, ...]] = Counter()
+    for entry in entries:
+        if entry.litter or not entry.name.lower().endswith(_IMAGES):
+            continue
+        for depth, part in _prefixes(entry.folders):
+            innermost = depth == len(entry.folders)
+            if part not in holds_class and (depth in depths or (innermost and (depth == 1 or not depths))):
+                strange[part] += 1
+                break
+            if labels[part]:
+                break
+    if not strange:
+        return
+    listed = ", ".join(f"`{'/'.join(folder)}` ({count})" for folder, count in list(strange.items())[:6])
+    more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
+    known = ", ".join(f"{label} ({_SAID[label]})" for label in classes)
+    text = (
+        f"{dataset}: no class is read from the names of the folders (images) {listed}{more}; the classes are {known}:"
+        " rename these folders or take them out."
+    )
+    raise CardiumError(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+_PAGE = "https://data.mendeley.com/datasets/gwbz3fsgp8"
+_LICENCE = "CC BY 4.0 as its Mendeley page states it; cardium passes none of its images on"
+
+COLLECTIONS = {
+    "ecg4": Collection(
+        name="ecg4",
+        title="ECG Images dataset of Cardiac Patients: sheets of 12-lead ECGs, infarction, history of it, abnormal or normal",
+        classes=ECG4,
+        published_counts={"MI": 239, "History": 172, "Abnormal": 233, "Normal": 284},
+        page=f"{_PAGE}/2",
+        licence=_LICENCE,
+        scan=partial(scan, dataset="ecg4", classes=ECG4),
+        published_split="kaggle_folders",
+        names_patients=False,
+        handle="evilspirit05/ecg-analysis",
+        mendeley={"": Mendeley("gwbz3fsgp8", 2)},
+    ),
+    "ecg5": Collection(
+        name="ecg5",
+        title="ECG Images dataset of Cardiac and COVID-19 Patients, with its second version: sheets of 12-lead ECGs",
+        classes=ECG5,
+        # As system 003 counted the two versions together.
+        published_counts={"Covid": 250, "Abnormal": 714, "MI": 313, "Normal": 1_143, "History": 326},
+        page=f"{_PAGE} (versions 1 and 2)",
+        licence=_LICENCE,
+        scan=partial(scan, dataset="ecg5", classes=ECG5),
+        published_split="random_tenths",
+        names_patients=False,
+        mendeley={"v1": Mendeley("gwbz3fsgp8", 1), "v2": Mendeley("gwbz3fsgp8", 2)},
+    ),
+}
