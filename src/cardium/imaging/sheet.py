@@ -13,7 +13,7 @@ same boxes up to rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,13 @@ NOTHING = "no ECG grid or traces found"
 UNKNOWN = "the layout of the leads was not recognised"
 PART = "part of the sheet is missing"
 UPSIDE_DOWN = "looks upside down"
-SIDEWAYS = "looks turned on its side"
 
 # Longest side of the copy that is searched.
 _SEARCHED = 1240
+_SMALLEST = 64
+# Darkness (1 = the blackest lines) above which ink is a trace; pulses may be printed fainter.
+_TRACE = 0.5
+_LEVELS = (0.55, 0.3)
 # Time axis in units of pulse's left edge (0) to the traces' end (1): where 003's columns begin and end.
 _COLUMNS = {4: (0.017, 0.265, 0.5105, 0.756, 1.0015), 2: (0.017, 0.508, 1.0015)}
 _LAYOUTS = {4: "3x4+1", 6: "6x2", 7: "6x2+1"}
@@ -61,14 +64,30 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class _Pulses:
-    """The calibration pulses: their left edge, height, and each row's baseline (their feet), in pixels of the mask."""
+class _Rows:
+    """What a sheet hangs on, in pixels of the searched copy: each row's baseline and the time axis, from the pulses' left edge.
 
-    left: float
-    width: float
-    height: float
+    pulse: the pulses' height, 0 where none were found.
+    """
+
     baselines: NDArray[np.float64]
-    paired: bool
+    left: float
+    right: float
+    pulse: float
+
+    @property
+    def length(self) -> float:
+        return self.right - self.left
+
+    @property
+    def span(self) -> float:
+        return float(self.baselines[-1] - self.baselines[0])
+
+    @property
+    def whole(self) -> bool:
+        """As many rows as a layout has, as far apart as the length of the time axis asks for."""
+        low, high = _ASPECT.get(len(self.baselines), (1.0, 0.0))
+        return low <= self.length / self.span <= high
 
 
 def find_sheet(pixels: Pixels) -> Sheet:
@@ -79,69 +98,130 @@ def find_sheet(pixels: Pixels) -> Sheet:
     if reduction > 1:
         size = (max(1, round(width / reduction)), max(1, round(height / reduction)))
         small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    scale = height / small.shape[0]
-    traces = ink(small)
-    if min(small.shape[:2]) < 64 or not (traces > 0.5).any():
+    dark = _darkness(small)
+    if min(small.shape[:2]) < _SMALLEST or not (dark > _TRACE).any():
         return _plain_grid(height, width, (NOTHING,))
-    angle = _angle(traces > 0.5)
+    angle = _angle(dark > _TRACE)
     if angle:
-        traces = _turn(traces, angle)
+        dark = np.asarray(Image.fromarray(dark).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0))
         small = np.asarray(Image.fromarray(small).rotate(angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)))
-    mask = traces > 0.4
 
-    pulses = _find_pulses(mask)
-    turned = None if pulses else _find_pulses(mask[::-1, ::-1])
-    if turned:
-        found = _lay_out(mask[::-1, ::-1], small[::-1, ::-1], turned, scale, height, width, angle + 180.0)
-        return _doubt(found, UPSIDE_DOWN) if found else _plain_grid(height, width, (UPSIDE_DOWN,))
-    if pulses:
-        found = _lay_out(mask, small, pulses, scale, height, width, angle)
-        return found if found else _plain_grid(height, width, (PART,))
-    return _plain_grid(height, width, (UNKNOWN,))
+    def laid_out(rows: _Rows, quality: float, turned: bool) -> Sheet:
+        picture = small[::-1, ::-1] if turned else small
+        return _lay_out(rows, quality, picture, (height, width), angle + 180.0 * turned)
+
+    rows, quality = _best_rows(dark)
+    if quality < 0.6:
+        from_below, turned_quality = _best_rows(dark[::-1, ::-1])
+        if from_below and from_below.whole and from_below.pulse and turned_quality > max(quality, 0.5):
+            sheet = laid_out(from_below, turned_quality, True)
+            return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(*sheet.warnings, UPSIDE_DOWN))
+    if rows and rows.whole and quality >= 0.5:
+        return laid_out(rows, quality, False)
+    return _plain_grid(height, width, (_what_is_wrong(dark, rows, quality),))
 
 
-def _lay_out(mask: Mask, small: Pixels, pulses: _Pulses, scale: float, height: int, width: int, angle: float) -> Sheet | None:
-    rows = pulses.baselines
-    if len(rows) not in _LAYOUTS:
-        return None
-    span = float(rows[-1] - rows[0])
-    end = _traces_end(mask, pulses)
-    expected = pulses.left + _LENGTH_IN_PULSES * pulses.height
-    low, high = _ASPECT[len(rows)]
-    aspect = (end - pulses.left) / span
-    warnings: tuple[str, ...] = ()
-    confidence = 0.95 if pulses.paired else 0.75
-    if aspect < low or aspect > high:
-        return None
-    length = end - pulses.left
-    del expected
-    columns = 4 if len(rows) == 4 else 2
-    xs = [pulses.left + length * share for share in _COLUMNS[columns]]
-    middles = (rows[1:] + rows[:-1]) / 2
-    pitch = span / (len(rows) - 1)
+def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
+    """The rows that explain the picture best and how well, 0-1: from pulses where there are any, else from the traces."""
+    traces = dark > _TRACE
+    candidates: list[_Rows] = []
+    for level in _LEVELS:
+        candidates += _rows_by_pulses(dark > level, traces)
+    best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
+    if best and _quality(best, traces) >= 0.6:
+        return best, _quality(best, traces)
+    candidates = [*([best] if best else []), *_rows_by_traces(traces)]
+    best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
+    return best, _quality(best, traces) if best else 0.0
+
+
+def _quality(rows: _Rows, traces: Mask) -> float:
+    """How much a picture looks like traces on these rows, 0-1."""
+    covered = _covered(rows, traces)
+    # A pulse is 10 mm high and the time axis 25 cm long; half or twice that at another gain.
+    fit = abs(float(np.log(rows.length / (_LENGTH_IN_PULSES * rows.pulse)))) if rows.pulse else 0.7
+    quality = covered * (1 - 0.4 * min(1.0, fit))
+    return quality if rows.whole else 0.6 * quality
+
+
+def _covered(rows: _Rows, traces: Mask) -> float:
+    """The share of the rows' length along which there is a thin trace near the baseline."""
+    left, right = max(0, round(rows.left + 0.03 * rows.length)), min(traces.shape[1], round(rows.right))
+    bins = np.linspace(left, right, 41).astype(np.int64)[:-1]
+    if right - left < 80:
+        return 0.0
+    shares = []
+    gaps = np.diff(rows.baselines)
+    for number, baseline in enumerate(rows.baselines):
+        reach = max(3.0, 0.45 * min(gaps[max(0, number - 1) : number + 1]))
+        band = traces[max(0, round(baseline - reach)) : max(1, round(baseline + reach)), left:right]
+        if band.shape[0] == 0:
+            return 0.0
+        full = np.add.reduceat(band.sum(axis=0), bins - left) / (band.shape[0] * np.diff(np.append(bins, right)))
+        shares.append(float(((full > 0) & (full < 0.5)).mean()))
+    # One row may be spoilt (a loose electrode); two may not.
+    return float(np.mean(sorted(shares)[1:]))
+
+
+def _what_is_wrong(dark: NDArray[np.float32], rows: _Rows | None, quality: float) -> str:
+    """Why no layout was found, in plain words."""
+    traces = dark > _TRACE
+    if rows and quality > 0.3:
+        return PART
+    peaks = _trace_rows(traces)
+    if not 1 <= len(peaks) <= 12:
+        return NOTHING
+    return PART if len(peaks) in (1, 2, 3, 5) else UNKNOWN
+
+
+def _lay_out(rows: _Rows, quality: float, small: Pixels, shape: tuple[int, int], angle: float) -> Sheet:
+    """003's boxes on the rows that were found."""
+    y = rows.baselines
+    columns = 4 if len(y) == 4 else 2
+    xs = [rows.left + rows.length * share for share in _COLUMNS[columns]]
+    pitch = rows.span / (len(y) - 1)
     if columns == 4:
-        middles = rows[:-1] + 0.46 * pitch
-    top = rows[0] - (0.53 * pitch if columns == 4 else 0.55 * pitch)
-    bottom = rows[-1] + (0.33 * pitch if columns == 4 else 0.40 * pitch)
-    ys = [top, *middles, bottom]
-    strip = len(rows) != 6
-    lead_rows = len(rows) - strip
+        ys = [y[0] - 0.53 * pitch, *(y[:-1] + 0.46 * pitch), y[-1] + 0.33 * pitch]
+    else:
+        # Where the machine moved the rows apart by their height (six rows), the header may be nearer than half a row.
+        top = y[0] - (0.55 * pitch if len(y) == 7 else min(0.55 * pitch, 1.1 * rows.pulse or pitch))
+        ys = [top, *((y[1:] + y[:-1]) / 2), y[-1] + 0.40 * pitch]
+    upper, lower = _paper_rows(small, rows)
+    ys[0], ys[-1] = max(ys[0], upper), min(ys[-1], lower)
+    strip = len(y) != 6
+    scale = shape[0] / small.shape[0]
 
-    def box(left: float, upper: float, right: float, lower: float) -> Box:
-        return _box(left * scale, upper * scale, right * scale, lower * scale, height, width)
+    def box(left: float, top: float, right: float, bottom: float) -> Box:
+        return _box(left * scale, top * scale, right * scale, bottom * scale, *shape)
 
-    leads = [box(xs[c], ys[r], xs[c + 1], ys[r + 1]) for c in range(columns) for r in range(lead_rows)]
+    leads = [box(xs[c], ys[r], xs[c + 1], ys[r + 1]) for c in range(columns) for r in range(len(y) - strip)]
     leads.append(box(xs[0], ys[-2], xs[-1], ys[-1]) if strip else leads[1])
-    paper = box(xs[0], ys[0], xs[-1], ys[-1])
-    return Sheet(_LAYOUTS[len(rows)], angle, paper, tuple(leads), confidence, warnings)
+    paper = box(xs[0], ys[0], xs[-1] + 0.01 * rows.length, min(ys[-1] + 0.08 * pitch, lower))
+    return Sheet(_LAYOUTS[len(y)], angle, paper, tuple(leads), round(min(1.0, quality), 3), ())
 
 
-def _doubt(sheet: Sheet, warning: str) -> Sheet:
-    return Sheet(sheet.layout, sheet.angle, sheet.paper, sheet.leads, min(sheet.confidence, 0.4), (*sheet.warnings, warning))
+def _paper_rows(small: Pixels, rows: _Rows) -> tuple[float, float]:
+    """The first and the last row of coloured paper; the whole picture where the paper has no colour."""
+    left, right = max(0, round(rows.left)), min(small.shape[1], round(rows.right))
+    colour = (np.ptp(small[:, left:right], axis=2) > 8).mean(axis=1)
+    inside = colour[max(0, round(rows.baselines[0])) : round(rows.baselines[-1])]
+    level = float(np.median(inside)) if inside.size else 0.0
+    window = max(3, round(0.1 * rows.span))
+    mean = float(inside.mean()) if inside.size else 0.0
+    del level
+    if mean < 0.05:
+        return 0.0, float(small.shape[0])
+    smooth = np.convolve(colour, np.ones(window) / window, mode="same") > 0.5 * mean
+    upper, lower = round(rows.baselines[0]), min(round(rows.baselines[-1]), len(smooth) - 1)
+    while upper > 0 and smooth[upper - 1]:
+        upper -= 1
+    while lower < len(smooth) and smooth[lower]:
+        lower += 1
+    return float(upper), float(lower)
 
 
 def _angle(mask: Mask) -> float:
-    """Degrees that the picture must be turned by to be upright: the angle at which ink is gathered in fewest rows and columns."""
+    """Degrees to turn the picture by: the angle at which the ink lies in fewest rows and columns."""
     y, x = np.nonzero(mask)
     step = max(1, len(x) // 30_000)
     y, x = y[::step].astype(np.float64), x[::step].astype(np.float64)
@@ -161,72 +241,119 @@ def _angle(mask: Mask) -> float:
     return best if abs(best) >= 0.15 and gathered(best) > 1.03 * still else 0.0
 
 
-def _turn(traces: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(traces).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0))
+def _rows_by_pulses(mask: Mask, traces: Mask) -> list[_Rows]:
+    """Every set of rows that calibration pulses could mark.
 
-
-def _find_pulses(mask: Mask) -> _Pulses | None:
-    """The calibration pulses, or None.
-
-    A stroke is a vertical run of ink; a column of the picture with three or more strokes of one length is a candidate, and the
-    pulses are the longest such family whose strokes come twice, a little apart. (The letter I of leads I, II, III and II is
-    such a family too, but a shorter one.)
+    A stroke is a vertical run of ink. Three or more strokes of one length in one column of the picture are a family; a pulse
+    is two strokes side by side, so a family counts when another one with the same feet stands a little to its right.
     """
     height, width = mask.shape
     # One pixel to both sides: strokes that lean a little stay whole.
     wide = mask.copy()
     wide[:, 1:] |= mask[:, :-1]
     wide[:, :-1] |= mask[:, 1:]
-    left = np.nonzero(mask.any(axis=0))[0]
-    if left.size == 0:
-        return None
-    reach = min(width, int(left[0] + 0.3 * width))
+    inked = np.nonzero(mask.any(axis=0))[0]
+    if inked.size == 0:
+        return []
+    reach = min(width, int(inked[0] + 0.25 * width))
     padded = np.zeros((reach, height + 2), np.int8)
     padded[:, 1:-1] = wide[:, :reach].T
     change = np.diff(padded, axis=1)
     column, begin = np.nonzero(change == 1)
     finish = np.nonzero(change == -1)[1]
-    length = finish - begin
-    keep = (length >= max(6, 0.01 * height)) & (length <= 0.14 * height)
-    column, begin, finish, length = column[keep], begin[keep], finish[keep], length[keep]
-    families: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = []
+    keep = finish - begin >= max(6, 0.01 * height)
+    column, begin, finish = column[keep], begin[keep], finish[keep]
     bounds = np.searchsorted(column, np.arange(reach + 1))
+    families: list[tuple[int, float, NDArray[np.int64]]] = []
     for x in range(reach):
-        lengths = length[bounds[x] : bounds[x + 1]]
-        if len(lengths) < 3:
+        tops, feet = begin[bounds[x] : bounds[x + 1]], finish[bounds[x] : bounds[x + 1]]
+        length = feet - tops
+        if not 3 <= len(length) <= 40:
             continue
-        alike = np.abs(lengths[:, None] - lengths[None, :]) <= np.maximum(1.5, 0.08 * lengths[:, None])
-        count = alike.sum(axis=1)
-        for member in np.unique(alike[count >= 3], axis=0):
-            families.append((x, begin[bounds[x] : bounds[x + 1]][member], finish[bounds[x] : bounds[x + 1]][member]))
-    best: tuple[tuple[float, ...], _Pulses] | None = None
-    for x, tops, feet in families:
-        size = float(np.median(feet - tops))
-        partner = 0
-        for other, _, other_feet in families:
-            gap = other - x
-            if not 3 <= gap <= 1.1 * size:
-                continue
-            shared = np.abs(other_feet[:, None] - feet[None, :]).min(axis=0) <= 2
-            if shared.sum() == len(feet) and gap > partner:
-                partner = gap
-        found = _Pulses(x + 1.0, float(partner), size, feet - 1.0, partner > 0)
-        rank = (float(partner > 0), min(len(feet), 7), round(size / 4), -x)
-        if best is None or rank > best[0]:
-            best = rank, found
-    return best[1] if best else None
+        alike = np.abs(length[:, None] - length[None, :]) <= np.maximum(1.5, 0.06 * length[:, None])
+        alike &= (length <= 0.14 * height)[:, None]
+        for member in np.unique(alike[alike.sum(axis=1) >= 3], axis=0):
+            size = float(np.median(length[member]))
+            # Pulses of neighbouring rows that overlap make one longer stroke: the first begins at its top, the last ends at
+            # its foot.
+            long = (length > 1.1 * size + 1) & (length < 2.05 * size)
+            all_feet = np.sort(np.concatenate([feet[member], feet[long], tops[long] + round(size)]))
+            families.append((x, size, feet[member]))
+            if long.any():
+                families.append((x, size, all_feet))
+    found: dict[tuple[int, ...], _Rows] = {}
+    for x, size, feet in families:
+        if len(feet) not in _LAYOUTS and len(feet) not in (3, 5):
+            continue
+        pairs = (
+            len(other) == len(feet) and 3 <= right - x <= 1.1 * size and bool((np.abs(other - feet) <= 2).all())
+            for right, _, other in families
+        )
+        key = (len(feet), *(feet // 3).tolist(), round(size / 3))
+        if key not in found and any(pairs):
+            baselines = feet - 1.0
+            found[key] = _Rows(baselines, x + 1.0, _traces_end(traces, baselines), size)
+    return [rows for rows in found.values() if rows.length > 80 and np.diff(rows.baselines).min() > 4]
 
 
-def _traces_end(mask: Mask, pulses: _Pulses) -> float:
-    """Where the traces end: the last column with ink in at least half of the rows."""
-    rows = pulses.baselines
-    reach = 0.4 * float(np.diff(rows).min())
-    inside = np.zeros(mask.shape[1], np.int64)
-    for baseline in rows:
-        upper, lower = max(0, round(baseline - reach)), min(mask.shape[0], round(baseline + reach))
-        inside += mask[upper:lower].any(axis=0)
-    covered = np.nonzero(inside * 2 >= len(rows))[0]
-    return float(covered[-1] + 1) if covered.size else float(mask.shape[1])
+def _rows_by_traces(traces: Mask) -> list[_Rows]:
+    """Equally spaced rows, four or seven, that ink follows from end to end: for sheets without pulses."""
+    follow = _followed(traces)
+    height = len(follow)
+    found = []
+    for count in (4, 7):
+        best: tuple[float, int, int] = (0.0, 0, 0)
+        for pitch in range(max(8, height // 30), int(0.9 * height / (count - 1))):
+            first = np.arange(0, height - pitch * (count - 1))
+            on = np.min([follow[first + k * pitch] for k in range(count)], axis=0)
+            between = np.mean([follow[first + k * pitch + pitch // 2] for k in range(count - 1)], axis=0)
+            beyond = np.maximum(
+                np.where(first >= pitch, follow[np.maximum(first - pitch, 0)], 0),
+                np.where(first + count * pitch < height, follow[np.minimum(first + count * pitch, height - 1)], 0),
+            )
+            score = on - 0.7 * between - 0.5 * beyond
+            if score.max() > best[0]:
+                best = float(score.max()), int(first[score.argmax()]), pitch
+        if best[0] > 0.25:
+            baselines = best[1] + best[2] * np.arange(count, dtype=np.float64)
+            right = _traces_end(traces, baselines)
+            left = traces.shape[1] - _traces_end(traces[:, ::-1], baselines)
+            if right - left > 80:
+                found.append(_Rows(baselines, left - 0.02 * (right - left), right, 0.0))
+    return found
+
+
+def _followed(traces: Mask) -> NDArray[np.float64]:
+    """For each row of the picture: the share of its length, in forty pieces of the inked width, with ink close by."""
+    from scipy.ndimage import maximum_filter1d
+
+    inked = np.nonzero(traces.any(axis=0))[0]
+    pieces = np.array_split(np.arange(inked[0], inked[-1] + 1), 40) if inked.size else []
+    if not pieces or len(pieces[-1]) == 0:
+        return np.zeros(traces.shape[0])
+    near = 2 * round(0.006 * traces.shape[0]) + 1
+    share = np.mean([traces[:, piece[0] : piece[-1] + 1].mean(axis=1) > 0.15 for piece in pieces], axis=0)
+    wide: NDArray[np.float64] = maximum_filter1d(share, near)
+    return wide
+
+
+def _trace_rows(traces: Mask) -> list[int]:
+    """Rows of the picture that ink follows along more than half of the width."""
+    follow = _followed(traces) > 0.5
+    return np.nonzero(np.diff(np.concatenate([[0], follow.astype(np.int8)])) == 1)[0].tolist()
+
+
+def _traces_end(traces: Mask, baselines: NDArray[np.float64]) -> float:
+    """Where the traces end: the last column about which there is ink in at least half of the rows."""
+    reach = 0.4 * float(np.diff(baselines).min())
+    inside = np.zeros(traces.shape[1], np.int64)
+    for baseline in baselines:
+        upper, lower = max(0, round(baseline - reach)), min(traces.shape[0], round(baseline + reach) + 1)
+        inside += traces[upper:lower].any(axis=0)
+    # A single line (the paper's edge) is no trace: nine columns together.
+    covered = np.convolve(inside * 2 >= len(baselines), np.ones(9), mode="same") >= 5
+    last = np.nonzero(covered)[0]
+    return float(last[-1] + 1) if last.size else float(traces.shape[1])
 
 
 def _plain_grid(height: int, width: int, warnings: tuple[str, ...]) -> Sheet:
@@ -275,11 +402,16 @@ def render_paper(pixels: Pixels, sheet: Sheet, height: int, width: int) -> Pixel
 
 
 def ink(pixels: Pixels) -> NDArray[np.float32]:
-    """How much trace there is in each pixel, float32 (H, W), 0 = paper or grid, 1 = the blackest line of the picture.
+    """How much trace there is in each pixel of uint8 (H, W, 3): float32 (H, W), 0 = paper or grid, 1 = trace.
 
     Coloured grid lines are bright in at least one channel, so the brightest channel hides them; shading (photographs) goes
     by the division by the local paper white; grey grid lines go because they are fainter than half of the trace.
     """
+    return np.clip((_darkness(pixels) - 0.35) / 0.4, 0, 1)
+
+
+def _darkness(pixels: Pixels) -> NDArray[np.float32]:
+    """The brightest channel below the local paper white, float32 (H, W): 0 = paper, 1 = the picture's blackest lines."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
     brightest = pixels.max(axis=2)
@@ -292,5 +424,4 @@ def ink(pixels: Pixels) -> NDArray[np.float32]:
     drawn = dark[dark > 0.12]
     if drawn.size < 16:
         return np.zeros_like(dark)
-    black = max(float(np.percentile(drawn, 90)), 0.2)
-    return np.clip((dark / black - 0.35) / 0.4, 0, 1)
+    return dark / np.float32(max(float(np.percentile(drawn, 90)), 0.2))
