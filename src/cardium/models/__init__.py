@@ -1,44 +1,65 @@
-"""The model zoo: a name `<backbone>[_<block>]` -> a whole Keras model, or only its head for a bank of feature maps.
+"""The model zoo: a name -> a whole Keras model, or only its head for a bank of feature maps.
+
+A name is `<backbone>[_<block>]`, a frozen backbone with what is trained behind it, or an architecture's.
 
 list_models("*_spatial")
 create_model("resnet152v2_spatial", classes=2, height=128, width=128)
+create_model("attention_vgg", classes=5, height=64, width=64)
 """
 
 from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from cardium.errors import unknown
+from cardium.errors import CardiumError, unknown
+from cardium.models import cnn, fusion, sequence  # noqa: F401  each registers its architectures
+from cardium.models.architectures import ARCHITECTURES, build_architecture
 from cardium.models.attention import BLOCKS
-from cardium.models.backbones import BACKBONES, build_backbone
+from cardium.models.backbones import BACKBONES, build_backbone, get_backbone
+from cardium.models.classifier import classify_map
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ModelName", "create_head", "create_model", "list_models", "parse_name"]
+__all__ = [
+    "ModelName",
+    "bank_of",
+    "create_head",
+    "create_model",
+    "list_models",
+    "load_model",
+    "parse_name",
+    "rendering_of",
+]
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model's name in its parts; `block` is empty for plain transfer."""
+    """A model's name in its parts: backbone and block (empty for plain transfer), or an architecture alone."""
 
     backbone: str
     block: str = ""
+    architecture: str = ""
 
     def __str__(self) -> str:
+        if self.architecture:
+            return self.architecture
         return f"{self.backbone}_{self.block}" if self.block else self.backbone
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of the zoo that match a shell pattern, sorted."""
-    names = [*BACKBONES, *(f"{backbone}_{block}" for backbone in BACKBONES for block in BLOCKS)]
+    """The names of the zoo that match a shell pattern, sorted: backbones, each with each block, and the architectures."""
+    names = [*BACKBONES, *(f"{backbone}_{block}" for backbone in BACKBONES for block in BLOCKS), *ARCHITECTURES]
     return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
 
 def parse_name(name: str) -> ModelName:
     """A model's name -> its parts. Raises CardiumError that lists the names of the zoo."""
+    if name in ARCHITECTURES:
+        return ModelName("", architecture=name)
     if name in BACKBONES:
         return ModelName(name)
     backbone, _, block = name.rpartition("_")
@@ -47,23 +68,18 @@ def parse_name(name: str) -> ModelName:
     raise unknown("model", name, list_models())
 
 
-def classify(feature_map: Any, block: str, classes: int, dropout: float) -> Any:
-    """From the backbone's last map to probabilities (n, classes): block, global average, dropout, one dense layer.
+def rendering_of(name: str) -> str:
+    """The kind of array that the model reads: `image`, uint8 (H, W, 3), or `leads`, uint8 (13, H, W)."""
+    parts = parse_name(name)
+    return ARCHITECTURES[name].rendering if parts.architecture else "image"
 
-    As system 000: no hidden layer; two classes share one sigmoid unit, whose probability is that of the last class.
-    The last spatial map is named `cam`, the penultimate vector `embedding`, so that explanations find them by name.
-    """
-    from keras import layers
 
-    weighted = BLOCKS[block](feature_map) if block else feature_map
-    cam = layers.Identity(name="cam")(weighted)
-    embedding = layers.GlobalAveragePooling2D(name="embedding")(cam)
-    kept = layers.Dropout(dropout, name="dropout")(embedding)
-    if classes == 2:
-        positive = layers.Dense(1, activation="sigmoid", name="score")(kept)
-        negative = layers.Rescaling(-1.0, offset=1.0, name="score_of_first_class")(positive)
-        return layers.Concatenate(name="probabilities")([negative, positive])
-    return layers.Dense(classes, activation="softmax", name="probabilities")(kept)
+def bank_of(name: str) -> str:
+    """The bank that the model's head reads, as `build_backbone` names it; empty for what is trained from the rendering."""
+    parts = parse_name(name)
+    if parts.architecture:
+        return ""
+    return f"{parts.backbone}_taps" if parts.block and BLOCKS[parts.block].taps else parts.backbone
 
 
 def create_model(
@@ -74,31 +90,73 @@ def create_model(
     width: int,
     scaling: Literal["native", "unit"] = "native",
     dropout: float = 0.5,
+    hidden: int = 0,
     seed: int = 0,
+    leads: int = 13,
 ) -> keras.Model:
-    """The whole model: float32 pixels (n, height, width, 3), 0-255 -> probabilities (n, classes), one flat graph.
+    """The whole model: float32 `pixels`, 0-255, -> `probabilities` (n, classes), one flat graph.
 
-    Weights are random, a function of `seed`; `weights.load_imagenet` puts pretrained ones into the backbone, which is frozen.
-    Raises CardiumError for a name that is not in the zoo.
+    pixels: (n, height, width, 3), or (n, leads, height, width) for the models of `rendering_of` leads.
+    scaling, hidden: of backbones only, an architecture has its own. hidden: the width of a ReLU layer between the average
+    over places and the dropout, 0 for none.
+    Weights are random, a function of `seed`; `weights.load_weights` puts pretrained ones into the backbone, which is frozen.
+    Raises CardiumError for a name that is not in the zoo and for pixels too few for it.
     """
     import keras
 
     parts = parse_name(name)
-    backbone = build_backbone(parts.backbone, height, width, scaling, seed)
-    outputs = classify(backbone.output, parts.block, classes, dropout)
+    if parts.architecture:
+        keras.utils.set_random_seed(seed)
+        shape = (height, width, 3) if rendering_of(name) == "image" else (leads, height, width)
+        pixels = keras.Input(shape, name="pixels")
+        return keras.Model(pixels, build_architecture(name, pixels, classes, dropout), name=name)
+    backbone = build_backbone(bank_of(name), height, width, scaling, seed)
+    outputs = classify_map(_blocked(backbone.output, parts), classes, dropout, hidden)
     return keras.Model(backbone.input, outputs, name=name)
 
 
 def create_head(
-    name: str, *, classes: int, map_shape: tuple[int, int, int], dropout: float = 0.5, seed: int = 0
+    name: str,
+    *,
+    classes: int,
+    map_shape: tuple[int, int, int],
+    dropout: float = 0.5,
+    hidden: int = 0,
+    seed: int = 0,
 ) -> keras.Model:
-    """What comes after the frozen backbone: its last map (n, h, w, C), float32 -> probabilities (n, classes).
+    """What comes after the frozen backbone: a map (n, h, w, C) of `bank_of(name)`, float32 -> probabilities (n, classes).
 
     Its layers carry the same names as in the whole model, so weights move from one to the other by name.
+    Raises CardiumError for an architecture, which has no head, and for a map of another width than the taps'.
     """
     import keras
 
+    parts = parse_name(name)
+    if parts.architecture:
+        raise CardiumError(f"{name} is trained from its pixels and has no head for a bank: use create_model.")
     keras.utils.set_random_seed(seed)
     feature_map = keras.Input(map_shape, name="feature_map")
-    outputs = classify(feature_map, parse_name(name).block, classes, dropout)
+    outputs = classify_map(_blocked(feature_map, parts), classes, dropout, hidden)
     return keras.Model(feature_map, outputs, name=f"{name}_head")
+
+
+def _blocked(feature_map: keras.KerasTensor, parts: ModelName) -> keras.KerasTensor:
+    """The backbone's map behind its block; the map itself without one."""
+    if not parts.block:
+        return feature_map
+    block, widths = BLOCKS[parts.block], get_backbone(parts.backbone).tap_widths
+    if block.taps and feature_map.shape[-1] != sum(widths):
+        raise CardiumError(
+            f"{parts} reads the taps of {parts.backbone}, {sum(widths)} channels, not a map of {feature_map.shape[-1]}: "
+            f"its bank is {parts.backbone}_taps."
+        )
+    return block.apply(feature_map, widths)
+
+
+def load_model(path: Path) -> keras.Model:
+    """A saved model, for prediction only, in any process: it makes the blocks' own layers known to Keras first."""
+    import keras
+
+    from cardium.models import block_layers  # noqa: F401  registers them
+
+    return keras.models.load_model(path, compile=False)

@@ -10,8 +10,16 @@ if TYPE_CHECKING:
 
 
 def trained_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """The trainable weights of `model` as arrays, by `<layer>|<number>`."""
-    return {f"{layer.name}|{i}": weight.numpy() for layer in model.layers for i, weight in enumerate(layer.trainable_weights)}
+    """All weights of the layers of `model` that learn, by `<layer>|<number>`, the number counting in `layer.weights`.
+
+    With a layer's trainable weights go those that training moves without a gradient: batch norm's moving statistics.
+    """
+    return {
+        f"{layer.name}|{i}": weight.numpy()
+        for layer in model.layers
+        if layer.trainable_weights
+        for i, weight in enumerate(layer.weights)
+    }
 
 
 def set_trained(model: keras.Model, trained: dict[str, np.ndarray]) -> None:

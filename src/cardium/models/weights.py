@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardium.errors import CardiumError
-from cardium.models.backbones import BACKBONES, get_backbone, layers_of_backbone
+from cardium.models.backbones import get_backbone, layers_of_backbone
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ def find_file(backbone: str, root: Path, side: int) -> Path | None:
     # Keras keeps MobileNet's weights for five input sizes; any of them fits every size, being without the top.
     names = [name.format(side=s) for name in row.files for s in (side, 224, 192, 160, 128, 96)]
     for folder in weights_folders(root):
-        for name in [*names, f"{backbone}.weights.h5", f"{backbone}_no_top.weights.h5"]:
+        for name in [*names, f"{row.name}.weights.h5", f"{row.name}_no_top.weights.h5"]:
             if (folder / name).is_file():
                 return folder / name
     return None
@@ -68,11 +68,12 @@ def load_weights(model: keras.Model, backbone: str, asked: str, root: Path) -> W
                 "Put the file there, or set `weights: none`."
             ) from None
         return Weights(asked, "random", warning=f"{backbone} has random weights: ImageNet's could not be had ({error})")
-    # In a whole model the head's layers come after the backbone's, so the shorter list decides.
-    pairs = list(zip(layers_of_backbone(source), layers_of_backbone(model), strict=False))
-    for given, layer in pairs:
-        layer.set_weights(given.get_weights())
-    sha = sha256_of_file(file) if file else sha256_of_weights([v for layer, _ in pairs for v in layer.get_weights()])
+    # Weight by weight, as Keras keeps some layers in sub-models. A tapped network ends before the whole one does.
+    given = [weight for layer in layers_of_backbone(source) for weight in layer.weights]
+    pairs = list(zip(given, (weight for layer in layers_of_backbone(model) for weight in layer.weights), strict=False))
+    for theirs, ours in pairs:
+        ours.assign(theirs)
+    sha = sha256_of_file(file) if file else sha256_of_weights([theirs.numpy() for theirs, _ in pairs])
     return Weights(asked, "imagenet", file.name if file else "keras.applications", sha)
 
 
@@ -84,7 +85,7 @@ def _plain(backbone: str, height: int, width: int, file: Path | None) -> keras.M
     """The application as Keras itself builds it, with ImageNet weights: what weight files are laid out for."""
     import keras
 
-    application = getattr(keras.applications, BACKBONES[backbone].application)
+    application = getattr(keras.applications, get_backbone(backbone).application)
     if file is None:
         return _downloaded(application, (height, width, 3))
     try:
