@@ -1,4 +1,6 @@
-"""A published collection -> data/<name>: fetched through kagglehub, verified, and put in place as a whole or not at all."""
+"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, verified, and put in place as a whole
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cardium import atomic
-from cardium.datasets import Collection, Found, get_collection
-from cardium.errors import CardiumError
+from cardium.datasets import Collection, Found, get_collection, mendeley
+from cardium.errors import CardiumError, unknown
 from cardium.workspace import Workspace
 
 # Fewer files of a class than the page states, beyond this share, is a broken download.
@@ -23,44 +25,66 @@ _CONNECT_SECONDS = 5.0
 Fetch = Callable[[str], Path]
 
 
-def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = None) -> Path:
+def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = None, source: str = "") -> Path:
     """Fetches collection `name` into `root`/data/`name` and returns that folder.
 
-    An interrupted download goes on where it stopped. fetch(handle) -> folder: what brings the files (default: kagglehub).
-    Raises CardiumError for an unknown name, data that is there already (unless `force`), no network, no permission, a full
-    disk, and for what arrives incomplete or unreadable; data/ is then as it was.
+    An interrupted download goes on where it stopped. source: `mendeley` or `kaggle`; "" for the collection's own first one.
+    fetch(handle) -> folder: what brings the files from Kaggle (default: kagglehub).
+    Raises CardiumError for an unknown name or source, data that is there already (unless `force`), no network, no permission, a
+    full disk, and for what arrives incomplete or unreadable; data/ is then as it was.
     """
     collection = get_collection(name)
+    source = _known_source(collection, source)
     workspace = Workspace(root)
     target = workspace.data(name)
     if target.exists() and any(target.iterdir()) and not force:
         raise CardiumError(
             f"data/{name} is there already: `--force` replaces it (demo data can be made again with `cardium demo-data`)."
         )
-    if not collection.handle:
-        raise CardiumError(f"{name} cannot be fetched by program: {_by_hand(collection)}")
     # Beside data/, not in it: what is half there must not be tracked.
-    staging = workspace.scratch() / "download" / name
+    staging = workspace.scratch() / "download" / name / source
     staging.mkdir(parents=True, exist_ok=True)
-    if fetch is None:
+    if source == "kaggle" and fetch is None:
         _check_network(collection)
-        fetch = _fetch_kaggle
-    with _cache_in(staging):
-        try:
-            fetched = fetch(collection.handle)
-        except CardiumError:
-            raise
-        except Exception as error:  # kagglehub, requests, zipfile and the file system each have their own.
-            raise _explained(collection, error) from error
-    fetched = _unwrapped(fetched, collection)
+    try:
+        if source == "mendeley":
+            fetched = _fetch_mendeley(collection, staging)
+        else:
+            with _cache_in(staging):
+                fetched = _unwrapped((fetch or _fetch_kaggle)(collection.handle), collection)
+    except CardiumError:
+        raise
+    except Exception as error:  # kagglehub, requests, zipfile and the file system each have their own.
+        raise _explained(collection, error) from error
     counts = _verify(collection, fetched)
     _put(fetched, target)
-    shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(staging.parent, ignore_errors=True)
     print(f"{collection.title}: {', '.join(f'{count} {label}' for label, count in counts.items())}")
     print(f"Licence: {collection.licence} ({collection.page})")
     print(f"wrote data/{name}")
     print("Next: `dvc add data`, then `dvc repro` (with `profile: study` in params.yaml for the published protocol).")
     return target
+
+
+def _known_source(collection: Collection, source: str) -> str:
+    """`source`, or the first that the collection has; CardiumError for one that it has not."""
+    known = [name for name, there in (("mendeley", collection.mendeley), ("kaggle", collection.handle)) if there]
+    if not known:
+        raise CardiumError(f"{collection.name} cannot be fetched by program: {_by_hand(collection)}")
+    if source and source not in known:
+        raise unknown(f"source of {collection.name}", source, known)
+    return source or known[0]
+
+
+def _fetch_mendeley(collection: Collection, staging: Path) -> Path:
+    folder = staging / collection.name
+    try:
+        archives = [path for place, of in collection.mendeley.items() for path in mendeley.fetch(of, folder / place)]
+    except CardiumError as error:
+        raise CardiumError(f"{error} {_by_hand(collection)}") from None
+    for archive in archives:
+        archive.unlink()
+    return folder
 
 
 @contextlib.contextmanager
