@@ -180,6 +180,34 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "data/cmri/IM1.jpg").write_bytes(b"x")
     with pytest.raises(CardiumError, match=r"no image in Normal/ and Sick/ \(of 1 files, the first: IM1\.jpg: outside"):
         ingest.run(settings_in(tmp_path), "cmri")
+    for name in ("Norml", "Sik"):
+        (tmp_path / "data/cmri" / name).mkdir()
+        (tmp_path / "data/cmri" / name / "IM1.jpg").write_bytes(b"x")
+    with pytest.raises(CardiumError, match=r"no image in Normal/ and Sick/ .*; folders there: `Norml`, `Sik`: see https"):
+        ingest.run(settings_in(tmp_path), "cmri")
+
+
+def test_one_content_under_two_classes_is_marked_and_told(root, capsys):
+    data = root / "data/cmri"
+    content = (data / "Normal/Directory_1/SR_1/IM00001.png").read_bytes()
+    for path in ("Sick/Directory_2/SR_1/IM00077.png", "Normal/Directory_2/SR_1/IM00078.png"):
+        (data / path).write_bytes(content)
+    ingest.run(settings_in(root), "cmri")
+    manifest, fingerprint, _ = results(root)
+    paths = ["Normal/Directory_1/SR_1/IM00001.png", "Normal/Directory_2/SR_1/IM00078.png", "Sick/Directory_2/SR_1/IM00077.png"]
+    assert manifest.loc[manifest["conflict"], "path"].tolist() == paths
+    assert fingerprint["conflicts"] == [
+        {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "records": [{"path": path, "label": path.split("/")[0]} for path in paths],
+        }
+    ]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("conflict")]
+    assert line.endswith(f"test: Normal: {paths[0]} and 1 more; Sick: {paths[2]}")
+    # Copies within a class are no conflict.
+    (data / "Sick/Directory_2/SR_1/IM00077.png").unlink()
+    ingest.run(settings_in(root), "cmri")
+    assert results(root)[1]["conflicts"] == []
 
 
 def test_reading_what_is_not_there_or_damaged(tmp_path):

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from manifests import CLASSES, manifest, project
 from PIL import Image
 
+from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError
 from cardium.params import Settings
-from cardium.splits import honest_folds, published_validation, read_folds, read_parts, rotate
+from cardium.splits import PUBLISHED_SPLITS, honest_folds, published_validation, read_folds, read_parts, rotate
 from cardium.stages import split as split_stage
 
 # Names that break careless CSV and careless sorting.
@@ -196,6 +197,86 @@ def test_published_holds_out_what_keras_holds_out(tmp_path, count, flat):
 @given(n=st.integers(0, 3000))
 def test_published_share_rounds_as_keras_does(n):
     assert published_validation([f"a/{i:05d}" for i in range(n)], ["a"] * n).sum() == int(0.2 * n)
+
+
+def test_every_collection_names_a_split_that_there_is():
+    assert {get_collection(name).published_split for name in list_collections()} == set(PUBLISHED_SPLITS)
+
+
+def test_kaggles_test_folder_is_the_test():
+    paths = [
+        f"ECG_DATA/{side}/{label}/{n}.jpg"
+        for side, count in (("train", 40), ("TEST", 10))
+        for label in "ab"
+        for n in range(count)
+    ]
+    labels = [path.split("/")[2] for path in paths]
+    parts = PUBLISHED_SPLITS["kaggle_folders"](paths, labels, 1)
+    assert {path for path, part in zip(paths, parts, strict=True) if part == "test"} == {p for p in paths if "/TEST/" in p}
+    assert Counter(zip(labels, parts, strict=True)) == {
+        (label, part): count for label in "ab" for part, count in (("train", 34), ("validation", 6), ("test", 10))
+    }
+    assert parts != PUBLISHED_SPLITS["kaggle_folders"](paths, labels, 2), "validation is drawn from the seed"
+
+
+@given(st.lists(st.integers(0, 200), min_size=2, max_size=4), st.integers(0, 5), st.booleans())
+def test_without_kaggles_folders_a_fifth_of_each_class_is_the_test(counts, seed, tested):
+    # A folder `test` alone is not Kaggle's copy: a user's own naming decides nothing.
+    above = "test/" if tested else ""
+    paths = [f"{above}{label}/{n}.jpg" for label, count in enumerate(counts) for n in range(count)]
+    labels = [path.split("/")[-2] for path in paths]
+    parts = PUBLISHED_SPLITS["kaggle_folders"](paths, labels, seed)
+    for label, count in enumerate(counts):
+        of = Counter(part for part, its in zip(parts, labels, strict=True) if its == str(label))
+        assert (of["test"], of["validation"], of.total()) == (round(0.20 * count), round(0.12 * count), count)
+    # The same files in another order are divided the same way.
+    order = random.Random(seed).sample(range(len(paths)), len(paths))
+    again = PUBLISHED_SPLITS["kaggle_folders"]([paths[i] for i in order], [labels[i] for i in order], seed)
+    assert again == [parts[i] for i in order]
+
+
+def test_random_tenths_are_the_originals_numbers_and_never_change():
+    paths = [f"{n:04d}.jpg" for n in range(2_746)]
+    parts = PUBLISHED_SPLITS["random_tenths"](paths, ["a"] * len(paths), 5)
+    assert Counter(parts) == {"train": 2_196, "validation": 275, "test": 275}
+    assert [n for n, part in enumerate(parts) if part == "test"][:5] == PINNED_TENTHS
+    assert PUBLISHED_SPLITS["random_tenths"](paths[::-1], ["b"] * len(paths), 6) == parts[::-1], "of the paths alone"
+
+
+PINNED_TENTHS = [3, 10, 15, 16, 23]
+
+
+def test_a_test_part_of_its_own_is_read(tmp_path):
+    _, folder, records = small(tmp_path)
+    table = pd.read_csv(folder / "published.csv")
+    table.loc[table["record"].isin([3, 20]), "part"] = "test"
+    table.to_csv(folder / "published.csv", index=False)
+    parts = read_parts(folder, records, "published", 0)
+    assert parts.test.tolist() == [3, 20]
+    assert len(parts.validation) == 4
+    assert not {3, 20} & {*parts.train, *parts.validation}
+
+
+def test_a_content_of_two_labels_takes_part_in_nothing(tmp_path, capsys):
+    rows = [
+        (f"{label}/{n}/{i}.jpg", label, f"{label}/{n}", f"{label} {n} {i}")
+        for label in CLASSES
+        for n in range(4)
+        for i in range(3)
+    ]
+    rows += [("Normal/0/x.jpg", "Normal", "Normal/0", "both"), ("Normal/0/y.jpg", "Normal", "Normal/0", "both")]
+    rows += [("Sick/9/x.jpg", "Sick", "Sick/9", "both"), ("Sick/8/z.jpg", "Sick", "Sick/8", "Sick 8")]
+    records = manifest(rows)
+    assert records.loc[records["conflict"], "path"].tolist() == ["Normal/0/x.jpg", "Normal/0/y.jpg", "Sick/9/x.jpg"]
+    settings_ = project(tmp_path, records)
+    split_stage.run(settings_, "cmri")
+    assert "3 records whose image stands under two classes take part in neither" in capsys.readouterr().out
+    folder = tmp_path / "processed" / "cmri" / "split"
+    left_out = set(records.loc[records["conflict"], "record"])
+    for protocol in ("honest", "published"):
+        parts = read_parts(folder, records, protocol, 0)
+        assert set(np.concatenate([parts.train, parts.validation, parts.test])) == set(records["record"]) - left_out
+    assert json.loads((folder / "split.json").read_text())["conflicts"] == 3
 
 
 def small(tmp_path: Path) -> tuple[Settings, Path, pd.DataFrame]:

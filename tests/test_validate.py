@@ -235,6 +235,38 @@ def test_copies_on_both_sides_of_the_published_split(tmp_path):
     assert failed["copies_within_class"]["rows"][1]["found"] == "same bytes as Normal/Directory_1/SR_1/IM00000.jpg"
 
 
+def test_where_the_publisher_names_no_patients_none_are_missed(sound):
+    path = sound.folder / "manifest" / "fingerprint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"names_patients": False}))
+    sound.edit(lambda records: records.__setitem__("patient", ""))
+    check = next(check for check in sound.validate()["checks"] if check["name"] == "patients_known")
+    assert (check["passed"], check["severity"], check["expectations"]) == (True, "info", [])
+    assert check["observed"] == "the publisher names no patients: 12 groups of identical files"
+
+
+def test_a_marked_conflict_is_a_warning(tmp_path):
+    both = [(f"{label}/Directory_9/IM0.jpg", label, f"{label}/Directory_9", "both") for label in CLASSES]
+    marked = Project(tmp_path, manifest([*rows(), *both]))
+    failed = marked.failed()
+    assert where(failed["copies_across_classes"]) == [path for path, *_ in both]
+    assert failed["copies_across_classes"]["severity"] == "warning"
+    assert set(failed) == {"copies_across_classes", *ALWAYS}
+    assert marked.error == ""
+    page = (marked.folder / "validation" / "validation.html").read_text()
+    assert "files of two classes never" in page
+
+
+def test_three_parts_of_a_published_split(sound):
+    published = sound.folder / "split" / "published.csv"
+    table = pd.read_csv(published)
+    # Validation and test are one side: nobody is trained on there.
+    table.loc[table["record"].isin(range(3)), "part"] = "test"
+    table.to_csv(published, index=False)
+    failed = sound.failed()
+    assert where(failed["published_groups"]) == ["Normal/Directory_2", "Sick/Directory_2"]
+    assert failed["published_parts"]["rows"] == [{"where": "published, test", "found": "no record of Sick"}]
+
+
 @pytest.mark.parametrize(("normal", "passes"), [(1.019, True), (0.981, True), (1.021, False), (0.97, False)])
 def test_counts_against_the_published_ones(normal, passes):
     from cardium.quality import _published_counts, run_checks
