@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import apply_affine_transform
 
-from cardium.imaging.augment import affine_matrix, augment_batch, random_matrix, resample
+from cardium.imaging.augment import affine_matrix, augment_batch, random_matrix, resample, vary_colour
 from cardium.params import Augment
 
 RANGES = Augment(rotation=15.0, shift=0.1, shear=0.1, zoom=0.1, flip=True)
@@ -69,3 +71,33 @@ def test_grey_stays_grey(channels: str) -> None:
     moved = resample(picture, random_matrix(RANGES, 1, 1, 1, 40, 32))
     assert (moved[..., 0] == moved[..., 1]).all() == (channels == "grey")
     assert moved.dtype == np.uint8
+
+
+def test_colour_varies_without_touching_grey_ink() -> None:
+    sheet = np.full((4, 6, 3), (250, 190, 200), np.uint8)
+    sheet[1, :] = 20
+    np.testing.assert_array_equal(vary_colour(sheet, 1.0, 1.0), sheet)
+    faded = vary_colour(sheet, 1.0, 0.0)
+    assert (faded[0, 0] == 250).all(), "without its colour the grid is as light as paper"
+    np.testing.assert_array_equal(faded[1], sheet[1])
+    assert (vary_colour(sheet, 0.5, 1.0)[1] == 10).all()
+    assert vary_colour(sheet, 2.0, 1.0).max() == 255
+
+
+def test_colour_leaves_the_affine_part_of_a_view_as_it_is() -> None:
+    picture = np.repeat(image()[..., :1], 3, axis=-1)
+    coloured = Augment(**{**asdict(RANGES), "grid": 0.5})
+    plain = augment_batch(picture[None], np.array([3]), RANGES, seed=1, view=1)
+    # A grey picture has no colour to vary: what is left is the affine view.
+    np.testing.assert_array_equal(augment_batch(picture[None], np.array([3]), coloured, seed=1, view=1), plain)
+    brighter = Augment(**{**asdict(RANGES), "brightness": 0.3})
+    assert not np.array_equal(augment_batch(picture[None], np.array([3]), brighter, seed=1, view=1), plain)
+
+
+def test_the_leads_of_a_sheet_move_together() -> None:
+    leads = np.repeat(image(32, 32)[None, :, :, 0], 13, axis=0)
+    moved = augment_batch(leads[None], np.array([5]), RANGES, seed=1, view=1)[0]
+    assert moved.shape == leads.shape
+    assert all(np.array_equal(moved[0], lead) for lead in moved)
+    still = Augment(rotation=0, shift=0, shear=0, zoom=0, flip=False)
+    np.testing.assert_array_equal(augment_batch(leads[None], np.array([5]), still, seed=1, view=1)[0], leads)

@@ -57,3 +57,9 @@ def test_it_does_what_the_callbacks_do(losses: list[float], stop: int, plateau: 
 def test_a_history_that_only_falls_changes_nothing() -> None:
     step = step_after([1.0, 0.9, 0.8, 0.7], Schedule(1e-4, 5, 3, 0.5, 1e-6))
     assert (step.learning_rate, step.stop, step.best_epoch) == (1e-4, False, 3)
+
+
+def test_steps_come_before_their_epochs_whatever_the_losses_are() -> None:
+    schedule = Schedule(1e-3, 1000, 1000, 0.5, 1e-9, step_epochs=(10, 15), step_factor=0.5)
+    rates = [step_after([1.0] * epoch, schedule).learning_rate for epoch in range(20)]
+    assert rates == [1e-3] * 10 + [5e-4] * 5 + [2.5e-4] * 5, "system 003's"

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from cardium.errors import CardiumError
 from cardium.models import create_head
 from cardium.schedule import Schedule
-from cardium.training import Examples, class_weights, fit, predict
+from cardium.training import Examples, Optimization, class_weights, fit, learned_variables, predict
 
 SCHEDULE = Schedule(1e-2, 5, 3, 0.5, 1e-6)
 MAPS = np.random.default_rng(0).normal(size=(3, 60, 2, 2, 8)).astype("float32")
@@ -137,6 +138,89 @@ def test_killed_by_the_system_and_started_again_it_ends_with_the_same_weights(tm
     whole, _ = train(tmp_path / "whole", epochs=6)
     assert len(after.history) == 6
     assert same(whole, resumed)
+
+
+def normed(seed: int = 0, dropout: float = 0.3) -> keras.Model:
+    """A small model with batch norm and dropout that is trained as a whole."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((2, 2, 8)),
+            keras.layers.Conv2D(4, 1),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+
+
+def train_normed(state: Path, epochs: int, how: Optimization, **changes: Any) -> tuple[keras.Model, Any]:
+    model = normed(dropout=changes.pop("dropout", 0.3))
+    options = {
+        "schedule": SCHEDULE,
+        "batch": 7,
+        "weights": np.ones(2),
+        "seed": 3,
+        "state_folder": state,
+        "key": "key",
+        **changes,
+    }
+    fitted = fit(model, examples(slice(0, 45), True), examples(slice(45, 60), False), epochs=epochs, how=how, **options)
+    return model, fitted
+
+
+def test_the_statistics_of_batch_norm_are_learned_kept_and_resumed(tmp_path: Path) -> None:
+    whole, fitted = train_normed(tmp_path / "whole", 6, Optimization())
+    train_normed(tmp_path / "cut", 2, Optimization())
+    resumed, _ = train_normed(tmp_path / "cut", 6, Optimization())
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # The best epoch's statistics belong to its weights: its validation loss comes out again.
+    validation = examples(slice(45, 60), False)
+    taken = predict(whole, validation, 7)[np.arange(15), validation.labels]
+    assert -np.log(taken).mean() == pytest.approx(fitted.history[fitted.best_epoch]["val_loss"], rel=1e-6)
+    whole.layers[1].trainable = False
+    assert len(learned_variables(whole)) == 4, "frozen batch norm learns nothing"
+
+
+def test_the_last_epoch_is_kept_where_asked_for(tmp_path: Path) -> None:
+    wild = Schedule(0.5, 100, 100, 0.5, 1e-6)  # A rate at which the loss jumps: the best epoch is not the last.
+    best, _ = train_normed(tmp_path / "best", 12, Optimization(), schedule=wild)
+    last, fitted = train_normed(tmp_path / "last", 12, Optimization(keep="last"), schedule=wild)
+    losses = [row["val_loss"] for row in fitted.history]
+    assert fitted.best_epoch == 11
+    assert min(losses) < losses[-1], "otherwise this test shows nothing"
+    validation = examples(slice(45, 60), False)
+    for model, loss in ((best, min(losses)), (last, losses[-1])):
+        taken = np.clip(predict(model, validation, 7)[np.arange(15), validation.labels], 1e-7, 1 - 1e-7)
+        assert -np.log(taken).mean() == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("how", "optimizer"),
+    [
+        (Optimization(), keras.optimizers.Adam(1e-2)),
+        (Optimization("adamax", clip_norm=0.01), keras.optimizers.Adamax(1e-2, global_clipnorm=0.01)),
+        (Optimization("adamw", weight_decay=0.1), keras.optimizers.AdamW(1e-2, weight_decay=0.1)),
+        (Optimization("sgd", label_smoothing=0.2), keras.optimizers.SGD(1e-2, momentum=0.9)),
+    ],
+    ids=["adam", "adamax clipped", "adamw", "sgd smoothed"],
+)
+def test_a_step_is_the_one_that_keras_takes(tmp_path: Path, how: Optimization, optimizer: Any) -> None:
+    model, _ = train_normed(tmp_path, 1, Optimization(**{**how.__dict__, "keep": "last"}), batch=45, dropout=0.0)
+    reference = normed(dropout=0.0)
+    reference.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=how.label_smoothing))
+    order = np.random.default_rng([3, 0]).permutation(45)
+    train = examples(slice(0, 45), True)
+    reference.train_on_batch(train.inputs(0, order), np.eye(2)[train.labels[order]])
+    for one, other in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CardiumError, match=r"diverged in epoch 1 .*: set a lower learning rate"):
+        train_normed(tmp_path, 3, Optimization("sgd"), schedule=Schedule(1e30, 5, 3, 0.5, 1e-6))
 
 
 def test_class_weights_are_scikit_learns_balanced_ones() -> None:

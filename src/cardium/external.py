@@ -189,11 +189,11 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
     if not measured:
         raise CardiumError(f"{folder} holds no record that can be read: the first reason is {next(iter(excluded.values()))}.")
     manifest = build(measured)
-    for row in manifest.itertuples():
-        if row.conflict:
-            excluded[row.path] = "filed under two classes"
-        elif row.copy_of != -1:
-            excluded[row.path] = "copy within this collection"
+    for path, conflict, copy_of in zip(manifest["path"], manifest["conflict"], manifest["copy_of"], strict=True):
+        if conflict:
+            excluded[path] = "filed under two classes"
+        elif copy_of != -1:
+            excluded[path] = "copy within this collection"
     return manifest, excluded
 
 

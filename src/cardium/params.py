@@ -457,7 +457,8 @@ def _check_runs(settings: Settings) -> None:
             raise unknown(f"system of params.yaml, runs.{name}:", run.system, list(settings.systems))
         settings.train_of(run)  # Raises where a system's or the run's own settings are none.
         _check_reads(settings, name, run)
-    for name, joined in {**settings.fusions, **settings.ensembles}.items():
+    made: dict[str, Fusion | Ensemble] = {**settings.fusions, **settings.ensembles}
+    for name, joined in made.items():
         for member in joined.members:
             run_of_member = run_name(joined.dataset, member, joined.protocol)
             if run_of_member not in settings.runs:

@@ -145,7 +145,7 @@ def _prepare(model: keras.Model, schedule: Schedule, how: Optimization) -> None:
 def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Optimizer:
     import keras
 
-    common = {"learning_rate": learning_rate}
+    common: dict[str, float | None] = {"learning_rate": learning_rate}
     common["weight_decay"] = how.weight_decay or None
     common["global_clipnorm"] = how.clip_norm or None
     if how.optimizer == "sgd":

@@ -93,13 +93,13 @@ def augment_batch(pixels: np.ndarray, records: np.ndarray, settings: Augment, se
     images = pixels.ndim == 4 and pixels.shape[-1] == 3
     return np.stack(
         [
-            (_augment_image if images else _augment_planes)(record, settings, [seed, view, int(number)])
+            (_augment_image if images else _augment_planes)(record, settings, (seed, view, int(number)))
             for record, number in zip(pixels, records, strict=True)
         ]
     )
 
 
-def _augment_image(image: np.ndarray, settings: Augment, key: list[int]) -> np.ndarray:
+def _augment_image(image: np.ndarray, settings: Augment, key: tuple[int, int, int]) -> np.ndarray:
     height, width = image.shape[:2]
     view = resample(image, random_matrix(settings, *key, height, width))
     if not (settings.brightness or settings.grid):
@@ -110,7 +110,7 @@ def _augment_image(image: np.ndarray, settings: Augment, key: list[int]) -> np.n
     return vary_colour(view, brightness, draw.uniform(1 - settings.grid, 1 + settings.grid))
 
 
-def _augment_planes(planes: np.ndarray, settings: Augment, key: list[int]) -> np.ndarray:
+def _augment_planes(planes: np.ndarray, settings: Augment, key: tuple[int, int, int]) -> np.ndarray:
     height, width = planes.shape[1:]
     matrix = random_matrix(settings, *key, height, width)
     return np.moveaxis(_resample_channels(np.moveaxis(planes, 0, -1), matrix), -1, 0)

@@ -137,9 +137,9 @@ def find_entries(settings: Settings, dataset: str, data: Mapping[str, str]) -> l
     for name, model, protocol, kind in named:
         entries.append(_entry(settings, name, places.run(dataset, model, protocol), protocol, kind, data))
     known = {entry.name for entry in entries}
-    for name, model, protocol, of, kind in made:
-        entry = _entry(settings, name, places.run(dataset, model, protocol), protocol, kind, data)
-        members = [run_name(dataset, member, protocol) for member in of]
+    for name, model, of_protocol, of, kind in made:
+        entry = _entry(settings, name, places.run(dataset, model, of_protocol), of_protocol, kind, data)
+        members = [run_name(dataset, member, of_protocol) for member in of]
         if sorted(entry.info.get("members", [])) != sorted(members) or not set(members) <= known:
             raise CardiumError(f"{name} was made of other members than params.yaml names now: run `{entry.command}`.")
         ids = [next(e.info["id"] for e in entries if e.name == member) for member in entry.info["members"]]

@@ -77,9 +77,9 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
     fold_of: dict[int, dict[str, np.ndarray]] = {}
     for fold in folds:
         fold_of[fold] = {}
-        for member, folder in zip(line.members, folders, strict=True):
+        for model, folder in zip(line.members, folders, strict=True):
             # As create_fusion names the members' layers.
-            fold_of[fold] |= {f"{member}__{key}": value for key, value in fold_weights(folder, fold).items()}
+            fold_of[fold] |= {f"{model}__{key}": value for key, value in fold_weights(folder, fold).items()}
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     if line.model == "fused":

@@ -75,8 +75,8 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     name = run_name(line.dataset, line.model, line.protocol)
     kind = rendering_of(line.model)
     if bank_of(line.model) != line.bank or not (line.bank or line.reads.endswith(f"/{kind}")):
-        bank = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
-        wanted = bank if bank_of(line.model) else f"processed/{line.dataset}/{kind}"
+        frozen = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
+        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{kind}"
         raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
     size = settings.datasets[line.dataset].render[kind]
     manifest = read_manifest(workspace.manifest(line.dataset))
