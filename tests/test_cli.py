@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cardium import cli
+from cardium.models.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
@@ -91,12 +92,21 @@ def test_what_mlflow_passes_empty_is_not_given() -> None:
 
 def test_models_lists_the_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "*_spatial"]) == 0
-    assert capsys.readouterr().out.split() == [
-        "densenet201_spatial",
-        "inceptionv3_spatial",
-        "mobilenetv2_spatial",
-        "resnet152v2_spatial",
-    ]
+    assert capsys.readouterr().out.split() == sorted(f"{backbone}_spatial" for backbone in BACKBONES)
+
+
+def test_profile_says_and_changes_what_is_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.setenv("CARDIUM_ROOT", str(tmp_path))
+    assert cli.main(["profile"]) == 0
+    assert capsys.readouterr().out.startswith("Profile demo: cmri, ecg4, ecg5; ")
+    assert cli.main(["profile", "study"]) == 0
+    assert capsys.readouterr().out.startswith("Profile study: ")
+    assert cli.main(["profile", "studdy"]) == 1
+    assert "Did you mean `study`?" in capsys.readouterr().err
 
 
 def test_params_prints_what_the_profile_comes_to(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,7 +387,8 @@ def _params(_: argparse.Namespace) -> None:
     import yaml
 
     table = dataclasses.asdict(_settings())
-    table |= table.pop("datasets")
+    sections = table.pop("datasets")
+    table = {"datasets": table.pop("active"), **table, **sections}
     for internal in ("root", "overrides"):
         table.pop(internal)
     print(yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=120), end="")
