@@ -30,6 +30,7 @@ NOTHING = "no ECG grid or traces found"
 UNKNOWN = "the layout of the leads was not recognised"
 PART = "part of the sheet is missing"
 UPSIDE_DOWN = "looks upside down"
+SIDEWAYS = "looks turned on its side"
 
 # Longest side of the copy that is searched.
 _SEARCHED = 1240
@@ -37,6 +38,10 @@ _SMALLEST = 64
 # Darkness (1 = the blackest lines) above which ink is a trace; pulses may be printed fainter.
 _TRACE = 0.5
 _LEVELS = (0.55, 0.3)
+# Quality of the rows: enough to lay the boxes on them; so good that nothing else needs to be tried.
+_ENOUGH, _SURE = 0.65, 0.85
+# Paper is mostly white: the share of ink above which a picture is no sheet.
+_INKED = 0.11
 # Time axis in units of pulse's left edge (0) to the traces' end (1): where 003's columns begin and end.
 _COLUMNS = {4: (0.017, 0.265, 0.5105, 0.756, 1.0015), 2: (0.017, 0.508, 1.0015)}
 _LAYOUTS = {4: "3x4+1", 6: "6x2", 7: "6x2+1"}
@@ -111,12 +116,12 @@ def find_sheet(pixels: Pixels) -> Sheet:
         return _lay_out(rows, quality, picture, (height, width), angle + 180.0 * turned)
 
     rows, quality = _best_rows(dark)
-    if quality < 0.6:
+    if quality < _SURE:
         from_below, turned_quality = _best_rows(dark[::-1, ::-1])
-        if from_below and from_below.whole and from_below.pulse and turned_quality > max(quality, 0.5):
+        if from_below and from_below.pulse and turned_quality > max(quality, _ENOUGH):
             sheet = laid_out(from_below, turned_quality, True)
             return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(*sheet.warnings, UPSIDE_DOWN))
-    if rows and rows.whole and quality >= 0.5:
+    if rows and rows.whole and quality >= _ENOUGH:
         return laid_out(rows, quality, False)
     return _plain_grid(height, width, (_what_is_wrong(dark, rows, quality),))
 
@@ -128,7 +133,7 @@ def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
     for level in _LEVELS:
         candidates += _rows_by_pulses(dark > level, traces)
     best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
-    if best and _quality(best, traces) >= 0.6:
+    if best and _quality(best, traces) >= _SURE:
         return best, _quality(best, traces)
     candidates = [*([best] if best else []), *_rows_by_traces(traces)]
     best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
@@ -141,6 +146,10 @@ def _quality(rows: _Rows, traces: Mask) -> float:
     # A pulse is 10 mm high and the time axis 25 cm long; half or twice that at another gain.
     fit = abs(float(np.log(rows.length / (_LENGTH_IN_PULSES * rows.pulse)))) if rows.pulse else 0.7
     quality = covered * (1 - 0.4 * min(1.0, fit))
+    inside = traces[max(0, round(rows.baselines[0])) : round(rows.baselines[-1]), max(0, round(rows.left)) : round(rows.right)]
+    # A loose electrode can blacken two leads of a sheet that has pulses.
+    if inside.size == 0 or inside.mean() > (0.25 if rows.pulse else _INKED):
+        return 0.3 * quality
     return quality if rows.whole else 0.6 * quality
 
 
@@ -158,7 +167,7 @@ def _covered(rows: _Rows, traces: Mask) -> float:
         if band.shape[0] == 0:
             return 0.0
         full = np.add.reduceat(band.sum(axis=0), bins - left) / (band.shape[0] * np.diff(np.append(bins, right)))
-        shares.append(float(((full > 0) & (full < 0.5)).mean()))
+        shares.append(float(((full > 0) & (full < 0.3)).mean()))
     # One row may be spoilt (a loose electrode); two may not.
     return float(np.mean(sorted(shares)[1:]))
 
@@ -166,12 +175,18 @@ def _covered(rows: _Rows, traces: Mask) -> float:
 def _what_is_wrong(dark: NDArray[np.float32], rows: _Rows | None, quality: float) -> str:
     """Why no layout was found, in plain words."""
     traces = dark > _TRACE
+    if traces.mean() > _INKED:
+        return PART if rows and rows.pulse and quality > 0.5 else NOTHING
+    for quarter in (1, 3):
+        sideways, turned_quality = _best_rows(np.rot90(dark, quarter))
+        if sideways and sideways.pulse and turned_quality >= _ENOUGH:
+            return SIDEWAYS
     if rows and quality > 0.3:
         return PART
-    peaks = _trace_rows(traces)
-    if not 1 <= len(peaks) <= 12:
+    lines = len(_trace_rows(traces))
+    if not 1 <= lines <= 12:
         return NOTHING
-    return PART if len(peaks) in (1, 2, 3, 5) else UNKNOWN
+    return PART if lines in (1, 2, 3, 5) else UNKNOWN
 
 
 def _lay_out(rows: _Rows, quality: float, small: Pixels, shape: tuple[int, int], angle: float) -> Sheet:
@@ -196,28 +211,38 @@ def _lay_out(rows: _Rows, quality: float, small: Pixels, shape: tuple[int, int],
 
     leads = [box(xs[c], ys[r], xs[c + 1], ys[r + 1]) for c in range(columns) for r in range(len(y) - strip)]
     leads.append(box(xs[0], ys[-2], xs[-1], ys[-1]) if strip else leads[1])
-    paper = box(xs[0], ys[0], xs[-1] + 0.01 * rows.length, min(ys[-1] + 0.08 * pitch, lower))
+    paper = box(xs[0], ys[0], xs[-1] + 0.01 * rows.length, min(ys[-1] + 0.03 * pitch, lower))
     return Sheet(_LAYOUTS[len(y)], angle, paper, tuple(leads), round(min(1.0, quality), 3), ())
 
 
 def _paper_rows(small: Pixels, rows: _Rows) -> tuple[float, float]:
-    """The first and the last row of coloured paper; the whole picture where the paper has no colour."""
-    left, right = max(0, round(rows.left)), min(small.shape[1], round(rows.right))
-    colour = (np.ptp(small[:, left:right], axis=2) > 8).mean(axis=1)
-    inside = colour[max(0, round(rows.baselines[0])) : round(rows.baselines[-1])]
-    level = float(np.median(inside)) if inside.size else 0.0
-    window = max(3, round(0.1 * rows.span))
-    mean = float(inside.mean()) if inside.size else 0.0
-    del level
-    if mean < 0.05:
-        return 0.0, float(small.shape[0])
-    smooth = np.convolve(colour, np.ones(window) / window, mode="same") > 0.5 * mean
-    upper, lower = round(rows.baselines[0]), min(round(rows.baselines[-1]), len(smooth) - 1)
-    while upper > 0 and smooth[upper - 1]:
+    """The first and the last row of the printed grid; the whole picture where there is none."""
+    from scipy.ndimage import maximum_filter
+
+    height = small.shape[0]
+    darkest = small[:, max(0, round(rows.left)) : round(rows.right)].min(axis=2).astype(np.float32)
+    white = float(np.percentile(darkest, 98))
+    # Grid lines are fainter than print, in the channel that shows them best; the soft edges of print do not count.
+    blank = ~maximum_filter(darkest < 0.6 * white, 5)
+    grid = (darkest < 0.985 * white) & blank
+    faint = grid.sum(axis=1) / np.maximum(blank.sum(axis=1), 1)
+    upper, lower = max(0, round(rows.baselines[0])), min(height, round(rows.baselines[-1]))
+    inside = float(np.median(np.convolve(faint, np.ones(9) / 9, mode="same")[upper:lower])) if lower > upper else 0.0
+    if inside < 0.04:
+        return 0.0, float(height)
+    window = max(3, round(0.06 * rows.span)) | 1
+    paper = np.convolve(faint, np.ones(window) / window, mode="same") > 0.5 * inside
+    while upper > 0 and paper[upper - 1]:
         upper -= 1
-    while lower < len(smooth) and smooth[lower]:
+    while lower < height and paper[lower]:
         lower += 1
-    return float(upper), float(lower)
+    # The running mean reaches half its window beyond the paper: back to the first and last row that has grid itself.
+    own = grid.mean(axis=1) > 0.5 * inside
+    return upper + _first(own[upper : upper + window]), lower - _first(own[lower - window : lower][::-1])
+
+
+def _first(true: Mask) -> float:
+    return float(true.argmax()) if true.any() else 0.0
 
 
 def _angle(mask: Mask) -> float:
@@ -314,7 +339,7 @@ def _rows_by_traces(traces: Mask) -> list[_Rows]:
             score = on - 0.7 * between - 0.5 * beyond
             if score.max() > best[0]:
                 best = float(score.max()), int(first[score.argmax()]), pitch
-        if best[0] > 0.25:
+        if best[0] > 0.45:
             baselines = best[1] + best[2] * np.arange(count, dtype=np.float64)
             right = _traces_end(traces, baselines)
             left = traces.shape[1] - _traces_end(traces[:, ::-1], baselines)
