@@ -104,7 +104,12 @@ def test_copies_join_their_patients_and_unknown_patients_stand_alone(root):
     assert by_path.loc["Normal/loose.png", "copy_of"] == first["record"]
     assert set(manifest.loc[manifest["label"] == "Normal", "group"]) == {"Normal/Directory_1"}
     assert by_path.loc["Normal/loose.png", "patient"] == ""
-    assert by_path.loc["Sick/unknown.png", "group"] == "Sick/unknown.png"
+    unknown = by_path.loc["Sick/unknown.png"]
+    assert unknown["group"] == f"sha256:{unknown['sha256'][:16]}"
+    # A group is found again by its content, wherever the file is put.
+    (data / "Sick/unknown.png").rename(data / "Sick/elsewhere.png")
+    ingest.run(settings_in(root), "cmri")
+    assert set(results(root)[0]["group"]) == set(manifest["group"])
     assert (fingerprint["copies"], fingerprint["unknown_patient"]) == (2, 2)
     assert fingerprint["counts"]["Normal"] == {"records": 12, "groups": 1, "distinct": 10}
     assert fingerprint["counts"]["Sick"]["groups"] == 3
@@ -113,7 +118,6 @@ def test_copies_join_their_patients_and_unknown_patients_stand_alone(root):
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8)), max_size=30))
 def test_groups_are_the_connected_components(rows):
     """Against networkx: records joined by patient or by bytes."""
-    paths = [f"file{n}" for n in range(len(rows))]
     patients = [f"patient{p}" if p else "" for p, _ in rows]
     hashes = [f"hash{h}" for _, h in rows]
     graph = networkx.Graph()
@@ -122,10 +126,10 @@ def test_groups_are_the_connected_components(rows):
         for j in range(i):
             if hashes[i] == hashes[j] or (patients[i] and patients[i] == patients[j]):
                 graph.add_edge(i, j)
-    result = manifests.groups(paths, patients, hashes)
+    result = manifests.groups(patients, hashes)
     for component in networkx.connected_components(graph):
         known = sorted(patients[i] for i in component if patients[i])
-        expected = known[0] if known else min(paths[i] for i in component)
+        expected = known[0] if known else f"sha256:{hashes[min(component)]}"
         assert {result[i] for i in component} == {expected}
     assert len(set(result)) == networkx.number_connected_components(graph)
 

@@ -74,7 +74,7 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
         "record": list(range(len(ordered))),
         "path": [record.found.path for record in ordered],
         "label": [record.found.label for record in ordered],
-        "group": groups([record.found.path for record in ordered], [record.found.patient for record in ordered], hashes),
+        "group": groups([record.found.patient for record in ordered], hashes),
         "patient": [record.found.patient for record in ordered],
         "series": [record.found.series for record in ordered],
         "frame": [record.found.frame for record in ordered],
@@ -92,13 +92,17 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in SCHEMA.items()})
 
 
-def groups(paths: Sequence[str], patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
+def groups(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
     """The group of each record: its patient, and everyone joined to that patient by files with the same bytes.
 
-    A record without a patient ("") stands for itself. A group is named after the smallest patient in it, or the smallest
-    path where there is no patient. Union-find over patients (or paths) and hashes.
+    A record without a patient ("") stands for its content. A group is named after the smallest patient in it, or after its
+    content where there is no patient: so it is found again whatever a later collection calls or where it puts the file.
+    Union-find over patients (or contents) and hashes.
     """
-    keys = [("patient", patient) if patient else ("path", path) for path, patient in zip(paths, patients, strict=True)]
+    keys = [
+        ("patient", patient) if patient else ("content", f"sha256:{sha256[:16]}")
+        for patient, sha256 in zip(patients, hashes, strict=True)
+    ]
     parent: dict[tuple[str, str], tuple[str, str]] = {key: key for key in keys}
 
     def root(key: tuple[str, str]) -> tuple[str, str]:
@@ -110,7 +114,7 @@ def groups(paths: Sequence[str], patients: Sequence[str], hashes: Sequence[str])
     owner: dict[str, tuple[str, str]] = {}
     for key, sha256 in zip(keys, hashes, strict=True):
         one, other = root(key), root(owner.setdefault(sha256, key))
-        # "patient" sorts after "path": a patient, the smallest one, is always the root where there is one.
+        # A patient, the smallest one, is always the root where there is one.
         if one != other:
             keep, give = sorted((one, other), key=lambda kind_and_name: (kind_and_name[0] != "patient", kind_and_name[1]))
             parent[give] = keep
