@@ -90,9 +90,14 @@ class _Rows:
 
     @property
     def whole(self) -> bool:
-        """As many rows as a layout has, as far apart as the length of the time axis asks for."""
+        """As many rows as a layout has, as far apart as the length of the time axis asks for.
+
+        Machines that move rows apart by what their leads need do so on sheets without a strip only.
+        """
+        gaps = np.diff(self.baselines)
+        even = len(self.baselines) == 6 or bool((np.abs(gaps / gaps.mean() - 1) < 0.12).all())
         low, high = _ASPECT.get(len(self.baselines), (1.0, 0.0))
-        return low <= self.length / self.span <= high
+        return even and low <= self.length / self.span <= high
 
 
 def find_sheet(pixels: Pixels) -> Sheet:
@@ -129,14 +134,18 @@ def find_sheet(pixels: Pixels) -> Sheet:
 def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
     """The rows that explain the picture best and how well, 0-1: from pulses where there are any, else from the traces."""
     traces = dark > _TRACE
+
+    def rank(rows: _Rows) -> tuple[float, int]:
+        return round(_quality(rows, traces), 2), len(rows.baselines)
+
     candidates: list[_Rows] = []
     for level in _LEVELS:
         candidates += _rows_by_pulses(dark > level, traces)
-    best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
+    best = max(candidates, key=rank, default=None)
     if best and _quality(best, traces) >= _SURE:
         return best, _quality(best, traces)
     candidates = [*([best] if best else []), *_rows_by_traces(traces)]
-    best = max(candidates, key=lambda rows: _quality(rows, traces), default=None)
+    best = max(candidates, key=rank, default=None)
     return best, _quality(best, traces) if best else 0.0
 
 
@@ -323,6 +332,8 @@ def _rows_by_pulses(mask: Mask, traces: Mask) -> list[_Rows]:
 
 def _rows_by_traces(traces: Mask) -> list[_Rows]:
     """Equally spaced rows, four or seven, that ink follows from end to end: for sheets without pulses."""
+    from scipy.ndimage import maximum_filter1d
+
     follow = _followed(traces)
     height = len(follow)
     found = []
@@ -332,15 +343,17 @@ def _rows_by_traces(traces: Mask) -> list[_Rows]:
             first = np.arange(0, height - pitch * (count - 1))
             on = np.min([follow[first + k * pitch] for k in range(count)], axis=0)
             between = np.mean([follow[first + k * pitch + pitch // 2] for k in range(count - 1)], axis=0)
+            # A row too many means that these are some of a sheet's rows; their distance need not fit to the pixel.
+            about = maximum_filter1d(follow, 2 * (pitch // 6) + 1)
             beyond = np.maximum(
-                np.where(first >= pitch, follow[np.maximum(first - pitch, 0)], 0),
-                np.where(first + count * pitch < height, follow[np.minimum(first + count * pitch, height - 1)], 0),
+                np.where(first >= pitch, about[np.maximum(first - pitch, 0)], 0),
+                np.where(first + count * pitch < height, about[np.minimum(first + count * pitch, height - 1)], 0),
             )
             score = on - 0.7 * between - 0.5 * beyond
             if score.max() > best[0]:
                 best = float(score.max()), int(first[score.argmax()]), pitch
         if best[0] > 0.45:
-            baselines = best[1] + best[2] * np.arange(count, dtype=np.float64)
+            baselines: NDArray[np.float64] = (best[1] + best[2] * np.arange(count)).astype(np.float64)
             right = _traces_end(traces, baselines)
             left = traces.shape[1] - _traces_end(traces[:, ::-1], baselines)
             if right - left > 80:
