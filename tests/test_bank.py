@@ -21,7 +21,7 @@ AUGMENT = Augment(rotation=15.0, shift=0.1, shear=0.1, zoom=0.1, flip=True)
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3)).astype(np.uint8)
 TRAINING = np.array([0, 2, 3, 5, 7, 9])
 PLAN = bank.BankPlan(
-    "m", "mobilenetv2", "native", 32, 32, "random", "", 1, 2, dataclasses.asdict(AUGMENT), bank.hash_records(TRAINING)
+    "m", "p", "mobilenetv2", "native", 32, 32, "random", "", 1, 2, dataclasses.asdict(AUGMENT), bank.hash_records(TRAINING)
 )
 
 

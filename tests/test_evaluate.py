@@ -39,6 +39,7 @@ def make_manifest() -> pd.DataFrame:
             "frame": np.arange(n, dtype=np.int64) % EACH, "sha256": [f"{i:064x}" for i in range(n)], "bytes": np.int64(1000),
             "width": np.int64(32), "height": np.int64(32), "mode": "L", "format": "JPEG", "mean": 100.0, "std": 30.0,
             "copy_of": np.int64(-1),
+            "conflict": False,
         }
     )  # fmt: skip
     # Of two identical files of one patient only the first is tested.
@@ -69,9 +70,15 @@ def make_project(root: Path) -> params.Settings:
         ("cmri-mobilenetv2-published", "mobilenetv2", "published")
     ]
     table["runs"] = {
-        name: {"dataset": "cmri", "model": model, "bank": model.split("_")[0], "protocol": protocol}
+        name: {
+            "dataset": "cmri",
+            "model": model,
+            "protocol": protocol,
+            "reads": f"features/cmri/{protocol}/{model.split('_')[0]}",
+        }
         for name, model, protocol in lines
     }
+    table["banks"], table["fusions"] = table["lines"]["study"]["banks"], {}
     table["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": MODELS[1:]}}
     table["split"]["folds"], table["evaluate"]["bootstrap"] = FOLDS, 100
     table["profiles"]["demo"]["split"] = {}

@@ -135,9 +135,9 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
             pixels = picture(10 * patient + (label == "Sick"), (50, 70))
             (series / "IM00001.jpg").write_bytes(encoded(pixels, "JPEG", quality=80))
             (series / "IM00002.png").write_bytes(encoded(pixels[..., 0]))
-    sized = params.load(settings.root, {"cmri.render.height": SIDE, "cmri.render.width": SIDE})
+    sized = params.load(settings.root, {"cmri.render.image.height": SIDE, "cmri.render.image.width": SIDE})
     ingest.run(sized, "cmri")
-    prepare.run(sized, "cmri")
+    prepare.run(sized, "cmri-image")
     workspace = Workspace(sized.root)
     trained_on = np.load(workspace.rendering("cmri", "image") / "pixels.npy")
     from cardium.manifest import read_manifest

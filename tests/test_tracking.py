@@ -154,7 +154,7 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
     assert not list((place / "code").rglob("__pycache__"))
     signature = mlflow.models.ModelSignature.from_dict(described["signature"])
     assert signature.inputs.input_names() == ["image"]
-    assert signature.outputs.input_names() == ["label", "probability", "probabilities", "run", "model_version"]
+    assert signature.outputs.input_names() == ["label", "probability", "probabilities", "quality", "run", "model_version"]
     needed = (place / "requirements.txt").read_text()
     assert "keras==" in needed
     assert "mlflow==" in needed

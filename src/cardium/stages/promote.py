@@ -24,7 +24,7 @@ import pandas as pd
 from cardium import registry, tracking
 from cardium.atomic import replacing_folder, write_json
 from cardium.errors import CardiumError
-from cardium.manifest import read_manifest
+from cardium.manifest import is_distinct, read_manifest
 from cardium.metrics import GroupBootstrap, paired_difference, score
 from cardium.params import Settings
 from cardium.predictions import mean_predictions, prediction_rows, probability_columns
@@ -377,7 +377,7 @@ def unseen_records(manifest: pd.DataFrame, fold_of: Mapping[str, int], test_fold
     today's split says; new ones go to the first fold. A group that today joins patients of several folds (identical files were
     found) is left out: part of it was trained on by every fold's weights.
     """
-    distinct = manifest[manifest["copy_of"] == -1]
+    distinct = manifest[is_distinct(manifest)]
     chosen: dict[int, list[int]] = {}
     for group, rows in distinct.groupby("group", sort=True):
         names = {str(group), *(patient for patient in rows["patient"] if patient)}
