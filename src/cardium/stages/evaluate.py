@@ -345,14 +345,19 @@ _BY_RECORD: tuple[Column, ...] = (
 )
 
 
+_TEXT_WIDTH = 120
+
+
 def leaderboard_text(table: Mapping[str, Any]) -> str:
     """metrics.json -> the leaderboard as plain text, at most 120 columns wide, a block a protocol, then footnotes."""
     scores = ranked(table)
-    width = min(34, max(len(name) for name, _ in scores))
     share = f"{table['interval']:.0%}"
     patients = table.get("patients", True)
     columns = _BY_PATIENT if patients else _BY_RECORD
     unit = "patients" if patients else "distinct groups"
+    # The mark of a warning takes two.
+    room = _TEXT_WIDTH - sum(abs(w) + 2 for _, w, _ in columns) - 2
+    width = min(room, max(len(name) for name, _ in scores))
     lines: list[str] = []
     for protocol in PROTOCOLS:
         block = [(name, row) for name, row in scores if row["protocol"] == protocol]
