@@ -40,6 +40,8 @@ _TRACE = 0.5
 _LEVELS = (0.55, 0.3)
 # Quality of the rows: enough to lay the boxes on them; so good that nothing else needs to be tried.
 _ENOUGH, _SURE = 0.65, 0.85
+# How far columns may lean, in pixels along for each pixel down.
+_LEANS = (-0.02, -0.01, 0.01, 0.02)
 # Paper is mostly white: the share of ink above which a picture is no sheet.
 _INKED = 0.11
 # Time axis in units of pulse's left edge (0) to the traces' end (1): where 003's columns begin and end.
@@ -75,7 +77,7 @@ class _Rows:
     pulse: the pulses' height, 0 where none were found.
     """
 
-    baselines: NDArray[np.float64]
+    baselines: NDArray[Any]
     left: float
     right: float
     pulse: float
@@ -145,15 +147,31 @@ def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
     if best and _quality(best, traces) >= _SURE:
         return best, _quality(best, traces)
     candidates = [*([best] if best else []), *_rows_by_traces(traces)]
+    if traces.mean() <= _INKED:
+        # A camera that is not above the middle of the sheet makes its columns lean.
+        for lean in _LEANS:
+            leaning = _leant(dark, lean)
+            by_pulses = _rows_by_pulses(leaning > _LEVELS[1], leaning > _TRACE)
+            candidates += [rows for rows in by_pulses if _quality(rows, traces) >= _SURE]
     best = max(candidates, key=rank, default=None)
     return best, _quality(best, traces) if best else 0.0
+
+
+def _leant(dark: NDArray[np.float32], lean: float) -> NDArray[np.float32]:
+    """Every row moved along by `lean` pixels for each row of distance from the middle."""
+    height, width = dark.shape
+    shift = np.rint(lean * (np.arange(height) - height / 2)).astype(np.int64)
+    source = np.arange(width)[None, :] - shift[:, None]
+    moved = np.take_along_axis(dark, np.clip(source, 0, width - 1), axis=1)
+    moved[(source < 0) | (source >= width)] = 0
+    return moved
 
 
 def _quality(rows: _Rows, traces: Mask) -> float:
     """How much a picture looks like traces on these rows, 0-1."""
     covered = _covered(rows, traces)
     # A pulse is 10 mm high and the time axis 25 cm long; half or twice that at another gain.
-    fit = abs(float(np.log(rows.length / (_LENGTH_IN_PULSES * rows.pulse)))) if rows.pulse else 0.7
+    fit = abs(float(np.log(rows.length / (_LENGTH_IN_PULSES * rows.pulse)))) if rows.pulse else 0.75
     quality = covered * (1 - 0.4 * min(1.0, fit))
     inside = traces[max(0, round(rows.baselines[0])) : round(rows.baselines[-1]), max(0, round(rows.left)) : round(rows.right)]
     # A loose electrode can blacken two leads of a sheet that has pulses.
@@ -353,7 +371,7 @@ def _rows_by_traces(traces: Mask) -> list[_Rows]:
             if score.max() > best[0]:
                 best = float(score.max()), int(first[score.argmax()]), pitch
         if best[0] > 0.45:
-            baselines: NDArray[np.float64] = (best[1] + best[2] * np.arange(count)).astype(np.float64)
+            baselines: NDArray[Any] = best[1] + best[2] * np.arange(count)
             right = _traces_end(traces, baselines)
             left = traces.shape[1] - _traces_end(traces[:, ::-1], baselines)
             if right - left > 80:
@@ -371,6 +389,8 @@ def _followed(traces: Mask) -> NDArray[np.float64]:
         return np.zeros(traces.shape[0])
     near = 2 * round(0.006 * traces.shape[0]) + 1
     share = np.mean([traces[:, piece[0] : piece[-1] + 1].mean(axis=1) > 0.15 for piece in pieces], axis=0)
+    # A ruled line (under the header) is no trace.
+    share[traces[:, inked[0] : inked[-1] + 1].mean(axis=1) > 0.75] = 0
     wide: NDArray[np.float64] = maximum_filter1d(share, near)
     return wide
 
@@ -381,7 +401,7 @@ def _trace_rows(traces: Mask) -> list[int]:
     return np.nonzero(np.diff(np.concatenate([[0], follow.astype(np.int8)])) == 1)[0].tolist()
 
 
-def _traces_end(traces: Mask, baselines: NDArray[np.float64]) -> float:
+def _traces_end(traces: Mask, baselines: NDArray[Any]) -> float:
     """Where the traces end: the last column about which there is ink in at least half of the rows."""
     reach = 0.4 * float(np.diff(baselines).min())
     inside = np.zeros(traces.shape[1], np.int64)
@@ -459,7 +479,30 @@ def _darkness(pixels: Pixels) -> NDArray[np.float32]:
     white = uniform_filter(maximum_filter(np.asarray(small, np.float32), 7, mode="nearest"), 7, mode="nearest")
     paper = np.asarray(Image.fromarray(white).resize((width, height), Image.Resampling.BILINEAR))
     dark = np.clip(1 - brightest / np.maximum(paper, 1), 0, 1).astype(np.float32)
+    around = _beside_paper(np.asarray(small, np.float32))
+    if around is not None:
+        beside = np.asarray(Image.fromarray(around).resize((width, height), Image.Resampling.NEAREST))
+        if (dark[~beside] > 0.3).mean() < _INKED:
+            dark[beside] = 0
     drawn = dark[dark > 0.12]
     if drawn.size < 16:
         return np.zeros_like(dark)
     return dark / np.float32(max(float(np.percentile(drawn, 90)), 0.2))
+
+
+def _beside_paper(brightness: NDArray[np.float32]) -> Mask | None:
+    """What of a small grey picture is a darker table around a bright sheet; None where the sheet fills the picture."""
+    from scipy.ndimage import binary_closing, binary_erosion, binary_fill_holes, label
+
+    border = np.concatenate([brightness[0], brightness[-1], brightness[:, 0], brightness[:, -1]])
+    bright, dim = float(np.percentile(brightness, 90)), float(np.percentile(border, 30))
+    if dim > 0.65 * bright:
+        return None
+    pieces, count = label(binary_closing(brightness > (bright + dim) / 2, iterations=2))
+    if count == 0:
+        return None
+    largest = pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+    if largest.mean() < 0.15:
+        return None
+    outside: Mask = ~binary_erosion(binary_fill_holes(largest), iterations=2)
+    return outside
