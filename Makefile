@@ -32,7 +32,8 @@ test: setup  ## check style and types, run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	@# Two at once, a file to each: the files are the fixtures' homes.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## format, and check style and types
 	$(BIN)/ruff format .
