@@ -25,7 +25,10 @@ def render_leads(pixels: Pixels, sheet: Sheet, height: int, width: int) -> np.nd
         crop = np.ascontiguousarray(trace[top:bottom, left:right])
         # A long lead (a strip) is shrunk more along time than a short one: it needs a longer raster to keep its spikes.
         stretch = max(1, round((right - left) / (bottom - top) / 2))
-        raster = _resize(crop, _FINE * height, _FINE * stretch * width)
+        fine = (_FINE * height, _FINE * stretch * width)
+        # Where even the raster is coarser than the picture, thin lines are first made as thick as its pixels.
+        thick = (max(1, round(crop.shape[0] / fine[0])), max(1, round(crop.shape[1] / fine[1])))
+        raster = _resize(maximum_filter(crop, thick) if max(thick) > 1 else crop, *fine)
         out[number] = _resize(maximum_filter(raster, 3), height, width)
     return out
 

@@ -396,9 +396,17 @@ def _followed(traces: Mask) -> NDArray[np.float64]:
 
 
 def _trace_rows(traces: Mask) -> list[int]:
-    """Rows of the picture that ink follows along more than half of the width."""
+    """Rows of the picture that a thin line follows along more than half of the width."""
     follow = _followed(traces) > 0.5
-    return np.nonzero(np.diff(np.concatenate([[0], follow.astype(np.int8)])) == 1)[0].tolist()
+    starts = np.nonzero(np.diff(np.concatenate([[0], follow.astype(np.int8)])) == 1)[0].tolist()
+    reach = max(4, round(0.025 * traces.shape[0]))
+
+    def thin(row: int) -> bool:
+        band = traces[max(0, row - reach) : row + reach]
+        pieces = [piece.mean() for piece in np.array_split(band, 40, axis=1) if piece.size]
+        return bool(np.mean([0 < share < 0.35 for share in pieces]) > 0.6)
+
+    return [row for row in starts if thin(row)]
 
 
 def _traces_end(traces: Mask, baselines: NDArray[Any]) -> float:
