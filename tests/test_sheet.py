@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cardium.imaging.sheet import LEADS, NOTHING, PART, SIDEWAYS, UPSIDE_DOWN, Sheet, find_sheet, render_paper, upright
+from cardium.imaging.sheet import LEADS, NOTHING, PART, SIDEWAYS, UNKNOWN, UPSIDE_DOWN, Sheet, find_sheet, render_paper, upright
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
@@ -205,6 +205,13 @@ def test_an_upside_down_sheet_is_told_and_its_leads_are_found():
 
 def test_a_sheet_on_its_side_is_told():
     assert told(np.rot90(draw_sheet("3x4+1"))) == (SIDEWAYS,)
+
+
+def test_six_rows_in_one_column_are_no_twelve_leads():
+    pixels = draw_sheet("6x2").copy()
+    x = round(column_edges("6x2")[1])
+    pixels[:, x - 3 : x + 4] = pixels[:, x + 10 : x + 11]
+    assert told(pixels) == (UNKNOWN,)
 
 
 def test_no_sheet_at_all_is_told():

@@ -14,6 +14,7 @@ same boxes up to rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def find_sheet(pixels: Pixels) -> Sheet:
         if from_below and from_below.pulse and turned_quality > max(quality, _ENOUGH):
             sheet = laid_out(from_below, turned_quality, True)
             return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(*sheet.warnings, UPSIDE_DOWN))
-    if rows and rows.whole and quality >= _ENOUGH:
+    if rows and rows.whole and quality >= _ENOUGH and (len(rows.baselines) != 6 or _separated(rows, dark)):
         return laid_out(rows, quality, False)
     return _plain_grid(height, width, (_what_is_wrong(dark, rows, quality),))
 
@@ -180,6 +181,17 @@ def _quality(rows: _Rows, traces: Mask) -> float:
     return quality if rows.whole else 0.6 * quality
 
 
+def _separated(rows: _Rows, dark: NDArray[np.float32]) -> bool:
+    """Whether a line parts the two columns. (Six rows without one are a rhythm report: three leads, twice ten seconds.)"""
+    middle = rows.left + _COLUMNS[2][1] * rows.length
+    left, right = max(0, round(middle - 0.03 * rows.length)), round(middle + 0.03 * rows.length)
+    ruled = [
+        bool((dark[round(upper) : round(lower), left:right] > _LEVELS[1]).mean(axis=0).max(initial=0) > 0.75)
+        for upper, lower in pairwise(rows.baselines)
+    ]
+    return sum(ruled) >= 3
+
+
 def _covered(rows: _Rows, traces: Mask) -> float:
     """The share of the rows' length along which there is a thin trace near the baseline."""
     left, right = max(0, round(rows.left + 0.03 * rows.length)), min(traces.shape[1], round(rows.right))
@@ -202,6 +214,8 @@ def _covered(rows: _Rows, traces: Mask) -> float:
 def _what_is_wrong(dark: NDArray[np.float32], rows: _Rows | None, quality: float) -> str:
     """Why no layout was found, in plain words."""
     traces = dark > _TRACE
+    if rows and rows.whole and quality >= _ENOUGH:
+        return UNKNOWN
     if traces.mean() > _INKED:
         return PART if rows and rows.pulse and quality > 0.5 else NOTHING
     for quarter in (1, 3):
