@@ -43,7 +43,7 @@ def test_the_grid_leaves_nothing(grid):
     assert render_leads(draw_sheet("3x4+1", grid=grid), blank, 32, 32).max() == 0
 
 
-@pytest.mark.parametrize("factor", [2.0, 0.5])
+@pytest.mark.parametrize("factor", [3.0, 2.0, 0.5])
 def test_leads_look_alike_at_any_resolution(factor):
     pixels = draw_sheet("3x4+1")
     once, again = leads_of(pixels).astype(int), leads_of(resized(pixels, factor)).astype(int)
