@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -220,3 +222,22 @@ def test_augmenting_by_nothing_changes_nothing(page: np.ndarray, sheet: Sheet) -
     np.testing.assert_array_equal(same, batch)
     flat = traces.augment_traces(batch, np.random.default_rng(0), noise=0, drop=1)
     assert (flat[:, :13] == 128).all()
+
+
+def test_network_reads_renderings_and_survives_saving(page: np.ndarray, sheet: Sheet, tmp_path: Path) -> None:
+    import keras
+
+    from cardium.models.traces import traces_net
+
+    pixels = keras.Input(traces.SHAPE, name="pixels")
+    network = keras.Model(pixels, traces_net(pixels, 4, 0.4))
+    one = traces.render_traces(page, sheet)
+    batch = np.stack([one, *traces.augment_traces(one[None], np.random.default_rng(1))]).astype(np.float32)
+    out = np.asarray(network(batch, training=False))
+    assert out.shape == (2, 4)
+    np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
+    assert (out[0] != out[1]).any()
+    assert network.get_layer("cam").output.shape[1:3] == (12, 24)
+    assert network.get_layer("embedding").output.shape == (None, 240)
+    network.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(out, np.asarray(keras.models.load_model(tmp_path / "model.keras")(batch, training=False)))
