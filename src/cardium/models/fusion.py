@@ -11,6 +11,7 @@ from cardium.models.classifier import classify_vector
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 # System 004's members, each with the width of its hidden layer (0: the architecture's own).
 FUSED_MEMBERS = {"cnn_custom": 0, "mobilenetv2": 128, "vgg16": 256}
@@ -65,6 +66,16 @@ def create_fusion_head(
 def prefixed(member: str, layer: str) -> str:
     """The name that a member's layer (or `<layer>|<number>`, see trained.py) has in the fused model."""
     return f"{member}__{layer}"
+
+
+def weights_in_fusion(fused: keras.Model, member: str, trained: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a member has learnt (see trained.py), under the names that it has in `fused`, for `set_trained(fused, ...)`.
+
+    Without the layers behind the member's embedding, which a fusion of features leaves out.
+    """
+    there = {layer.name for layer in fused.layers}
+    named = {prefixed(member, key): value for key, value in trained.items()}
+    return {key: value for key, value in named.items() if key.rsplit("|", 1)[0] in there}
 
 
 def merge_members(pixels: Any, members: Sequence[keras.Model], names: Sequence[str] = ()) -> list[keras.Model]:
