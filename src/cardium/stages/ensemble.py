@@ -10,6 +10,8 @@ from typing import Any
 from cardium import atomic, provenance
 from cardium.errors import CardiumError, unknown
 from cardium.metrics import score
+from cardium.models import load_model
+from cardium.models.fusion import create_fusion
 from cardium.params import Ensemble, Settings
 from cardium.predictions import mean_predictions, probability_columns
 from cardium.workspace import Workspace, run_name
@@ -31,7 +33,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
 
     Raises CardiumError when a member is missing or members come from different data, splits or held-out folds.
     """
-    import keras
     import pandas as pd
 
     began = time.perf_counter()
@@ -47,14 +48,10 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     tables = [pd.read_parquet(folder / "validation.parquet") for folder in folders]
     table = mean_predictions(tables, first["classes"])
 
-    inputs = keras.Input((first["rendering"]["height"], first["rendering"]["width"], 3), name="pixels")
-    models = [keras.models.load_model(folder / "model.keras", compile=False) for folder in folders]
-    for number, (model, member) in enumerate(zip(models, members, strict=True), start=1):
-        # Members share layer names; as sub-models with names of their own they do not meet.
-        model.name = f"member{number}_{member['model']}"
-    outputs = keras.layers.Average(name="probabilities")([model(inputs) for model in models])
-    whole = keras.Model(inputs, outputs, name="ensemble")
-    whole.trainable = False
+    models = [load_model(folder / "model.keras") for folder in folders]
+    names = [member["model"] for member in members]
+    whole = create_fusion(models, names=names, mode="average", classes=len(first["classes"]))
+    whole.name = "ensemble"
     with atomic.replacing_folder(out) as part:
         whole.save(part / "model.keras")
         table.to_parquet(part / "validation.parquet", index=False)
