@@ -69,10 +69,10 @@ def test_second_call_does_nothing_and_says_so(generated: Path, capsys: pytest.Ca
 
 
 def test_other_demo_data_is_told_from_the_same(tmp_path: Path) -> None:
-    assert demo.make_demo(tmp_path, patients=2, seed=5) == 48
-    assert demo.make_demo(tmp_path, patients=2, seed=5) == 0
+    assert demo.make_demo(tmp_path, count=2, seed=5) == 48
+    assert demo.make_demo(tmp_path, count=2, seed=5) == 0
     with pytest.raises(CardiumError, match="stay as they are"):
-        demo.make_demo(tmp_path, patients=2, seed=6)
+        demo.make_demo(tmp_path, count=2, seed=6)
 
 
 def test_users_data_is_never_touched(tmp_path: Path) -> None:
@@ -87,17 +87,17 @@ def test_users_data_is_never_touched(tmp_path: Path) -> None:
 
 
 def test_one_changed_byte_makes_it_the_users_data(tmp_path: Path) -> None:
-    demo.make_demo(tmp_path, patients=2, seed=5)
+    demo.make_demo(tmp_path, count=2, seed=5)
     changed = tmp_path / "data/cmri/Sick"
     victim = sorted(changed.rglob("*.jpg"))[0]
     victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
     with pytest.raises(CardiumError):
-        demo.make_demo(tmp_path, patients=2, seed=5)
+        demo.make_demo(tmp_path, count=2, seed=5)
 
 
 def test_empty_folder_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "data/cmri").mkdir(parents=True)
-    assert demo.make_demo(tmp_path, patients=2, seed=5) == 48
+    assert demo.make_demo(tmp_path, count=2, seed=5) == 48
 
 
 def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(phantom, "phantom", fails)
     with pytest.raises(KeyboardInterrupt):
-        demo.make_demo(tmp_path, patients=2, seed=5)
+        demo.make_demo(tmp_path, count=2, seed=5)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not (tmp_path / "data").exists()
 
@@ -118,7 +118,7 @@ def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("patients", [-2, 0, 1, 7])
 def test_patients_come_in_pairs(tmp_path: Path, patients: int) -> None:
     with pytest.raises(CardiumError, match="even number"):
-        demo.make_demo(tmp_path, patients=patients)
+        demo.make_demo(tmp_path, count=patients)
     assert not (tmp_path / "data").exists()
 
 
@@ -130,7 +130,123 @@ def test_unknown_dataset_lists_the_names(tmp_path: Path) -> None:
 def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".cardium").write_text("a file where a folder should be")
     with pytest.raises(CardiumError, match="cannot be written"):
-        demo.make_demo(tmp_path, patients=2, seed=5)
+        demo.make_demo(tmp_path, count=2, seed=5)
+
+
+# --- ECG sheets ---
+
+ECG_FILES = {"ecg4": 24 * 4 + 12 + 6 + 6 + 1, "ecg5": 16 * 5 + 2 * 3 + 4 * 3 + 1}
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with the default demo data of both ECG datasets."""
+    root = tmp_path_factory.mktemp("sheets")
+    for dataset, files in ECG_FILES.items():
+        assert demo.make_demo(root, dataset) == files == demo.DEMOS[dataset].total(demo.DEMOS[dataset].count)
+    return root
+
+
+def _by_content(folder: Path) -> dict[bytes, list[str]]:
+    found: dict[bytes, list[str]] = {}
+    for path in sorted(folder.rglob("*.jpg")):
+        found.setdefault(path.read_bytes(), []).append(path.relative_to(folder).as_posix())
+    return found
+
+
+@pytest.mark.parametrize("dataset", ["ecg4", "ecg5"])
+def test_sheets_bytes_are_the_published_ones(sheets: Path, dataset: str) -> None:
+    assert demo.folder_digest(sheets / "data" / dataset) == demo.demo_digest(dataset)
+    assert demo.make_demo(sheets, dataset) == 0
+    assert sum(path.stat().st_size for path in (sheets / "data" / dataset).rglob("*.jpg")) < 25_000_000
+
+
+def test_version_2s_layout_with_its_copies_and_its_conflict(sheets: Path) -> None:
+    folder = sheets / "data/ecg4"
+    pattern = (
+        r"ECG Images of Myocardial Infarction Patients \(240x12=2880\)/MI\(\d+\)\.jpg|"
+        r"ECG Images of Patient that have History of MI \(172x12=2064\)/PMI\(\d+\)\.jpg|"
+        r"ECG Images of Patient that have abnormal heartbeat \(233x12=2796\)/HB\(\d+\)\.jpg|"
+        r"Normal Person ECG Images \(284x12=3408\)/Normal\(\d+\)\.jpg"
+    )
+    same = _by_content(folder)
+    assert len(same) == 96
+    names = [name for some in same.values() for name in some]
+    assert all(re.fullmatch(pattern, name) for name in names)
+    across = [some for some in same.values() if len({name.partition("/")[0] for name in some}) > 1]
+    assert len(across) == 1
+    assert any(name.endswith("/MI(1).jpg") for name in across[0])
+    several = Counter(some[0].partition("/")[0].split(" (")[0] for some in same.values() if len(some) > 1)
+    assert [several[name] for name in ("ECG Images of Patient that have abnormal heartbeat", "Normal Person ECG Images")] == [
+        0,
+        6,
+    ]
+
+
+def test_both_versions_layout_with_binder_pages_and_a_conflict(sheets: Path) -> None:
+    folder = sheets / "data/ecg5"
+    pattern = (
+        r"v1/ECG Images of COVID-19 Patients \(250\)/(type_[12]/Binder1_Page_\d{3}|type_3/COVID  \(\d+\))\.jpg|"
+        r"v1/ECG Images of Myocardial Infarction Patients \(77\)/MI \(\d+\)\.jpg|"
+        r"v1/ECG Images of Patient that have History of MI \(203\)/PMI {1,2}\(\d+\)\.jpg|"
+        r"v1/ECG Images of Patient that have abnormal heart beats \(548\)/HB( | {3})\(\d+\)\.jpg|"
+        r"v1/Normal Person ECG Images \(859\)/Normal \(\d+\)\.jpg|"
+        r"v2/[^/]+ \(\d+x12=\d+\)/(MI|PMI|HB|Normal)\(\d+\)\.jpg"
+    )
+    same = _by_content(folder)
+    assert len(same) == 80
+    for some in same.values():
+        assert all(re.fullmatch(pattern, name) for name in some), some
+        assert sum(name.startswith("v1/") for name in some) == 1, "all of version 2 is in version 1"
+    conflict = [some for some in same.values() if any(name.endswith("/MI(1).jpg") for name in some)]
+    assert ["PMI" in name for some in conflict for name in some] == [True, False, True]
+    covid = list((folder / "v1/ECG Images of COVID-19 Patients (250)").iterdir())
+    assert {path.name for path in covid} == {"type_1", "type_2", "type_3"}
+    assert not set(same) & set(_by_content(sheets / "data/ecg4")), "the two datasets share no sheet"
+
+
+@pytest.mark.parametrize(("dataset", "classes"), [("ecg4", 4), ("ecg5", 5)])
+def test_sheets_come_in_the_same_sizes_in_every_class(sheets: Path, dataset: str, classes: int) -> None:
+    drawn = demo.DEMOS[dataset]
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    for (label, _), paths in demo._ecg_paths(dataset, drawn.count, drawn.seed).items():
+        with Image.open(sheets / "data" / dataset / paths[0]) as image:
+            assert (image.mode, image.format) == ("RGB", "JPEG")
+            sizes.setdefault(label, []).append(image.size)
+    assert len(sizes) == classes
+    assert len({tuple(some) for some in sizes.values()}) == 1
+    assert len(set(sizes["Normal"])) > 5
+
+
+def test_truth_of_a_file_is_drawn_anew(sheets: Path) -> None:
+    path = "v1/Normal Person ECG Images (859)/Normal (5).jpg"
+    truth = demo.sheet_truth("ecg5", path)
+    with Image.open(sheets / "data/ecg5" / path) as image:
+        pixels = np.asarray(image.convert("L"))
+        if truth.angle:
+            pixels = np.asarray(image.convert("L").rotate(truth.angle))
+    assert all(pixels[top:bottom, left:right].min() < 120 for left, top, right, bottom in truth.leads)
+    copied = demo.sheet_truth("ecg5", "v2/ECG Images of Myocardial Infarction Patients (240x12=2880)/MI(1).jpg")
+    assert copied == demo.sheet_truth("ecg5", "v1/ECG Images of Patient that have History of MI (203)/PMI  (1).jpg")
+    with pytest.raises(CardiumError, match="no file"):
+        demo.sheet_truth("ecg4", "nothing.jpg")
+    with pytest.raises(CardiumError, match="ecg4"):
+        demo.sheet_truth("cmri", path)
+
+
+def test_other_counts_and_seeds_are_other_sheets(tmp_path: Path) -> None:
+    assert demo.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == demo.DEMOS["ecg4"].total(2)
+    assert demo.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == 0
+    assert demo.make_demo(tmp_path / "two", "ecg4", count=2, seed=2) == demo.DEMOS["ecg4"].total(2)
+    one, two = (_by_content(tmp_path / name / "data/ecg4") for name in ("one", "two"))
+    assert not set(one) & set(two)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1])
+def test_one_sheet_is_too_few(tmp_path: Path, count: int) -> None:
+    with pytest.raises(CardiumError, match="too few"):
+        demo.make_demo(tmp_path, "ecg5", count=count)
+    assert not (tmp_path / "data").exists()
 
 
 # --- the same on every machine ---

@@ -150,7 +150,9 @@ def draw_sheet(recording: Recording, style: SheetStyle, number: int, seed: int) 
     pixels[at] = (mixed + (level - mixed) * ink[at][:, None] // 255).astype(np.uint8)
     truth = plan.truth
     if style.photo:
-        pixels, truth = _photographed(pixels, truth, dice)
+        # How much of the table is seen makes the picture's size, which is the same in every class.
+        table = Dice(seed, 23, number)
+        pixels, truth = _photographed(pixels, truth, (table.between(0.035, 0.07), table.between(0.035, 0.07)), dice)
     return pixels, truth
 
 
@@ -222,7 +224,7 @@ def _paper(plan: _Plan, dice: Dice) -> Pixels:
     grid = ("dots", "dots", "lines", "squares")[dice.below(4)] if plan.style.kind == "report" else "lines"
     bright = 255 - dice.below(4)
     if plan.style.kind == "page":
-        wash, fine, bold = (252, 240 - dice.below(9), 241 - dice.below(7)), (243, 217, 221), (232, 188, 196)
+        wash, fine, bold = (252, 244 - dice.below(10), 245 - dice.below(8)), (243, 217, 221), (232, 188, 196)
     elif grid == "dots":
         wash, fine, bold = (bright, bright, bright), (218, 205, 214), (232, 216, 214)
     elif grid == "squares":
@@ -248,7 +250,7 @@ def _paper(plan: _Plan, dice: Dice) -> Pixels:
         plain = wash[channel] + (fine[channel] - wash[channel]) * light // 255
         area[..., channel] = (plain + (bold[channel] - plain) * heavy // 255).astype(np.uint8)
     if plan.style.kind == "report":
-        line = max(1, plan.place(5))
+        line = max(1, plan.place(4))
         frame = np.array((244, 160, 160), dtype=np.uint8)
         pixels[top : top + line, left:right] = frame
         pixels[bottom - line : bottom, left:right] = frame
@@ -281,7 +283,7 @@ def _traces(cover: NDArray[np.int32], recording: Recording, plan: _Plan) -> None
     for baseline in plan.rows:
         _pulse(cover, plan, baseline, per_mv)
     if plan.style.kind == "report":
-        half = max(1, plan.place(5)) / 2
+        half = max(2.0 * plan.scale, 0.5)
         top, bottom = plan.rows[0] - 5 * plan.truth.pixels_per_mm, plan.rows[-2] + 5 * plan.truth.pixels_per_mm
         for x in plan.columns[1:-1]:
             _block(cover, x - half, top, x + half, bottom)
@@ -422,10 +424,13 @@ def _font(size: int) -> FreeTypeFont:
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
-def _photographed(pixels: Pixels, truth: SheetTruth, dice: Dice) -> tuple[Pixels, SheetTruth]:
-    """The sheet on a grey table, turned by up to 2.5 degrees, with light that falls from one side, and grain."""
+def _photographed(pixels: Pixels, truth: SheetTruth, edges: tuple[float, float], dice: Dice) -> tuple[Pixels, SheetTruth]:
+    """The sheet on a grey table, turned by up to 2.5 degrees, with light that falls from one side, and grain.
+
+    edges: the table's width left and right, above and below, as shares of the sheet's own.
+    """
     height, width = pixels.shape[:2]
-    edge_x, edge_y = _round(width * dice.between(0.035, 0.07)), _round(height * dice.between(0.035, 0.07))
+    edge_x, edge_y = _round(width * edges[0]), _round(height * edges[1])
     table = 95 + dice.below(90)
     whole = np.full((height + 2 * edge_y, width + 2 * edge_x, 3), table, dtype=np.uint8)
     whole[edge_y : edge_y + height, edge_x : edge_x + width] = pixels

@@ -8,7 +8,7 @@ are multiples of 2^-12 mV.
 
 What makes a class is a few waves only. MI: an ST segment raised towards one territory, and so lowered opposite, under a tall T.
 History: an initial force away from the scar (Q), R lost towards it, T inverted there. Abnormal: fibrillation, premature beats,
-bundle branch blocks. Covid: a fast sinus rhythm with flat T, slightly lowered ST. Axis, rotation, voltage, T waves, rate, noise,
+bundle branch blocks. Covid: a fast sinus rhythm, flat T, slightly lowered ST. Axis, rotation, voltage, T waves, rate, noise,
 wander and sinus arrhythmia are drawn alike for all, wide enough to overlap with the milder cases: nobody tells all from all.
 
 The same bytes on every machine, by phantom.py's rules: PCG64's raw words, + - * / sqrt and floor on arrays, sines only of a few
@@ -44,9 +44,9 @@ _LEAD_VECTORS: dict[str, Vector] = {
     "V6": (0.831, 0.076, 0.230),
 }
 
-# Where an injury points, by territory, and the leads that face it.
+# Where an injury points, by territory; the leads that face it; those on the other side.
 _TERRITORY: dict[str, Vector] = {
-    "anterior": (0.30, 0.02, -0.95),
+    "anterior": (0.30, -0.28, -0.92),
     "inferior": (-0.28, 0.95, 0.12),
     "lateral": (0.92, -0.42, 0.18),
 }
@@ -223,7 +223,7 @@ def _waves(label: str, kind: str, dice: Dice) -> list[_Wave]:
         _Wave(0.0, 0.0105 * width, main),
         _Wave(0.022 * width, 0.0095 * width, basal),
         *late,
-        *(_Wave(0.062 + 0.030 * step, 0.022, _times(injury, share)) for step, share in enumerate((0.60, 0.62, 0.66, 0.70))),
+        *(_Wave(0.062 + 0.028 * step, 0.026, _times(injury, share)) for step, share in enumerate((0.46, 0.44, 0.46, 0.50))),
         _Wave(t_time - 0.045, 0.046, _times(_plus(repolar, _times(injury, 0.45)), 0.58), stretch=True),
         _Wave(t_time, 0.030, _times(repolar, 0.72), stretch=True),
     ]
