@@ -218,8 +218,8 @@ DEMOS = {
             digest=digest,
         )
         for name, count, seed, digest in (
-            ("ecg4", 24, 4004, "11ea60554d68b78eafa191f9cfc3e5ccbe9dafc07bdbfe91d58e2855dfd1ac91"),
-            ("ecg5", 16, 5005, "bf8df8c7db4b5eceb5e9bbbdb1fd46e2216e99d86d3f6cb70ccddd889d6c9494"),
+            ("ecg4", 24, 4004, "6aa3787be2d004585e211b391fcc055fb21a60490c33c68be4d4e7f7c30eaeb9"),
+            ("ecg5", 16, 5005, "5d944f751c9d9077de392c84db390d4317d44831df3c9648491f5982dc48fc17"),
         )
     },
 }

@@ -35,8 +35,8 @@ MM = 7.88  # its pixels a millimetre
 _FINE = 64  # parts of a pixel that a trace's outline is rounded to
 _ACROSS = 4  # columns drawn in each pixel column
 
-# Where the columns of leads begin and end, the rows' baselines, and each row's limits, as 003 measured them (systems A, B, C,
-# C2): reports at scale 1. The last row is the rhythm strip.
+# Where the columns of leads begin and end and the rows' baselines: reports at scale 1, whose leads lie in the boxes that system
+# 003 calls A, B, C and C2. The last row is the rhythm strip.
 _COLUMNS = {
     "A": (150, 643, 1136, 1628, 2121),
     "B": (146, 640, 1134, 1630, 2125),
@@ -46,8 +46,8 @@ _COLUMNS = {
 _ROWS = {
     "A": (463, 764, 1065, 1367),
     "B": (458, 757, 1060, 1376),
-    "C": (402, 590, 764, 925, 1078, 1228, 1400),
-    "C2": (392, 572, 734, 908, 1098, 1252, 1412),
+    "C": (402, 574, 746, 917, 1089, 1261, 1433),
+    "C2": (392, 566, 740, 914, 1088, 1262, 1436),
 }
 _FRAME = (68, 285, 2176, 1516)
 # The leads as they are read across, by how many stand side by side.
@@ -79,8 +79,8 @@ class SheetTruth:
     """What is where on a drawn sheet; boxes are (left, top, right, bottom), pixels, right and bottom exclusive.
 
     layout: "3x4+1" or "6x2+1". angle: degrees by which `Image.rotate` makes the picture upright; the boxes are those of the
-    upright picture, of the same size. paper: the ruled area. leads: 13 boxes, I II III aVR aVL aVF V1..V6 rhythm.
-    rhythm: the lead that the strip shows. pixels_per_mm: 25 of these are a second, 10 a millivolt.
+    upright picture, of the same size. paper: the ruled area, or where it would be on a blank sheet. leads: 13 boxes, I II III
+    aVR aVL aVF V1..V6 rhythm. rhythm: the lead that the strip shows. pixels_per_mm: 25 of these are a second, 10 a millivolt.
     """
 
     layout: str
@@ -184,8 +184,8 @@ def _plan(style: SheetStyle, dice: Dice) -> _Plan:
         # The device sets the leads where it likes, by some pixels.
         dx, dy = dice.between(-8, 8), dice.between(-9, 9)
         columns = tuple((x + dx) * scale for x in _COLUMNS[style.layout])
-        # A beat of the device's own arranging: rows are not evenly far from each other.
-        loose = 6.0 if style.layout in ("A", "B") else 9.0
+        # Rows are not quite evenly far from each other.
+        loose = 6.0
         rows = tuple((y + dy + dice.between(-loose, loose)) * scale for y in _ROWS[style.layout])
         paper = (_FRAME[0] * scale, _FRAME[1] * scale, _FRAME[2] * scale, _FRAME[3] * scale)
         pulse, pen, ink = (97 + dx) * scale, max(1.7 * scale, 0.62), 8
@@ -221,7 +221,9 @@ def _plan(style: SheetStyle, dice: Dice) -> _Plan:
 def _paper(plan: _Plan, dice: Dice) -> Pixels:
     """The blank page with its ruled area."""
     left, top, right, bottom = plan.truth.paper
-    grid = ("dots", "dots", "lines", "squares")[dice.below(4)] if plan.style.kind == "report" else "lines"
+    # Sheets of six rows often come on blank paper, without a frame.
+    grids = ("blank", "blank", "dots", "lines") if plan.truth.layout == "6x2+1" else ("dots", "dots", "lines", "squares")
+    grid = grids[dice.below(4)] if plan.style.kind == "report" else "lines"
     bright = 255 - dice.below(4)
     if plan.style.kind == "page":
         wash, fine, bold = (252, 244 - dice.below(10), 245 - dice.below(8)), (243, 217, 221), (232, 188, 196)
@@ -232,6 +234,8 @@ def _paper(plan: _Plan, dice: Dice) -> Pixels:
     else:
         wash, fine, bold = (bright, bright - 4, bright - 4), (247, 226, 226), (240, 198, 198)
     pixels = np.full((plan.height, plan.width, 3), bright, dtype=np.uint8)
+    if grid == "blank":
+        return pixels
     rows, columns = bottom - top, right - left
     size = plan.truth.pixels_per_mm
     offset_x, offset_y = dice.between(0, 5), dice.between(0, 5)
