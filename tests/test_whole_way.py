@@ -38,14 +38,26 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
     params = yaml.safe_load((root / "params.yaml").read_text())
-    kept = ("mobilenetv2", "mobilenetv2_spatial", "resnet152v2")
-    params["runs"] = {name: line for name, line in params["runs"].items() if line["model"] in kept}
-    params["banks"] = {name: line for name, line in params["banks"].items() if line["backbone"] in kept}
-    # dvc.yaml names four members.
-    params["ensembles"]["cmri-ensemble"]["members"] = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
-    params["cmri"]["render"] |= {"height": 32, "width": 32}
-    params["cmri"]["train"]["weights"] = "none"
-    params["profiles"]["demo"]["cmri"]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
+    study = params["lines"]["study"]
+    runs = ["cmri-mobilenetv2", "cmri-mobilenetv2_spatial", "cmri-resnet152v2", "ecg4-mobilenetv2", "ecg4-mobilenetv2_se"]
+    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom", "ecg4-cnn2d"]}
+    params["banks"] = {name: study["banks"][name] for name in ("cmri-mobilenetv2", "cmri-resnet152v2", "ecg4-mobilenetv2")}
+    # dvc.yaml names four members, and three to fuse.
+    members = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
+    params["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": members}}
+    members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
+    params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
+    params["datasets"] = ["cmri", "ecg4"]
+    params["renderings"] = {name: line for name, line in params["renderings"].items() if line["dataset"] != "ecg5"}
+    for dataset in ("cmri", "ecg4"):
+        params[dataset]["train"]["weights"] = "none"
+        params["profiles"]["demo"][dataset]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
+    params["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
+    params["profiles"]["demo"]["ecg4"]["render"] = {
+        "image": {"height": 32, "width": 48},
+        "leads": {"height": 16, "width": 16},
+    }
+    params["profiles"]["demo"]["systems"] = {"003": {"epochs": 1}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone"]):
@@ -122,11 +134,21 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
         "cmri-ensemble",
         "naive",
     }
-    promotion = json.loads((clone / "reports/cmri/promotion/promotion.json").read_text())
-    assert promotion["summary"]
+    ecg = json.loads((clone / "reports/ecg4/evaluation/metrics.json").read_text())
+    models = {"mobilenetv2", "mobilenetv2_se", "cnn_custom", "cnn2d", "fused"}
+    assert set(ecg["runs"]) == {f"ecg4-{model}" for model in models} | {"naive"}
+    # Sheets filed under two classes and copies are counted neither twice nor at all.
+    fingerprint = json.loads((clone / "processed/ecg4/manifest/fingerprint.json").read_text())
+    conflicting = {record["path"] for conflict in fingerprint["conflicts"] for record in conflict["records"]}
+    assert conflicting
+    tested = ecg["runs"]["ecg4-fused"]["records"]
+    assert tested == fingerprint["records"] - fingerprint["copies"] - len(fingerprint["conflicts"])
+    for dataset in ("cmri", "ecg4"):
+        promotion = json.loads((clone / f"reports/{dataset}/promotion/promotion.json").read_text())
+        assert promotion["summary"]
     # One MLflow run for each trained run, none doubled by going over it again.
     ids = [r["tags"]["cardium.id"] for r in mlflow_runs(clone) if "cardium.id" in r["tags"]]
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 9
     shown = run(clone, "dvc", "metrics", "show")
     assert "balanced_accuracy" in shown.stdout
     compared = run(clone, "dvc", "params", "diff", "--all")
@@ -202,6 +224,41 @@ def test_overrides_make_an_experiment_beside_the_pipeline(clone: Path) -> None:
     assert any("override" in key for key in {**logged[0]["params"], **logged[0]["tags"]})
 
 
+def test_a_fused_model_is_its_members_and_a_head_on_their_vectors(clone: Path) -> None:
+    code = """
+import json, numpy as np, pandas as pd, keras
+from pathlib import Path
+folder = Path("models/ecg4/honest/fused")
+info = json.loads((folder / "run.json").read_text())
+table = pd.read_parquet(folder / "validation.parquet")
+table = table[table.test_fold == info["test_folds"][0]].head(16)
+pixels = np.load("processed/ecg4/image/pixels.npy", mmap_mode="r")[table.record].astype("float32")
+whole = keras.models.load_model(folder / "model.keras")
+columns = [f"p_{name}" for name in info["classes"]]
+gaps = [np.abs(whole.predict(pixels, verbose=0) - table[columns].to_numpy()).max()]
+for member in ("mobilenetv2", "mobilenetv2_se", "cnn_custom"):
+    alone = keras.models.load_model(folder.parent / member / "model.keras")
+    vector = keras.Model(alone.input, alone.get_layer("embedding").output).predict(pixels, verbose=0)
+    inside = keras.Model(whole.input, whole.get_layer(f"{member}__embedding").output).predict(pixels, verbose=0)
+    gaps.append(np.abs(vector - inside).max() / np.abs(vector).max())
+print(max(gaps))
+"""
+    done = run(clone, sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    # The bank holds float16.
+    assert float(done.stdout.split()[-1]) < 0.02
+
+
+def test_evaluate_scores_another_collection(clone: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(clone / "data/ecg5", other)
+    done = run(clone, sys.executable, "-m", "cardium", "evaluate", "--dataset", "ecg4", "--external", str(other))
+    assert done.returncode == 0, done.stderr
+    written = json.loads((clone / "reports/ecg4/external/other/external.json").read_text())
+    assert set(written["runs"]) >= {"ecg4-fused", "ecg4-cnn2d"}
+    assert "ecg4-cnn2d" in done.stdout
+
+
 def test_predict_says_what_the_champion_or_a_run_folder_thinks(clone: Path) -> None:
     image = next((clone / "data/cmri/Sick").rglob("*.jpg"))
     done = run(
@@ -210,6 +267,24 @@ def test_predict_says_what_the_champion_or_a_run_folder_thinks(clone: Path) -> N
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
     assert row["label"] in ("Normal", "Sick")
+    # A cardiac MRI is no ECG sheet, and a sheet is one.
+    sheet = max((clone / "data/ecg4").rglob("*.jpg"), key=lambda path: path.stat().st_size)
+    command = [
+        sys.executable,
+        "-m",
+        "cardium",
+        "predict",
+        str(image),
+        str(sheet),
+        "--model",
+        "models/ecg4/honest/cnn2d",
+        "--json",
+    ]
+    done = run(clone, *command)
+    assert done.returncode == 0, done.stderr
+    mri, ecg = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert mri["quality"] != "ok"
+    assert ecg["quality"] == "ok"
 
 
 def test_changed_data_is_reported_and_data_dvc_left_alone(clone: Path) -> None:

@@ -6,7 +6,7 @@
     predictions/      one table a run
 
 The other folder is read by the dataset's own importer and is never trained on. Each run answers with the model that it would
-be served with (`model.keras`).
+be served with.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cardium.progress import progress
 from cardium.stages.evaluate import evaluate, find_entries
 from cardium.stages.ingest import measure_chunk
 from cardium.stages.prepare import Work, render_records
-from cardium.workspace import Workspace
+from cardium.workspace import Workspace, served_file
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +51,8 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
     Raises CardiumError for a folder that is not there or holds no record of a known class, one in which nothing is left after
     the exclusions or a class is missing, and for runs that are not trained.
     """
-    from cardium.scoring import load_model, predict_arrays
+    from cardium.models import load_model
+    from cardium.scoring import predict_arrays
 
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
@@ -86,7 +87,7 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         key = json.dumps(rendering, sort_keys=True)
         if key not in arrays:
             arrays[key] = _render(settings, folder, kept, rendering, scratch)
-        probabilities = predict_arrays(load_model(entry.folder / "model.keras"), arrays[key], np.arange(len(kept)))
+        probabilities = predict_arrays(load_model(served_file(entry.folder)), arrays[key], np.arange(len(kept)))
         frames[entry.name] = prediction_rows(kept, np.arange(len(kept)), 0, labels, probabilities, classes)
         infos[entry.name] = {**entry.info, "test_folds": [0]}
     table = evaluate(dataset, classes, frames, infos, settings.evaluate, settings.seed, data, patients=False)

@@ -160,6 +160,7 @@ class Train:
     keep: Literal["best", "last"]
     hidden: int
     augmented: bool
+    served: Literal["first", "mean"]
     fine_tune: int
     fine_tune_epochs: int
     fine_tune_learning_rate: float
@@ -210,6 +211,7 @@ class Settings:
     runs: dict[str, Run]
     fusions: dict[str, Fusion]
     ensembles: dict[str, Ensemble]
+    recommended: dict[str, str]
     systems: dict[str, dict[str, Any]]
     ingest: Ingest
     split: Split

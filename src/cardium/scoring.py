@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium.bank import open_bank
-from cardium.models import create_head
+from cardium.models import create_head, load_model
 from cardium.models.trained import set_trained
 from cardium.params import Settings
 from cardium.predictions import prediction_rows
@@ -66,13 +66,6 @@ def fold_weights(run_folder: Path, fold: int) -> dict[str, np.ndarray]:
     """What was trained while `fold` was held out, as `models.trained.set_trained` takes it."""
     with np.load(run_folder / "folds" / f"{fold}.npz") as stored:
         return {name: stored[name] for name in stored.files}
-
-
-def load_model(path: Path) -> keras.Model:
-    """A saved whole model, for prediction only."""
-    import keras
-
-    return keras.models.load_model(path, compile=False)
 
 
 def predict_arrays(model: keras.Model, inputs: np.ndarray, records: np.ndarray) -> np.ndarray:

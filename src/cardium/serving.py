@@ -22,6 +22,7 @@ from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.render import Rendered, render, shape_of
 from cardium.params import Render
+from cardium.workspace import served_file
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -63,7 +64,7 @@ class Classifier:
             raise CardiumError(f"{run_folder}/run.json is not one that `cardium train` wrote: train the run again.") from None
         self.model_version = model_version
         self.threshold = float(info.get("settings", {}).get("evaluate.threshold", 0.5))
-        self._forward = _load(run_folder / "model.keras", self.shape)
+        self._forward = _load(served_file(run_folder), self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -135,12 +136,13 @@ def _image_of(value: Any, row: int) -> bytes:
 def _load(path: Path, shape: tuple[int, ...]) -> Any:
     """model.keras as one traced function of any batch size: each new size would cost seconds otherwise."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
     import tensorflow as tf
+
+    from cardium.models import load_model
 
     if not path.is_file():
         raise CardiumError(f"{path.parent.name}: no {path.name} in the run folder: train the run again.")
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32)])  # type: ignore[untyped-decorator]
     def forward(pixels: Any) -> Any:

@@ -6,11 +6,13 @@ and the learning rate. So a run that was killed and started again ends with the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,15 @@ import numpy as np
 
 from cardium import atomic
 from cardium.errors import CardiumError
+from cardium.parallel import cores
 from cardium.schedule import Schedule, Step, step_after
 
 if TYPE_CHECKING:
     import keras
+
+
+# Batches read ahead at once: augmentation runs outside of Python's lock, and a GPU outruns one thread of it.
+_READERS = min(8, cores())
 
 
 @dataclass(frozen=True)
@@ -199,17 +206,21 @@ def predict(model: keras.Model, examples: Examples, batch: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Any:
-    """(positions, inputs) of one epoch; the next batch is read while the model works on this one."""
-    starts = range(0, len(order), batch)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = None
-        for start in starts:
-            positions = order[start : start + batch]
-            ready = ahead or reader.submit(examples.inputs, epoch, positions)
-            following = order[start + batch : start + 2 * batch]
-            ahead = reader.submit(examples.inputs, epoch, following) if len(following) else None
-            yield positions, ready.result()
+def _batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions, inputs) of one epoch, in order; batches ahead are read and augmented while the model works on this one."""
+    starts = iter(range(0, len(order), batch))
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+        for start in itertools.chain(starts, itertools.repeat(-1)):
+            if start >= 0:
+                positions = order[start : start + batch]
+                ahead.append((positions, readers.submit(examples.inputs, epoch, positions)))
+                if len(ahead) <= _READERS:
+                    continue
+            if not ahead:
+                return
+            ready, inputs = ahead.popleft()
+            yield ready, inputs.result()
 
 
 def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:

@@ -77,6 +77,15 @@ class Workspace:
         return self.root / ".cardium"
 
 
+# A run folder's models: the first held-out fold's, and, where there is one, what answers requests in its place.
+MODEL, SERVED = "model.keras", "served.keras"
+
+
+def served_file(run_folder: Path) -> Path:
+    """The file of the model that answers requests."""
+    return run_folder / (SERVED if (run_folder / SERVED).is_file() else MODEL)
+
+
 def suffix(protocol: str) -> str:
     """How a protocol shows in a name: `honest` is the default and has no suffix."""
     return "" if protocol == "honest" else f"-{protocol}"

@@ -88,8 +88,16 @@ def vary_colour(pixels: np.ndarray, brightness: float, grid: float) -> np.ndarra
 def augment_batch(pixels: np.ndarray, records: np.ndarray, settings: Augment, seed: int, view: int) -> np.ndarray:
     """The `view`-th random view of each of `pixels`, uint8, whose record numbers are `records` (n,).
 
-    pixels: images (n, H, W, 3) or leads (n, 13, H, W).
+    pixels: images (n, H, W, 3), leads (n, 13, H, W) or traces (n, 16, 96), which have ranges of their own.
     """
+    if pixels.ndim == 3:
+        from cardium.imaging.traces import augment_traces
+
+        views = [
+            augment_traces(one[None], np.random.default_rng([seed, view, int(number)]))
+            for one, number in zip(pixels, records, strict=True)
+        ]
+        return np.concatenate(views)
     images = pixels.ndim == 4 and pixels.shape[-1] == 3
     return np.stack(
         [

@@ -2,6 +2,7 @@
 
 image   uint8 (height, width, 3): the whole picture stretched to the size, or the paper of an ECG sheet, aspect kept
 leads   uint8 (13, height, width): the leads of an ECG sheet, 255 = trace
+    traces  uint8 (16, 96): the leads as signals: median heartbeats in millivolts and measurements on them
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from PIL import Image
 from cardium.errors import CardiumError
 
 if TYPE_CHECKING:
-    from cardium.imaging.sheet import Sheet
     from cardium.params import Render
 
 LEADS = 13
@@ -43,7 +43,13 @@ def shape_of(kind: str, size: Render) -> tuple[int, ...]:
         return (size.height, size.width, 3)
     if kind == "leads":
         return (LEADS, size.height, size.width)
-    raise CardiumError(f"params.yaml: unknown rendering `{kind}`: image or leads.")
+    if kind == "traces":
+        from cardium.imaging.traces import SHAPE
+
+        if (size.height, size.width) != SHAPE:
+            raise CardiumError(f"params.yaml: traces are {SHAPE[0]} x {SHAPE[1]}, not {size.height} x {size.width}.")
+        return SHAPE
+    raise CardiumError(f"params.yaml: unknown rendering `{kind}`: image, leads or traces.")
 
 
 def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
@@ -52,17 +58,17 @@ def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
     if kind == "image" and size.area == "whole":
         blank = ("the picture is blank",) if float(pixels.std()) < _BLANK_STD else ()
         return Rendered(render_image(pixels, size.height, size.width), blank)
-    from cardium.imaging import leads, sheet
+    from cardium.imaging import leads, sheet, traces
 
     found = sheet.find_sheet(pixels)
+    if kind == "traces":
+        array = traces.render_traces(pixels, found)
+        unread = () if traces.was_read(array) else (traces.UNREADABLE,)
+        return Rendered(array, (*found.warnings, *unread), found.layout, found.confidence)
     if kind == "leads":
         array = leads.render_leads(pixels, found, size.height, size.width)
     else:
         array = sheet.render_paper(pixels, found, size.height, size.width)
-    return _of_sheet(array, found)
-
-
-def _of_sheet(array: NDArray[np.uint8], found: Sheet) -> Rendered:
     return Rendered(array, found.warnings, found.layout, found.confidence)
 
 

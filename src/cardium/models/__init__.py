@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cardium.errors import CardiumError, unknown
-from cardium.models import cnn, fusion, sequence  # noqa: F401  each registers its architectures
+from cardium.models import cnn, fusion, sequence, traces  # noqa: F401  each registers its architectures
 from cardium.models.architectures import ARCHITECTURES, build_architecture
 from cardium.models.attention import BLOCKS
 from cardium.models.backbones import BACKBONES, build_backbone, get_backbone
@@ -69,7 +69,7 @@ def parse_name(name: str) -> ModelName:
 
 
 def rendering_of(name: str) -> str:
-    """The kind of array that the model reads: `image`, uint8 (H, W, 3), or `leads`, uint8 (13, H, W)."""
+    """The kind of array that the model reads: `image`, uint8 (H, W, 3), `leads`, uint8 (13, H, W), or `traces` (16, 96)."""
     parts = parse_name(name)
     return ARCHITECTURES[name].rendering if parts.architecture else "image"
 
@@ -96,7 +96,7 @@ def create_model(
 ) -> keras.Model:
     """The whole model: float32 `pixels`, 0-255, -> `probabilities` (n, classes), one flat graph.
 
-    pixels: (n, height, width, 3), or (n, leads, height, width) for the models of `rendering_of` leads.
+    pixels: (n, height, width, 3); (n, leads, height, width) for the models of `rendering_of` leads, (n, height, width) of traces.
     scaling, hidden: of backbones only, an architecture has its own. hidden: the width of a ReLU layer between the average
     over places and the dropout, 0 for none.
     Weights are random, a function of `seed`; `weights.load_weights` puts pretrained ones into the backbone, which is frozen.
@@ -107,7 +107,8 @@ def create_model(
     parts = parse_name(name)
     if parts.architecture:
         keras.utils.set_random_seed(seed)
-        shape = (height, width, 3) if rendering_of(name) == "image" else (leads, height, width)
+        shapes = {"image": (height, width, 3), "leads": (leads, height, width), "traces": (height, width)}
+        shape = shapes[rendering_of(name)]
         pixels = keras.Input(shape, name="pixels")
         return keras.Model(pixels, build_architecture(name, pixels, classes, dropout), name=name)
     backbone = build_backbone(bank_of(name), height, width, scaling, seed)

@@ -17,7 +17,7 @@ Build = Callable[[Any, int, float], Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """`rendering`: the kind of array that `build` takes as pixels, `image` (n, h, w, 3) or `leads` (n, 13, h, w)."""
+    """`rendering`: the kind of array that `build` takes: `image` (n, h, w, 3), `leads` (n, 13, h, w) or `traces` (n, h, w)."""
 
     name: str
     rendering: str
@@ -41,7 +41,7 @@ def register_architecture(rendering: str, *, min_side: int = 8) -> Callable[[Bui
 def build_architecture(name: str, pixels: Any, classes: int, dropout: float) -> Any:
     """The named architecture on a Keras tensor `pixels`. Raises CardiumError when the pixels are too few."""
     row = ARCHITECTURES[name]
-    height, width = pixels.shape[1:3] if row.rendering == "image" else pixels.shape[2:4]
+    height, width = pixels.shape[2:4] if row.rendering == "leads" else pixels.shape[1:3]
     if min(height, width) < row.min_side:
         raise CardiumError(
             f"{name} needs {row.rendering} of at least {row.min_side} pixels a side; render is {height}x{width} (params.yaml)."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cardium.imaging.traces import LEVELS, MIDDLE, SHAPE
+from cardium.models.architectures import register_architecture
 from cardium.models.classifier import classify_embedding
 
 # Grey levels of the beats that become 1: 0.64 mV.
@@ -19,9 +19,12 @@ _BRANCHES = 3
 _NORM = {"momentum": 0.9, "epsilon": 1e-3}
 
 
+@register_architecture("traces", min_side=1)
 def traces_net(pixels: Any, classes: int, dropout: float) -> Any:
     """Renderings (n, 16, 96), 0-255 -> probabilities (n, classes); layers `cam` (n, 12, 24, 24) and `embedding` (n, 240)."""
     from keras import layers
+
+    from cardium.imaging.traces import LEVELS, MIDDLE, SHAPE
 
     beats = layers.Cropping1D((0, SHAPE[0] - _LEADS), name="beats")(pixels)
     beats = layers.Rescaling(1 / _BEAT_LEVELS, offset=-MIDDLE / _BEAT_LEVELS, name="millivolts")(beats)

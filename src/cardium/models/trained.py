@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 def trained_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """All weights of the layers of `model` that learn, by `<layer>|<number>`, the number counting in `layer.weights`.
 
-    With a layer's trainable weights go those that training moves without a gradient: batch norm's moving statistics.
+    With a layer's trainable weights go those that training moves without a gradient: batch norm's moving statistics, which are
+    all that a batch norm without scale and offset has.
     """
+    import keras
+
+    def learns(layer: keras.layers.Layer) -> bool:
+        return bool(layer.trainable_weights) or (layer.trainable and isinstance(layer, keras.layers.BatchNormalization))
+
     return {
-        f"{layer.name}|{i}": weight.numpy()
-        for layer in model.layers
-        if layer.trainable_weights
-        for i, weight in enumerate(layer.weights)
+        f"{layer.name}|{i}": weight.numpy() for layer in model.layers if learns(layer) for i, weight in enumerate(layer.weights)
     }
 
 

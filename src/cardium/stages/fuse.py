@@ -21,13 +21,14 @@ from cardium import atomic, provenance
 from cardium.errors import CardiumError, unknown
 from cardium.manifest import read_manifest
 from cardium.metrics import score
-from cardium.models.fusion import create_fusion, create_fusion_head
+from cardium.models import load_model
+from cardium.models.fusion import create_fusion, create_fusion_head, weights_in_fusion
 from cardium.models.trained import set_trained, trained_weights
 from cardium.params import Fusion, Settings, Train
 from cardium.plots import learning_curves
 from cardium.predictions import mean_predictions, prediction_rows, probability_columns
 from cardium.schedule import Schedule
-from cardium.scoring import fold_weights, load_model, predict_arrays, reader_of
+from cardium.scoring import fold_weights, predict_arrays, reader_of
 from cardium.splits import read_parts
 from cardium.training import Examples, Optimization, class_weights, fit, predict
 from cardium.workspace import Workspace, run_name
@@ -78,8 +79,7 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
     for fold in folds:
         fold_of[fold] = {}
         for model, folder in zip(line.members, folders, strict=True):
-            # As create_fusion names the members' layers.
-            fold_of[fold] |= {f"{model}__{key}": value for key, value in fold_weights(folder, fold).items()}
+            fold_of[fold] |= weights_in_fusion(whole, model, fold_weights(folder, fold))
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     if line.model == "fused":

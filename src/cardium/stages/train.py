@@ -2,7 +2,7 @@
 
 For every held-out fold a head is trained on the bank, or the whole model on pixels; fold by fold what was trained is kept
 (`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` holds the first
-held-out fold's model. With `fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
+held-out fold's model; with `served: mean`, `served.keras` the mean of all folds' models, which then answers requests. With `fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cardium.imaging.augment import augment_batch
 from cardium.manifest import read_fingerprint, read_manifest
 from cardium.metrics import score
 from cardium.models import bank_of, create_head, create_model, rendering_of
+from cardium.models.fusion import create_fusion
 from cardium.models.trained import set_trained, trained_weights
 from cardium.models.weights import load_weights
 from cardium.params import Augment, Render, Run, Settings, Train
@@ -34,7 +35,7 @@ from cardium.rendering import read_pixels
 from cardium.schedule import Schedule
 from cardium.splits import Parts, read_parts
 from cardium.training import Examples, Fitted, Optimization, class_weights, fit, predict
-from cardium.workspace import Workspace, run_name
+from cardium.workspace import SERVED, Workspace, run_name
 
 if TYPE_CHECKING:
     import keras
@@ -133,6 +134,8 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     set_trained(whole, fold_weights[folds[0]])
     with atomic.replacing_folder(out) as part:
         whole.save(part / "model.keras")
+        if source.train.served == "mean" and not bank and len(folds) > 1:
+            _mean_of_folds(settings, line, source, size, fold_weights).save(part / SERVED)
         (part / "folds").mkdir()
         for fold, weights in fold_weights.items():
             np.savez(part / "folds" / f"{fold}.npz", allow_pickle=False, **weights)
@@ -178,6 +181,19 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
     return info
+
+
+def _mean_of_folds(
+    settings: Settings, line: Run, source: _Source, size: Render, fold_weights: dict[int, dict[str, np.ndarray]]
+) -> keras.Model:
+    """One graph whose probabilities are the mean of the folds' models: together they have learnt from every record."""
+    models = []
+    for weights in fold_weights.values():
+        model = _whole_model(settings, line, source, size)
+        set_trained(model, weights)
+        models.append(model)
+    names = [f"fold{fold}" for fold in fold_weights]
+    return create_fusion(models, names=names, mode="average", classes=len(source.classes))
 
 
 # An architecture of its own has no pretrained weights to be had.
