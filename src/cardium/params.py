@@ -260,7 +260,8 @@ DATASETS = ("cmri", "ecg4", "ecg5")
 # What each number must satisfy beyond its type, by the last part of its key.
 _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
-    "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1, "min_side": 1, "max_pixels": 1, "max_bytes": 1,
+    "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1,
+    "min_side": 1, "max_pixels": 1, "max_bytes": 1,
 }  # fmt: skip
 _SHARE = {
     "max_bad",

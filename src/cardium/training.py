@@ -179,7 +179,7 @@ def _epoch(
     order = np.random.default_rng([seed, epoch]).permutation(len(train.labels))
     loss = accuracy = 0.0
     one_hot = np.eye(len(weights), dtype=np.float32)
-    for positions, inputs in _batches(train, epoch, order, batch):
+    for positions, inputs in batches(train, epoch, order, batch):
         labels = train.labels[positions]
         targets = one_hot[labels] if smoothed else labels
         # train_on_batch reports one batch alone; the epoch's figures are the means over its examples, as fit() gives them.
@@ -202,11 +202,11 @@ def _epoch(
 def predict(model: keras.Model, examples: Examples, batch: int) -> np.ndarray:
     """Probabilities (N, C) float64 of all examples, in order, without augmentation or dropout."""
     order = np.arange(len(examples.labels))
-    parts = [np.asarray(model.predict_on_batch(inputs)) for _, inputs in _batches(examples, -1, order, batch)]
+    parts = [np.asarray(model.predict_on_batch(inputs)) for _, inputs in batches(examples, -1, order, batch)]
     return np.concatenate(parts).astype(np.float64)
 
 
-def _batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(positions, inputs) of one epoch, in order; batches ahead are read and augmented while the model works on this one."""
     starts = iter(range(0, len(order), batch))
     with ThreadPoolExecutor(_READERS) as readers:

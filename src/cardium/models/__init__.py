@@ -96,7 +96,7 @@ def create_model(
 ) -> keras.Model:
     """The whole model: float32 `pixels`, 0-255, -> `probabilities` (n, classes), one flat graph.
 
-    pixels: (n, height, width, 3); (n, leads, height, width) for the models of `rendering_of` leads, (n, height, width) of traces.
+    pixels: (n, height, width, 3), or (n, leads, height, width) for models of leads, (n, height, width) for those of traces.
     scaling, hidden: of backbones only, an architecture has its own. hidden: the width of a ReLU layer between the average
     over places and the dropout, 0 for none.
     Weights are random, a function of `seed`; `weights.load_weights` puts pretrained ones into the backbone, which is frozen.

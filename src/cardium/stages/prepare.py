@@ -81,13 +81,16 @@ def run(settings: Settings, item: str) -> None:
 
 
 def render_records(work: Work, records: Sequence[Record], manifest_hash: str, out: Path) -> Counter[str]:
-    """Renders `records` into the folder `out`, whole or not at all; returns how often each warning was given."""
+    """Renders `records` into the folder `out`, whole or not at all; returns how often each warning was given.
+
+    Copies, records of one hash, are rendered once.
+    """
     shape = (len(records), *shape_of(work.kind, work.size))
     digest = hashlib.sha256()
     warned: Counter[str] = Counter()
     with atomic.replacing_folder(out) as part:
         with (
-            (part / "pixels.npy").open("wb") as file,
+            (part / "pixels.npy").open("w+b") as file,
             (part / "quality.csv").open("w", newline="", encoding="utf-8") as table,
         ):
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -95,8 +98,12 @@ def render_records(work: Work, records: Sequence[Record], manifest_hash: str, ou
             writer.writerow(["record", "path", "layout", "confidence", "warnings"])
             sheets = work.kind != "image" or work.size.area == "paper"
             few = {"few": 4 * _CHUNK_OF_SHEETS} if sheets else {}
-            chunks = in_chunks(functools.partial(render_chunk, work), records, _CHUNK_OF_SHEETS if sheets else _CHUNK, **few)
-            written = _written(file, digest, chunks)
+            first: dict[str, Record] = {}
+            for record in records:
+                first.setdefault(record[1], record)
+            size = _CHUNK_OF_SHEETS if sheets else _CHUNK
+            chunks = in_chunks(functools.partial(render_chunk, work), list(first.values()), size, **few)
+            written = _written(file, digest, records, (one for _, rendered in chunks for one in rendered))
             for number, ((path, _), said) in enumerate(progress(written, total=len(records), desc="prepare", unit="image")):
                 layout, confidence, warnings = said
                 writer.writerow([number, path, layout, f"{confidence:.3f}", "; ".join(warnings)])
@@ -109,15 +116,28 @@ def render_records(work: Work, records: Sequence[Record], manifest_hash: str, ou
 
 
 def _written(
-    file: BinaryIO, digest: Any, chunks: Iterator[tuple[Sequence[Record], list[Rendered]]]
+    file: BinaryIO, digest: Any, records: Sequence[Record], rendered: Iterator[Rendered]
 ) -> Iterator[tuple[Record, tuple[str, float, tuple[str, ...]]]]:
-    """Writes each chunk's pixels and then yields its records with what was said of them."""
-    for records, rendered in chunks:
-        for record, one in zip(records, rendered, strict=True):
+    """Writes each record's pixels and then yields it with what was said of it. rendered: of each hash, at its first record."""
+    begin = file.tell()
+    row_of: dict[str, int] = {}
+    said: list[tuple[str, float, tuple[str, ...]]] = []
+    for number, record in enumerate(records):
+        original = row_of.get(record[1])
+        if original is None:
+            row_of[record[1]] = number
+            one = next(rendered)
             data = one.array.tobytes()
-            file.write(data)
-            digest.update(data)
-            yield record, (one.layout, one.confidence, one.warnings)
+            said.append((one.layout, one.confidence, one.warnings))
+        else:
+            # The first one's row is in the file already: nothing is kept in memory for copies.
+            file.seek(begin + original * len(data))
+            data = file.read(len(data))
+            file.seek(0, 2)
+            said.append(said[original])
+        file.write(data)
+        digest.update(data)
+        yield record, said[-1]
 
 
 def render_chunk(work: Work, records: Sequence[Record]) -> list[Rendered]:

@@ -328,8 +328,8 @@ def _model_folders(client: MlflowClient, champion: Version) -> list[Path]:
 
 def _score_again(settings: Settings, dataset: str, classes: list[str], model_folder: Path) -> pd.DataFrame:
     """A logged model's predictions of today's records, each by weights that never saw its patient. Raises Incomparable."""
-    from cardium.rendering import read_pixels
     from cardium.models import load_model
+    from cardium.rendering import read_pixels
     from cardium.scoring import predict_arrays, predict_test
 
     folder = tracking.run_folder_of(model_folder)

@@ -2,7 +2,8 @@
 
 For every held-out fold a head is trained on the bank, or the whole model on pixels; fold by fold what was trained is kept
 (`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` holds the first
-held-out fold's model; with `served: mean`, `served.keras` the mean of all folds' models, which then answers requests. With `fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
+held-out fold's model; with `served: mean`, `served.keras` the mean of all folds' models, which then answers requests. With
+`fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
 """
 
 from __future__ import annotations
