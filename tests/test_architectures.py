@@ -10,6 +10,7 @@ import pytest
 
 from cardium import models
 from cardium.errors import CardiumError
+from cardium.imaging.traces import SHAPE
 from cardium.models import fusion
 from cardium.models.architectures import ARCHITECTURES
 from cardium.models.sequence import attended_lstm
@@ -20,18 +21,22 @@ def batch_for(model: keras.Model, count: int = 4) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *model.input_shape[1:])).astype("float32")
 
 
-def side_of(name: str) -> int:
-    return max(16, ARCHITECTURES[name].min_side)
+def size_of(name: str) -> tuple[int, int]:
+    """A small height and width that the architecture takes, not square where it can be otherwise."""
+    if models.rendering_of(name) == "traces":
+        return SHAPE
+    side = max(16, ARCHITECTURES[name].min_side)
+    return side, side + 4 * (name != "attention_vgg")
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_architecture_learns_and_comes_back_from_disk_bit_for_bit(name: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    side = side_of(name)
-    model = models.create_model(name, classes=5, height=side, width=side + 4 * (name != "attention_vgg"), seed=1)
-    shape = (side, side + 4, 3) if models.rendering_of(name) == "image" else (13, side, model.input_shape[-1])
-    assert model.input_shape[1:] == shape
+    height, width = size_of(name)
+    model = models.create_model(name, classes=5, height=height, width=width, seed=1)
+    shapes = {"image": (height, width, 3), "leads": (13, height, width), "traces": (height, width)}
+    assert model.input_shape[1:] == shapes[models.rendering_of(name)]
     assert models.bank_of(name) == ""
     assert len(model.get_layer("embedding").output.shape) == 2
     if name not in ("attention_lstm", "fused"):
@@ -53,7 +58,7 @@ def test_every_architecture_learns_and_comes_back_from_disk_bit_for_bit(name: st
     np.testing.assert_array_equal(probabilities, loaded(batch, training=False))
     for layer in loaded.layers:
         assert not isinstance(layer, keras.Model | keras.layers.Lambda), layer.name
-    other = models.create_model(name, classes=5, height=side, width=model.input_shape[-1 if shape[0] == 13 else 2], seed=2)
+    other = models.create_model(name, classes=5, height=height, width=width, seed=2)
     trained = trained_weights(model)
     set_trained(other, trained)
     for key, value in trained_weights(other).items():

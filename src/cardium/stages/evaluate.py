@@ -339,7 +339,6 @@ _BY_RECORD: tuple[Column, ...] = (
     ("F1", 5, _score("f1_macro")),
     ("AUC", 5, _score("roc_auc")),
     _WEIGHTS,
-    _TRAIN,
     _OTHER,
     ("published", 9, lambda _t, row: _number(row.get("published_accuracy"), 4)),
 )
