@@ -167,17 +167,18 @@ def test_the_test_fold_stays_shut_until_evaluate(clone: Path) -> None:
     """House rule: what trains and chooses sees no record of the fold that is held out."""
     import pandas as pd
 
-    split = pd.read_csv(clone / "processed/cmri/split/honest.csv").set_index("group")["fold"]
-    for folder in (clone / "models/cmri/honest").iterdir():
-        table = pd.read_parquet(folder / "validation.parquet")
-        fold = table["group"].map(split)
-        assert ((table["test_fold"] + 1) % 4 == fold).all(), folder.name
-    for path in (clone / "reports/cmri/evaluation/predictions").glob("cmri-*.parquet"):
-        table = pd.read_parquet(path)
-        assert (table["group"].map(split) == table["test_fold"]).all()
-        assert not table["record"].duplicated().any()
-    importers = {path.name for path in (ROOT / "src/cardium/stages").glob("*.py") if "scoring" in path.read_text()}
-    assert importers <= {"evaluate.py", "promote.py"}
+    for dataset in ("cmri", "ecg4"):
+        split = pd.read_csv(clone / f"processed/{dataset}/split/honest.csv").set_index("group")["fold"]
+        for folder in (clone / f"models/{dataset}/honest").iterdir():
+            table = pd.read_parquet(folder / "validation.parquet")
+            fold = table["group"].map(split)
+            assert ((table["test_fold"] + 1) % 4 == fold).all(), folder.name
+        for path in (clone / f"reports/{dataset}/evaluation/predictions").glob(f"{dataset}-*.parquet"):
+            table = pd.read_parquet(path)
+            assert (table["group"].map(split) == table["test_fold"]).all()
+            assert not table["record"].duplicated().any()
+    openers = {path.name for path in (ROOT / "src/cardium/stages").glob("*.py") if "predict_test" in path.read_text()}
+    assert openers <= {"evaluate.py", "promote.py"}
 
 
 def test_heads_on_the_bank_and_the_whole_model_agree(clone: Path) -> None:
