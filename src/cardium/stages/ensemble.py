@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from cardium import atomic, provenance
-from cardium.errors import CardiumError, unknown
+from cardium.errors import unknown
+from cardium.members import common_settings, common_weights, read_members
 from cardium.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.params import Ensemble, Settings
 from cardium.predictions import mean_predictions, probability_columns
-from cardium.workspace import Workspace, run_name
+from cardium.workspace import Workspace
 
 
 def run(settings: Settings, item: str) -> None:
@@ -36,15 +36,8 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     import pandas as pd
 
     began = time.perf_counter()
-    members = [_read_member(folder, line) for folder in folders]
+    members = read_members(folders, line.dataset, line.protocol)
     first = members[0]
-    for member in members[1:]:
-        for what in ("data", "protocol", "classes", "test_folds", "rendering"):
-            if member[what] != first[what]:
-                raise CardiumError(
-                    f"{member['run']} and {first['run']} differ in {what}: members must come from the same split; "
-                    f"train them again with `dvc repro train@{member['run']} train@{first['run']}`."
-                )
     tables = [pd.read_parquet(folder / "validation.parquet") for folder in folders]
     table = mean_predictions(tables, first["classes"])
 
@@ -66,13 +59,8 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
             "member_ids": [member["id"] for member in members],
             "classes": first["classes"],
             "rendering": first["rendering"],
-            "weights": _weights_of(members),
-            # What all members were trained with: beside theirs in a comparison, nothing is missing and nothing is new.
-            "settings": {
-                key: value
-                for key, value in first["settings"].items()
-                if all(member["settings"].get(key) == value for member in members)
-            },
+            "weights": common_weights(members),
+            "settings": common_settings(members),
             "overrides": settings.overrides,
             "test_folds": first["test_folds"],
             "folds": first["folds"],
@@ -97,16 +85,3 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
     return info
-
-
-def _read_member(folder: Path, line: Ensemble) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        run = run_name(line.dataset, folder.name, line.protocol)
-        raise CardiumError(f"The ensemble's member {run} is not trained: train it with `dvc repro train@{run}`.") from None
-
-
-def _weights_of(members: list[dict[str, Any]]) -> dict[str, str]:
-    used = sorted({member["weights"]["used"] for member in members})
-    return {"asked": members[0]["weights"]["asked"], "used": "+".join(used), "file": "", "sha256": ""}

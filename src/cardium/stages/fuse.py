@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from cardium import atomic, provenance
-from cardium.errors import CardiumError, unknown
+from cardium.errors import unknown
 from cardium.manifest import read_manifest
+from cardium.members import common_settings, common_weights, read_members
 from cardium.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion, create_fusion_head, weights_in_fusion
@@ -31,7 +32,7 @@ from cardium.schedule import Schedule
 from cardium.scoring import fold_weights, predict_arrays, reader_of
 from cardium.splits import read_parts
 from cardium.training import Examples, Optimization, class_weights, fit, predict
-from cardium.workspace import Workspace, run_name
+from cardium.workspace import Workspace
 
 # Units of the head's hidden layer: system 004's.
 _HIDDEN = 256
@@ -55,15 +56,8 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
     began = time.perf_counter()
     workspace = Workspace(settings.root)
     folders = [workspace.run(line.dataset, member, line.protocol) for member in line.members]
-    members = [_read_member(folder, line) for folder in folders]
+    members = read_members(folders, line.dataset, line.protocol)
     first = members[0]
-    for member in members[1:]:
-        for what in ("data", "classes", "test_folds", "rendering"):
-            if member[what] != first[what]:
-                raise CardiumError(
-                    f"{member['run']} and {first['run']} differ in {what}: members must come from the same split and "
-                    f"rendering; train them again with `dvc repro train@{member['run']} train@{first['run']}`."
-                )
     classes, folds = first["classes"], first["test_folds"]
     # System 004's settings over the dataset's: what its members are trained with where they name it.
     train = settings.train_of_system(line.dataset, "004")
@@ -110,11 +104,11 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
             "member_ids": [member["id"] for member in members],
             "classes": classes,
             "rendering": first["rendering"],
-            "weights": _weights_of(members),
+            "weights": common_weights(members),
             "bank": "",
             "scored_from": "pixels",
             "settings": {
-                **{k: v for k, v in first["settings"].items() if all(m["settings"].get(k) == v for m in members)},
+                **common_settings(members),
                 **{f"train.{key}": value for key, value in asdict(train).items()},
             },
             "overrides": settings.overrides,
@@ -219,16 +213,3 @@ def _train_heads(
 
 def _rows(vectors: np.ndarray) -> Any:
     return lambda _, at: vectors[at]
-
-
-def _read_member(folder: Path, line: Fusion) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        run = run_name(line.dataset, folder.name, line.protocol)
-        raise CardiumError(f"The fused model's member {run} is not trained: train it with `dvc repro train@{run}`.") from None
-
-
-def _weights_of(members: list[dict[str, Any]]) -> dict[str, str]:
-    used = sorted({member["weights"]["used"] for member in members})
-    return {"asked": members[0]["weights"]["asked"], "used": "+".join(used), "file": "", "sha256": ""}
