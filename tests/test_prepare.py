@@ -1,8 +1,10 @@
 """manifest -> pixels.npy: the decoder's and renderer's own pixels, row by row, whole or not at all."""
 
+import csv
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 from PIL import Image
 
 from cardium import params
+from cardium.datasets import ecg_sheet, ecg_signal
 from cardium.errors import CardiumError
 from cardium.imaging.decode import decode
-from cardium.imaging.render import render_image
+from cardium.imaging.render import render, render_image
 from cardium.manifest import read_fingerprint, read_manifest
 from cardium.stages import ingest, prepare
 from cardium.workspace import Workspace
@@ -65,6 +68,53 @@ def test_twice_gives_the_same_bytes(settings):
     first = file.read_bytes()
     prepare.run(settings, "cmri-image")
     assert file.read_bytes() == first
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory):
+    """Two drawn ECG sheets, a copy of one, and a blank page, as records of a folder."""
+    folder = tmp_path_factory.mktemp("sheets")
+    for number, label in enumerate(("Normal", "MI")):
+        style = ecg_sheet.sheet_style("reports", number, 3)
+        pixels, _ = ecg_sheet.draw_sheet(ecg_signal.record(label, number, 3), style, number, 3)
+        Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=1)
+    shutil.copy(folder / "0.png", folder / "2.png")
+    Image.new("RGB", (300, 200), "white").save(folder / "3.png")
+    return folder, [(f"{n}.png", hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest()) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("leads", params.Render(16, 24)), ("traces", params.Render(16, 96)), ("image", params.Render(32, 48, "paper"))],
+)
+def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, size, tmp_path, monkeypatch):
+    folder, records = sheets
+    work = prepare.Work("data/ecg4", "again", folder, kind, size, 10**8, 10**8)
+    read = []
+    monkeypatch.setattr(
+        prepare, "_render", lambda work, record, render=prepare._render: read.append(record) or render(work, record)
+    )
+    warned = prepare.render_records(work, records, "hash", tmp_path / kind)
+    array = np.load(tmp_path / kind / "pixels.npy")
+    assert len(read) == 3, "the copy was not rendered again"
+    for number in (0, 1, 3):
+        expected = render(decode((folder / f"{number}.png").read_bytes()).pixels, kind, size)
+        np.testing.assert_array_equal(array[number], expected.array)
+    np.testing.assert_array_equal(array[2], array[0])
+    with (tmp_path / kind / "quality.csv").open(newline="") as file:
+        quality = list(csv.DictReader(file))
+    assert [row["path"] for row in quality] == [path for path, _ in records]
+    assert [row["warnings"] for row in quality[:3]] == ["", "", ""]
+    assert quality[0]["layout"] == quality[2]["layout"] != ""
+    assert "no ECG" in quality[3]["warnings"]
+    assert sum(warned.values()) >= 1
+
+
+def test_traces_have_one_size():
+    with pytest.raises(CardiumError, match="traces are 16 x 96, not 16 x 64"):
+        render(np.zeros((50, 50, 3), np.uint8), "traces", params.Render(16, 64))
+    with pytest.raises(CardiumError, match="unknown rendering `slices`"):
+        render(np.zeros((50, 50, 3), np.uint8), "slices", params.Render(16, 64))
 
 
 def test_a_file_that_changed_or_went_stops_the_stage_and_leaves_nothing(settings):
