@@ -33,7 +33,7 @@ test: setup  ## check style and types, run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@# Two at once, a file to each: the files are the fixtures' homes.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## format, and check style and types
 	$(BIN)/ruff format .

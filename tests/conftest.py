@@ -2,6 +2,20 @@
 
 import os
 
+import pytest
+from hypothesis import settings
+
 for name in [name for name in os.environ if name.startswith(("MLFLOW_", "CARDIUM_"))]:
     del os.environ[name]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# How long an example takes says nothing while another test file runs beside this one.
+settings.register_profile("cardium", deadline=None)
+settings.load_profile("cardium")
+
+# The two longest files: begun first, so that neither is left for the end, when nothing runs beside it.
+_LONGEST = ("test_whole_way.py", "test_models.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
