@@ -229,16 +229,17 @@ def test_a_fused_model_is_its_members_and_a_head_on_their_vectors(clone: Path) -
     code = """
 import json, numpy as np, pandas as pd, keras
 from pathlib import Path
+from cardium.models import load_model
 folder = Path("models/ecg4/honest/fused")
 info = json.loads((folder / "run.json").read_text())
 table = pd.read_parquet(folder / "validation.parquet")
 table = table[table.test_fold == info["test_folds"][0]].head(16)
 pixels = np.load("processed/ecg4/image/pixels.npy", mmap_mode="r")[table.record].astype("float32")
-whole = keras.models.load_model(folder / "model.keras")
+whole = load_model(folder / "model.keras")
 columns = [f"p_{name}" for name in info["classes"]]
 gaps = [np.abs(whole.predict(pixels, verbose=0) - table[columns].to_numpy()).max()]
 for member in ("mobilenetv2", "mobilenetv2_se", "cnn_custom"):
-    alone = keras.models.load_model(folder.parent / member / "model.keras")
+    alone = load_model(folder.parent / member / "model.keras")
     vector = keras.Model(alone.input, alone.get_layer("embedding").output).predict(pixels, verbose=0)
     inside = keras.Model(whole.input, whole.get_layer(f"{member}__embedding").output).predict(pixels, verbose=0)
     gaps.append(np.abs(vector - inside).max() / np.abs(vector).max())
