@@ -40,7 +40,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     study = params["lines"]["study"]
     runs = ["cmri-mobilenetv2", "cmri-mobilenetv2_spatial", "cmri-resnet152v2", "ecg4-mobilenetv2", "ecg4-mobilenetv2_se"]
-    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom", "ecg4-cnn2d"]}
+    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom"]}
     params["banks"] = {name: study["banks"][name] for name in ("cmri-mobilenetv2", "cmri-resnet152v2", "ecg4-mobilenetv2")}
     # dvc.yaml names four members, and three to fuse.
     members = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
@@ -48,15 +48,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
     params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
     params["datasets"] = ["cmri", "ecg4"]
-    params["renderings"] = {name: line for name, line in params["renderings"].items() if line["dataset"] != "ecg5"}
+    params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image")}
     for dataset in ("cmri", "ecg4"):
         params[dataset]["train"]["weights"] = "none"
         params["profiles"]["demo"][dataset]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
     params["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
-    params["profiles"]["demo"]["ecg4"]["render"] = {
-        "image": {"height": 32, "width": 48},
-        "leads": {"height": 16, "width": 16},
-    }
+    params["profiles"]["demo"]["ecg4"]["render"] = {"image": {"height": 32, "width": 48}}
     params["profiles"]["demo"]["systems"] = {"003": {"epochs": 1}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -135,7 +132,7 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
         "naive",
     }
     ecg = json.loads((clone / "reports/ecg4/evaluation/metrics.json").read_text())
-    models = {"mobilenetv2", "mobilenetv2_se", "cnn_custom", "cnn2d", "fused"}
+    models = {"mobilenetv2", "mobilenetv2_se", "cnn_custom", "fused"}
     assert set(ecg["runs"]) == {f"ecg4-{model}" for model in models} | {"naive"}
     # Sheets filed under two classes and copies are counted neither twice nor at all.
     fingerprint = json.loads((clone / "processed/ecg4/manifest/fingerprint.json").read_text())
@@ -148,7 +145,7 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
         assert promotion["summary"]
     # One MLflow run for each trained run, none doubled by going over it again.
     ids = [r["tags"]["cardium.id"] for r in mlflow_runs(clone) if "cardium.id" in r["tags"]]
-    assert len(ids) == len(set(ids)) == 9
+    assert len(ids) == len(set(ids)) == 8
     shown = run(clone, "dvc", "metrics", "show")
     assert "balanced_accuracy" in shown.stdout
     compared = run(clone, "dvc", "params", "diff", "--all")
@@ -257,8 +254,8 @@ def test_evaluate_scores_another_collection(clone: Path, tmp_path: Path) -> None
     done = run(clone, sys.executable, "-m", "cardium", "evaluate", "--dataset", "ecg4", "--external", str(other))
     assert done.returncode == 0, done.stderr
     written = json.loads((clone / "reports/ecg4/external/other/external.json").read_text())
-    assert set(written["runs"]) >= {"ecg4-fused", "ecg4-cnn2d"}
-    assert "ecg4-cnn2d" in done.stdout
+    assert set(written["runs"]) >= {"ecg4-fused", "ecg4-cnn_custom"}
+    assert "ecg4-cnn_custom" in done.stdout
 
 
 def test_predict_says_what_the_champion_or_a_run_folder_thinks(clone: Path) -> None:
@@ -279,7 +276,7 @@ def test_predict_says_what_the_champion_or_a_run_folder_thinks(clone: Path) -> N
         str(image),
         str(sheet),
         "--model",
-        "models/ecg4/honest/cnn2d",
+        "models/ecg4/honest/cnn_custom",
         "--json",
     ]
     done = run(clone, *command)
