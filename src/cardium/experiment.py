@@ -32,7 +32,7 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     kind, bank = rendering_of(model), bank_of(model)
     if kind not in plain.datasets[dataset].render:
         raise CardiumError(f"{model} takes {kind}, and params.yaml has no {dataset}.render.{kind}.")
-    if any(fusion.model == model for fusion in plain.fusions.values()) or model in ("fused", "fused_average", "ensemble"):
+    if model == "fused":
         raise CardiumError(f"{model} is made of trained models: name them in params.yaml's `fusions` and run `dvc repro`.")
     reads = f"features/{dataset}/{protocol}/{bank}" if bank else f"processed/{dataset}/{kind}"
     line = plain.runs.get(name) or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]

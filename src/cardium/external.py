@@ -32,7 +32,7 @@ from cardium.parallel import in_chunks
 from cardium.params import Render, Settings
 from cardium.predictions import prediction_rows
 from cardium.progress import progress
-from cardium.stages.evaluate import evaluate, find_entries
+from cardium.stages.evaluate import data_of, evaluate, find_entries
 from cardium.stages.ingest import measure_chunk
 from cardium.stages.prepare import Work, render_records
 from cardium.workspace import Workspace, served_file
@@ -61,7 +61,7 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
     places = Workspace(settings.root)
     own = read_manifest(places.manifest(dataset))
     classes = list(get_collection(dataset).classes)
-    data = _data_of(places, dataset)
+    data = data_of(places, dataset)
     entries = [entry for entry in find_entries(settings, dataset, data) if entry.protocol == "honest"]
     if not entries:
         raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a line to `runs`.")
@@ -146,16 +146,6 @@ def _leaderboard(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
         values += [row["image"][metric]["value"] for metric in ("accuracy", "f1_macro")]
         lines.append(",".join([run, *("" if value is None else f"{value:.6f}" for value in values)]))
     return "\n".join(lines) + "\n"
-
-
-def _data_of(places: Workspace, dataset: str) -> dict[str, str]:
-    from cardium.manifest import read_fingerprint
-
-    split = places.split(dataset) / "split.json"
-    if not split.is_file():
-        raise CardiumError(f"There is no split of {dataset}: run `dvc repro split@{dataset}`.")
-    sha256 = str(json.loads(split.read_text(encoding="utf-8"))["sha256"])
-    return {"manifest_sha256": read_fingerprint(places.manifest(dataset))["manifest_sha256"], "split_sha256": sha256}
 
 
 def _internal(places: Workspace, dataset: str) -> dict[str, Any]:

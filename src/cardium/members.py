@@ -37,6 +37,24 @@ def read_members(folders: Sequence[Path], dataset: str, protocol: str) -> list[d
     return members
 
 
+def common_info(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What run.json says of a model made of `members` because it says so of them."""
+    first = members[0]
+    return {
+        "dataset": first["dataset"],
+        "protocol": first["protocol"],
+        "members": [member["run"] for member in members],
+        "member_ids": [member["id"] for member in members],
+        "classes": first["classes"],
+        "rendering": first["rendering"],
+        "weights": common_weights(members),
+        "test_folds": first["test_folds"],
+        "folds": first["folds"],
+        "data": first["data"],
+        "warnings": sorted({warning for member in members for warning in member["warnings"]}),
+    }
+
+
 def common_settings(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all members were trained with: beside theirs in a comparison, nothing is missing and nothing is new."""
     first = members[0]["settings"]

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cardium.params import Train
 
 # ReduceLROnPlateau's default: a smaller gain counts as none.
 _PLATEAU_MIN_DELTA = 1e-4
@@ -27,6 +31,19 @@ class Schedule:
     min_learning_rate: float
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 1.0
+
+
+def schedule_of(train: Train, learning_rate: float) -> Schedule:
+    """The schedule that a run's settings ask for; learning_rate: the phase's first one."""
+    return Schedule(
+        learning_rate,
+        train.stop_patience,
+        train.plateau_patience,
+        train.plateau_factor,
+        train.min_learning_rate,
+        tuple(train.step_epochs),
+        train.step_factor,
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from cardium.schedule import Schedule, Step, step_after
 if TYPE_CHECKING:
     import keras
 
+    from cardium.params import Train
+
 
 # Batches read ahead at once: augmentation runs outside of Python's lock, and a GPU outruns one thread of it.
 _READERS = min(8, cores())
@@ -54,6 +56,11 @@ class Optimization:
     keep: str = "best"
 
 
+def optimization_of(train: Train) -> Optimization:
+    """What a run's settings say of it."""
+    return Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A trained fold: the history's rows, the best epoch, and the seconds that training took, interruptions left out."""
@@ -61,6 +68,11 @@ class Fitted:
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """How far training went, as run.json's `phases` have it."""
+        val_loss = self.history[self.best_epoch]["val_loss"]
+        return {"epochs": len(self.history), "best_epoch": self.best_epoch, "val_loss": val_loss}
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cardium import atomic, provenance
 from cardium.errors import unknown
-from cardium.members import common_settings, common_weights, read_members
+from cardium.members import common_info, common_settings, read_members
 from cardium.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
@@ -51,20 +51,11 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
         info = {
             **provenance.stamp(settings.root),
             "run": name,
-            "dataset": line.dataset,
             "model": out.name,
-            "protocol": line.protocol,
             "kind": "ensemble",
-            "members": [member["run"] for member in members],
-            "member_ids": [member["id"] for member in members],
-            "classes": first["classes"],
-            "rendering": first["rendering"],
-            "weights": common_weights(members),
+            **common_info(members),
             "settings": common_settings(members),
             "overrides": settings.overrides,
-            "test_folds": first["test_folds"],
-            "folds": first["folds"],
-            "data": first["data"],
             "parameters": whole.count_params(),
             "trainable_parameters": sum(member["trainable_parameters"] for member in members),
             "model_bytes": (part / "model.keras").stat().st_size,
@@ -76,7 +67,6 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
                 settings.evaluate.threshold,
                 first["classes"],
             ),
-            "warnings": sorted({warning for member in members for warning in member["warnings"]}),
         }
         atomic.write_json(part / "run.json", info)
     print(

@@ -76,7 +76,7 @@ def run(settings: Settings, dataset: str, predict: Predict | None = None) -> Non
     manifest = read_manifest(places.manifest(dataset))
     fingerprint = read_fingerprint(places.manifest(dataset))
     classes: list[str] = list(fingerprint["classes"])
-    data = {"manifest_sha256": fingerprint["manifest_sha256"], "split_sha256": _split_hash(places.split(dataset), dataset)}
+    data = data_of(places, dataset)
     entries = find_entries(settings, dataset, data)
 
     def parts_of(protocol: str) -> Callable[[int], Parts]:
@@ -462,6 +462,14 @@ def _entry(settings: Settings, name: str, folder: Path, protocol: str, kind: str
             f"{name} was trained for test folds {has}, evaluate.test_folds is {settings.evaluate.test_folds}: run `{command}`."
         )
     return Entry(name, folder, protocol, kind, info)
+
+
+def data_of(places: Workspace, dataset: str) -> dict[str, str]:
+    """The hashes of the dataset's manifest and split as they are now; CardiumError where one is missing."""
+    from cardium.manifest import read_fingerprint
+
+    manifest_sha256 = read_fingerprint(places.manifest(dataset))["manifest_sha256"]
+    return {"manifest_sha256": manifest_sha256, "split_sha256": _split_hash(places.split(dataset), dataset)}
 
 
 def _split_hash(folder: Path, dataset: str) -> str:

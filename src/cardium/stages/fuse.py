@@ -20,7 +20,7 @@ import numpy as np
 from cardium import atomic, provenance
 from cardium.errors import unknown
 from cardium.manifest import read_manifest
-from cardium.members import common_settings, common_weights, read_members
+from cardium.members import common_info, common_settings, read_members
 from cardium.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion, create_fusion_head, weights_in_fusion
@@ -28,10 +28,10 @@ from cardium.models.trained import set_trained, trained_weights
 from cardium.params import Fusion, Settings, Train
 from cardium.plots import learning_curves
 from cardium.predictions import mean_predictions, prediction_rows, probability_columns
-from cardium.schedule import Schedule
+from cardium.schedule import schedule_of
 from cardium.scoring import fold_weights, predict_arrays, reader_of
 from cardium.splits import read_parts
-from cardium.training import Examples, Optimization, class_weights, fit, predict
+from cardium.training import Examples, class_weights, fit, optimization_of, predict
 from cardium.workspace import Workspace
 
 # Units of the head's hidden layer: system 004's.
@@ -96,15 +96,9 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
         info = {
             **provenance.stamp(settings.root),
             "run": name,
-            "dataset": line.dataset,
             "model": line.model,
-            "protocol": line.protocol,
             "kind": "fuse",
-            "members": [member["run"] for member in members],
-            "member_ids": [member["id"] for member in members],
-            "classes": classes,
-            "rendering": first["rendering"],
-            "weights": common_weights(members),
+            **common_info(members),
             "bank": "",
             "scored_from": "pixels",
             "settings": {
@@ -112,9 +106,6 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
                 **{f"train.{key}": value for key, value in asdict(train).items()},
             },
             "overrides": settings.overrides,
-            "test_folds": folds,
-            "folds": first["folds"],
-            "data": first["data"],
             "parameters": whole.count_params(),
             "trainable_parameters": sum(int(value.size) for value in fold_of[folds[0]].values()),
             "model_bytes": (part / "model.keras").stat().st_size,
@@ -124,7 +115,6 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
             },
             "phases": phases,
             "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
-            "warnings": sorted({warning for member in members for warning in member["warnings"]}),
         }
         atomic.write_json(part / "run.json", info)
     print(
@@ -160,10 +150,6 @@ def _train_heads(
     head = create_fusion_head(widths, classes=len(classes), dropout=train.dropout, hidden=_HIDDEN, seed=settings.seed)
     pristine = head.get_weights()
     state = workspace.scratch() / "training" / hashlib.sha256(name.encode()).hexdigest()[:16]
-    how = Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
-    schedule = Schedule(
-        train.learning_rate, train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate
-    )
     tables, seconds = [], 0.0
     for fold in fold_of:
         parts = read_parts(workspace.split(line.dataset), manifest, line.protocol, fold)
@@ -182,7 +168,7 @@ def _train_heads(
             head,
             Examples(_rows(vectors["train"]), labels[parts.train]),
             validation,
-            schedule=schedule,
+            schedule=schedule_of(train, train.learning_rate),
             epochs=train.epochs,
             batch=train.batch,
             weights=balanced if train.class_weights == "balanced" else np.ones(len(classes)),
@@ -190,20 +176,11 @@ def _train_heads(
             state_folder=state / f"fold{fold}",
             # The members' vectors are the data: with other members, another training.
             key=hashlib.sha256(vectors["train"].tobytes() + json.dumps(asdict(train)).encode()).hexdigest(),
-            how=how,
+            how=optimization_of(train),
         )
         fold_of[fold] |= trained_weights(head)
         history += [{"test_fold": fold, "phase": "head", **row} for row in fitted.history]
-        best = fitted.history[fitted.best_epoch]
-        phases.append(
-            {
-                "test_fold": fold,
-                "phase": "head",
-                "epochs": len(fitted.history),
-                "best_epoch": fitted.best_epoch,
-                "val_loss": best["val_loss"],
-            }
-        )
+        phases.append({"test_fold": fold, "phase": "head", **fitted.summary()})
         seconds += fitted.seconds
         probabilities = predict(head, validation, train.batch)
         tables.append(prediction_rows(manifest, parts.validation, fold, labels, probabilities, classes))

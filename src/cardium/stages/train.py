@@ -33,9 +33,9 @@ from cardium.params import Augment, Render, Run, Settings, Train
 from cardium.plots import learning_curves
 from cardium.predictions import prediction_rows, probability_columns
 from cardium.rendering import read_pixels
-from cardium.schedule import Schedule
+from cardium.schedule import schedule_of
 from cardium.splits import Parts, read_parts
-from cardium.training import Examples, Fitted, Optimization, class_weights, fit, predict
+from cardium.training import Examples, Fitted, class_weights, fit, optimization_of, predict
 from cardium.workspace import SERVED, Workspace, run_name
 
 if TYPE_CHECKING:
@@ -114,16 +114,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
         fitted, probabilities, weights = _train_fold(source, parts, fold, learner, whole, state, key)
         for phase, result in fitted:
             history += [{"test_fold": fold, "phase": phase, **row} for row in result.history]
-            best = result.history[result.best_epoch]
-            phases.append(
-                {
-                    "test_fold": fold,
-                    "phase": phase,
-                    "epochs": len(result.history),
-                    "best_epoch": result.best_epoch,
-                    "val_loss": best["val_loss"],
-                }
-            )
+            phases.append({"test_fold": fold, "phase": phase, **result.summary()})
             seconds += result.seconds
         validation.append(prediction_rows(manifest, parts.validation, fold, labels, probabilities, classes))
         fold_weights[fold] = weights
@@ -275,7 +266,6 @@ def _train_fold(
     labels = source.labels[parts.train]
     balanced = class_weights(labels, len(source.classes))
     weights = balanced if train.class_weights == "balanced" else np.ones(len(source.classes))
-    how = Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
     seed = source.seed + fold
     views = [bank.view(number) for number in range(bank.views + 1)] if bank else []
 
@@ -298,14 +288,14 @@ def _train_fold(
             model,
             Examples(lambda epoch, at: inputs(parts.train[at], epoch), labels),
             validation,
-            schedule=_schedule(train, rate),
+            schedule=schedule_of(train, rate),
             epochs=epochs,
             batch=train.batch,
             weights=weights,
             seed=seed,
             state_folder=state / f"fold{fold}-{name}",
             key=key,
-            how=how,
+            how=optimization_of(train),
         )
         return fitted, predict(model, validation, train.batch)
 
@@ -320,18 +310,6 @@ def _train_fold(
     unfreeze(whole, learner, train.fine_tune)
     tuned, probabilities = phase("fine_tune", whole, images, train.fine_tune_learning_rate, train.fine_tune_epochs)
     return [("head", fitted), ("fine_tune", tuned)], probabilities, trained_weights(whole)
-
-
-def _schedule(train: Train, learning_rate: float) -> Schedule:
-    return Schedule(
-        learning_rate,
-        train.stop_patience,
-        train.plateau_patience,
-        train.plateau_factor,
-        train.min_learning_rate,
-        tuple(train.step_epochs),
-        train.step_factor,
-    )
 
 
 def unfreeze(model: keras.Model, head: keras.Model, last: int) -> None:
