@@ -85,9 +85,13 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Ingest:
+    """max_bad: share of a class's files. max_pixels, max_bytes: of one image; max_voxels, max_volume_bytes: of one volume."""
+
     max_bad: float
     max_pixels: int
     max_bytes: int
+    max_voxels: int
+    max_volume_bytes: int
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,22 @@ class ProtocolSettings:
 
 @dataclass(frozen=True)
 class Render:
-    """The size of one kind of rendering: an image's or a lead's pixels; rows and samples of traces.
+    """The size of one kind of rendering: an image's, a lead's or a slice's pixels; rows and samples of traces.
 
     area: what of a picture becomes an image: `whole`, stretched to the size, or the `paper` of an ECG sheet, aspect kept.
+    Of volumes: frames: how many slices (or moments of a 4-D file); order: turned by the affine, or as stored; levels: what
+    becomes black and white: a `window` of Hounsfield units, two `percentile`s, or the volume's own `range`; window: these two
+    numbers; sampling: slices spread evenly over the volume, or its first ones.
     """
 
     height: int
     width: int
     area: Literal["whole", "paper"] = "whole"
+    frames: int = 0
+    order: Literal["canonical", "stored"] = "canonical"
+    levels: Literal["window", "percentile", "range"] = "window"
+    window: list[float] = field(default_factory=list)
+    sampling: Literal["even", "first"] = "even"
 
 
 @dataclass(frozen=True)
@@ -255,13 +267,13 @@ class Settings:
 
 
 # The sections of params.yaml named after a dataset; a new dataset adds its name here.
-DATASETS = ("cmri", "ecg4", "ecg5")
+DATASETS = ("cmri", "ecg4", "ecg5", "chd")
 
 # What each number must satisfy beyond its type, by the last part of its key.
 _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
     "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1,
-    "min_side": 1, "max_pixels": 1, "max_bytes": 1,
+    "min_side": 1, "max_pixels": 1, "max_bytes": 1, "max_voxels": 1, "max_volume_bytes": 1, "frames": 0, "accumulate": 1,
 }  # fmt: skip
 _SHARE = {
     "max_bad",
