@@ -279,15 +279,16 @@ def test_processor_features_do_not_change_a_pixel() -> None:
     assert len(digests) == 1
 
 
-def test_only_operations_with_one_right_answer() -> None:
+@pytest.mark.parametrize("name", ["draws", "phantom"])
+def test_only_operations_with_one_right_answer(name: str) -> None:
     """The drawing calls no NumPy function whose result may differ between processors or versions."""
-    source = Path(phantom.__file__).read_text(encoding="utf-8").split('"""', 2)[2]
+    source = (Path(phantom.__file__).parent / f"{name}.py").read_text(encoding="utf-8").split('"""', 2)[2]
     exact = {
         "abs", "argsort", "bool_", "flatnonzero", "float64", "floor", "int64", "maximum", "mgrid", "minimum", "random", "sqrt",
         "uint64", "uint8", "zeros", "zeros_like", "ndarray",
     }  # fmt: skip
     assert set(re.findall(r"\bnp\.(\w+)", source)) <= exact
-    assert set(re.findall(r"np\.random\.(\w+)", source)) == {"PCG64"}
+    assert set(re.findall(r"np\.random\.(\w+)", source)) <= {"PCG64"}
     assert "**" not in source.replace("{**", "{")
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.datasets.ecg_signal import CLASSES, LEADS, RATE, SECONDS, Array, Dice, Recording, direction
+from cardium.datasets.draws import Array, Dice, direction
+from cardium.datasets.ecg_signal import CLASSES, LEADS, RATE, SECONDS, Recording
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont

@@ -22,9 +22,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from cardium.datasets.draws import Array, Dice, direction, raw_words
+
 Vector = tuple[float, float, float]
 
 CLASSES = ("MI", "History", "Abnormal", "Normal", "Covid")
@@ -85,33 +85,6 @@ class Recording:
         return int(60 * (len(self.beats) - 1) / (self.beats[-1] - self.beats[0]) + 0.5)
 
 
-class Dice:
-    """Random numbers that only `key` decides, in the order of their use."""
-
-    def __init__(self, *key: int) -> None:
-        self._source = np.random.PCG64(list(key))
-
-    def many(self, count: int) -> Array:
-        """`count` numbers in [0, 1), multiples of 1/65536."""
-        words: NDArray[np.uint64] = self._source.random_raw(count)  # type: ignore[assignment]
-        return (words >> np.uint64(48)).astype(np.float64) / 65536.0
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * float(self.many(1)[0])
-
-    def below(self, count: int) -> int:
-        """A whole number in 0..count-1."""
-        return int(float(self.many(1)[0]) * count)
-
-    def noise(self, count: int) -> Array:
-        """`count` numbers of mean 0 and deviation 1, nearly normal: sums of a word's four parts."""
-        words: NDArray[np.uint64] = self._source.random_raw(count)  # type: ignore[assignment]
-        total = words >> np.uint64(48)
-        for shift in (32, 16, 0):
-            total = total + ((words >> np.uint64(shift)) & np.uint64(65535))
-        return (total.astype(np.float64) / 65536.0 - 2.0) * math.sqrt(3.0)
-
-
 def spread(place: int, number: int) -> float:
     """Item `number` of a sequence in [0, 1) of which every stretch fills the range evenly (golden ratio); `place` starts it."""
     return ((place + number * 0x9E3779B97F4A7C15) % 2**64 >> 48) / 65536.0
@@ -122,7 +95,7 @@ def record(label: str, number: int, seed: int) -> Recording:
     if label not in CLASSES:
         raise ValueError(f"a class is one of {', '.join(CLASSES)}; got {label}")
     place = CLASSES.index(label)
-    start = int(np.random.PCG64([seed, 11, place]).random_raw(1)[0])
+    start = int(raw_words(seed, 11, place, count=1)[0])
     kinds = _KINDS[label]
     kind = kinds[(number + (start >> 20)) % len(kinds)]
     dice = Dice(seed, 12, place, number)
@@ -365,11 +338,6 @@ def _sine_of(turns: Array) -> Array:
 
 def _sine(turns: float) -> float:
     return float(_sine_of(np.array([turns]))[0])
-
-
-def direction(angle: float) -> tuple[float, float]:
-    """(cos, sin) of an angle in degrees, rounded so that no two mathematics libraries differ."""
-    return round(math.cos(math.radians(angle)), 9), round(math.sin(math.radians(angle)), 9)
 
 
 def _rolled(vector: Vector, angle: float, size: float) -> Vector:

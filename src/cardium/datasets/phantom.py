@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.datasets.draws import Array, Dice, direction, paint, raw_words, stratified
 from cardium.errors import CardiumError
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 CLASSES = ("Normal", "Sick")
@@ -120,16 +120,16 @@ def cohort(patients: int, seed: int = SEED) -> list[Patient]:
     if patients < 2 or patients % 2:
         raise CardiumError(f"Demo patients come in pairs, one of each class: {patients} is not an even number from 2 up.")
     pairs = patients // 2
-    coins = [int(word) & 1 for word in _words(seed, 1, 0, 0, 0, count=pairs)]
+    coins = [int(word) & 1 for word in raw_words(seed, 1, 0, 0, 0, count=pairs)]
     # What is common is drawn for the whole cohort, by number, before anyone has a class.
     common = {
-        name: _stratified(low, high, patients, _words(seed, 2, 0, column, 0, count=2 * patients))
+        name: stratified(low, high, patients, raw_words(seed, 2, 0, column, 0, count=2 * patients))
         for column, (name, (low, high)) in enumerate(_COMMON.items())
     }
     drawn: list[Patient] = []
     for kind, label in enumerate(CLASSES, start=1):
         heart = {
-            name: _stratified(low, high, pairs, _words(seed, 2, kind, column, 0, count=2 * pairs))
+            name: stratified(low, high, pairs, raw_words(seed, 2, kind, column, 0, count=2 * pairs))
             for column, (name, (low, high)) in enumerate(_HEART[label].items())
         }
         for pair in range(pairs):
@@ -175,7 +175,7 @@ class _Scene:
 @functools.lru_cache(maxsize=2)
 def _torso(patient: Patient, level: int) -> _Scene:
     """The body of one slice: fat, muscle, ribs, lung, liver, spleen, stomach, spine, aorta; in mm from the left ventricle."""
-    dice = _Dice(patient, level)
+    dice = _dice(patient, level)
     p = dict(patient.values)
     rows, columns = np.mgrid[0 : patient.height, 0 : patient.width].astype(np.float64)
     # Slices of one patient differ by a breath.
@@ -195,48 +195,48 @@ def _torso(patient: Patient, level: int) -> _Scene:
     canvas = np.zeros_like(x)
     # Subcutaneous fat is thicker towards the belly and the back than over the ribs.
     fat = p["fat"] * np.minimum(np.maximum(1.0 + (y - 20.0) * 0.004 + coarse * 0.35, 0.45), 1.8)
-    canvas = _paint(canvas, skin, p["fat_level"] * (1.0 + 0.10 * coarse + 0.05 * fine), soft)
-    canvas = _paint(canvas, skin - 1.6, p["fat_level"] * (0.95 + 0.12 * coarse), soft)
-    canvas = _paint(canvas, skin - fat, p["muscle"] * (0.92 + 0.25 * fine), soft)
+    canvas = paint(canvas, skin, p["fat_level"] * (1.0 + 0.10 * coarse + 0.05 * fine), soft)
+    canvas = paint(canvas, skin - 1.6, p["fat_level"] * (0.95 + 0.12 * coarse), soft)
+    canvas = paint(canvas, skin - fat, p["muscle"] * (0.92 + 0.25 * fine), soft)
     # Fat planes between the muscle layers.
     plane = 1.3 - np.abs(skin - fat - 0.55 * p["wall"] + 2.0 * coarse)
-    canvas = _paint(canvas, plane, 0.62 * p["fat_level"], soft, 0.8)
+    canvas = paint(canvas, plane, 0.62 * p["fat_level"], soft, 0.8)
     inside = skin - fat - p["wall"]
-    canvas = _paint(canvas, inside, p["lung"] * (1.0 + 0.5 * fine), soft)
+    canvas = paint(canvas, inside, p["lung"] * (1.0 + 0.5 * fine), soft)
 
     # Ribs, cut across: a dark cortex around grey marrow.
     for number in range(9):
         angle = 96.0 + number * 24.0 + dice.between(-5, 5)
-        cos, sin = _direction(angle)
+        cos, sin = direction(angle)
         reach_x, reach_y = depth - p["fat"] - 0.55 * p["wall"], height - p["fat"] - 0.55 * p["wall"]
         rib_x, rib_y = centre_x + reach_x * cos, centre_y + reach_y * sin
         rib = _blob(x, y, rib_x, rib_y, 3.4 + dice.between(0, 1), 6.6 + dice.between(0, 2), angle)
         rib = np.minimum(rib, skin - fat)
-        canvas = _paint(canvas, rib, 16.0, soft)
-        canvas = _paint(canvas, rib - 1.7, 0.55 * p["fat_level"], soft)
+        canvas = paint(canvas, rib, 16.0, soft)
+        canvas = paint(canvas, rib - 1.7, 0.55 * p["fat_level"], soft)
 
     # Vessels of the lung: they run out from the hilum behind the heart, thinner and fainter as they go.
     for _ in range(60):
         angle, away = dice.between(-160, 45), dice.between(0, 1)
-        cos, sin = _direction(angle)
+        cos, sin = direction(angle)
         reach = 30.0 + 76.0 * away
         size = 1.9 - 1.2 * away
         vessel = _blob(
             x, y, 18.0 + reach * cos, -4.0 + reach * sin, size * dice.between(1.0, 5.5), size, angle + dice.between(-30, 30)
         )
-        canvas = _paint(canvas, np.minimum(vessel, inside), p["blood"] * (0.55 - 0.38 * away), soft, dice.between(0.3, 0.9))
+        canvas = paint(canvas, np.minimum(vessel, inside), p["blood"] * (0.55 - 0.38 * away), soft, dice.between(0.3, 0.9))
 
     # The diaphragm's dome and what lies below it.
     dome = y - p["diaphragm"] - p["slope"] * x - 0.0032 * (x - 8.0) * (x - 8.0) - 3.0 * coarse
     belly = np.minimum(dome, inside)
-    canvas = _paint(canvas, belly + 1.4, 0.7 * p["muscle"], soft)
-    canvas = _paint(canvas, belly - 1.0, 0.78 * p["fat_level"] * (0.9 + 0.25 * coarse + 0.1 * fine), soft)
+    canvas = paint(canvas, belly + 1.4, 0.7 * p["muscle"], soft)
+    canvas = paint(canvas, belly - 1.0, 0.78 * p["fat_level"] * (0.9 + 0.25 * coarse + 0.1 * fine), soft)
     liver_x = -30.0 + dice.between(-10, 12)
     liver = np.minimum(
         _blob(x, y, liver_x, 84.0 + dice.between(-6, 6), 58.0, 52.0, dice.between(-12, 12), [(0.0, 0.0), (0.06, 0.05)]),
         belly - 1.5,
     )
-    canvas = _paint(canvas, liver, p["liver"] * (1.0 + 0.12 * fine + 0.08 * coarse), soft)
+    canvas = paint(canvas, liver, p["liver"] * (1.0 + 0.12 * fine + 0.08 * coarse), soft)
     for _ in range(9):
         vein = _blob(
             x,
@@ -247,7 +247,7 @@ def _torso(patient: Patient, level: int) -> _Scene:
             dice.between(2, 8),
             dice.between(0, 180),
         )
-        canvas = _paint(canvas, np.minimum(vein, liver - 3.0), 0.72 * p["blood"], soft, 0.7)
+        canvas = paint(canvas, np.minimum(vein, liver - 3.0), 0.72 * p["blood"], soft, 0.7)
     # Stomach: a dark wall, contents of any brightness.
     stomach = np.minimum(
         _blob(
@@ -262,8 +262,8 @@ def _torso(patient: Patient, level: int) -> _Scene:
         ),
         belly - 2.0,
     )
-    canvas = _paint(canvas, stomach, 0.8 * p["muscle"], soft)
-    canvas = _paint(canvas, stomach - 2.6, dice.between(18, 120) * (1.0 + 0.45 * fine), soft)
+    canvas = paint(canvas, stomach, 0.8 * p["muscle"], soft)
+    canvas = paint(canvas, stomach - 2.6, dice.between(18, 120) * (1.0 + 0.45 * fine), soft)
     spleen = _blob(
         x,
         y,
@@ -274,18 +274,18 @@ def _torso(patient: Patient, level: int) -> _Scene:
         dice.between(-20, 20),
         [(0.0, 0.0), (0.1, 0.0)],
     )
-    canvas = _paint(canvas, np.minimum(spleen, belly - 1.5), 1.15 * p["liver"] * (1.0 + 0.06 * fine), soft)
+    canvas = paint(canvas, np.minimum(spleen, belly - 1.5), 1.15 * p["liver"] * (1.0 + 0.06 * fine), soft)
     kidney = np.minimum(
         _blob(x, y, 66.0 + dice.between(-8, 8), 112.0 + dice.between(-8, 8), 16.0, 23.0, dice.between(-30, 10)), belly - 1.5
     )
-    canvas = _paint(canvas, kidney, 1.3 * p["liver"], soft)
-    canvas = _paint(canvas, kidney - 8.0, 0.8 * p["fat_level"], soft)
+    canvas = paint(canvas, kidney, 1.3 * p["liver"], soft)
+    canvas = paint(canvas, kidney - 8.0, 0.8 * p["fat_level"], soft)
     for _ in range(6):  # bowel
         loop = _blob(
             x, y, dice.between(-40, 60), dice.between(112, 146), dice.between(6, 11), dice.between(6, 12), dice.between(0, 180)
         )
-        canvas = _paint(canvas, np.minimum(loop, belly - 2.0), 0.75 * p["muscle"], soft)
-        canvas = _paint(canvas, np.minimum(loop - 2.0, belly - 2.0), dice.between(10, 100) * (1.0 + 0.3 * fine), soft)
+        canvas = paint(canvas, np.minimum(loop, belly - 2.0), 0.75 * p["muscle"], soft)
+        canvas = paint(canvas, np.minimum(loop - 2.0, belly - 2.0), dice.between(10, 100) * (1.0 + 0.3 * fine), soft)
 
     # Spine: vertebral bodies and discs behind everything, muscles behind them.
     back = centre_x + depth - p["fat"] - 30.0
@@ -304,22 +304,22 @@ def _torso(patient: Patient, level: int) -> _Scene:
             ),
             skin - fat,
         )
-        canvas = _paint(canvas, np.minimum(body + 2.6, skin - fat), 30.0, soft)
-        canvas = _paint(canvas, body, 0.42 * p["fat_level"] * (1.0 + 0.3 * fine + 0.15 * coarse), soft)
+        canvas = paint(canvas, np.minimum(body + 2.6, skin - fat), 30.0, soft)
+        canvas = paint(canvas, body, 0.42 * p["fat_level"] * (1.0 + 0.3 * fine + 0.15 * coarse), soft)
     # Descending aorta, in the fat before the spine.
     aorta_x, aorta_y = back - 25.0 + dice.between(-3, 3), -6.0 + dice.between(-12, 12)
     around = _blob(x, y, aorta_x + 5.0, aorta_y + 4.0, 13.5, 24.0, dice.between(-12, 12), [(0.0, 0.0), (0.0, 0.0), (0.1, 0.06)])
-    canvas = _paint(canvas, np.minimum(around, inside), 0.55 * p["fat_level"] * (1.0 + 0.3 * fine), soft)
+    canvas = paint(canvas, np.minimum(around, inside), 0.55 * p["fat_level"] * (1.0 + 0.3 * fine), soft)
     aorta = _blob(x, y, aorta_x, aorta_y, 9.2, 11.5, dice.between(-15, 15))
-    canvas = _paint(canvas, aorta + 1.6, 0.7 * p["muscle"], soft)
-    canvas = _paint(canvas, aorta, 0.96 * p["blood"] * (1.0 + 0.05 * fine), soft)
+    canvas = paint(canvas, aorta + 1.6, 0.7 * p["muscle"], soft)
+    canvas = paint(canvas, aorta, 0.96 * p["blood"] * (1.0 + 0.05 * fine), soft)
 
     # Fat between the chest wall and the heart.
     pad_x = front + p["fat"] + p["wall"] + 7.0
     pad = _blob(
         x, y, pad_x, 10.0 + dice.between(-10, 10), 12.0, 42.0, dice.between(-8, 8), [(0.0, 0.0), (0.12, 0.0), (0.05, 0.05)]
     )
-    canvas = _paint(canvas, np.minimum(pad + 3.0 * coarse, inside), 0.66 * p["fat_level"] * (1.0 + 0.25 * fine), soft)
+    canvas = paint(canvas, np.minimum(pad + 3.0 * coarse, inside), 0.66 * p["fat_level"] * (1.0 + 0.25 * fine), soft)
 
     # Surface coils in front of the chest and, weaker, behind the back; beyond the body only noise.
     coil = p["coil"] * p["coil"]
@@ -337,7 +337,7 @@ def _torso(patient: Patient, level: int) -> _Scene:
 def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Array, dict[str, Mask]]:
     """The slice with the heart in it as it stands in `frame`, and the masks; see `phantom`."""
     p = dict(patient.values)
-    dice = _Dice(patient, level + 16)
+    dice = _dice(patient, level + 16)
     soft = p["pixel"] * 1.7
     phase = _CONTRACTION[frame]
     outer = p["heart"] * _LEVEL_LEFT[level]
@@ -355,7 +355,7 @@ def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Arra
     length = np.sqrt(x * x + y * y) + 1e-6
     ux, uy = x / length, y / length
     oval = 1.0 + p["oval"] * (ux * ux - uy * uy) + dice.between(-0.02, 0.02) * (ux * ux * ux - 3.0 * ux * uy * uy)
-    segment_x, segment_y = _direction(p["segment"])
+    segment_x, segment_y = direction(p["segment"])
     share = np.minimum(np.maximum((ux * segment_x + uy * segment_y + 0.10) / 0.75, 0.0), 1.0)
     share = share * share * (3.0 - 2.0 * share)
     thickness = p["thickness"] * outer * (1.0 - (1.0 - p["kept"]) * share)
@@ -380,32 +380,32 @@ def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Arra
     envelope = np.maximum(heart, right + 3.2)
     groove = np.minimum(heart, right) + 9.0
     padding = np.maximum(1.2 + 1.3 * texture, 0.0) + np.minimum(np.maximum(groove, 0.0), 7.0) * 0.7
-    canvas = _paint(canvas, envelope + padding + 1.3, 0.45 * p["muscle"], soft)
-    canvas = _paint(canvas, envelope + padding, 0.80 * p["fat_level"] * (0.85 + 0.3 * texture), soft)
+    canvas = paint(canvas, envelope + padding + 1.3, 0.45 * p["muscle"], soft)
+    canvas = paint(canvas, envelope + padding, 0.80 * p["fat_level"] * (0.85 + 0.3 * texture), soft)
 
     muscle = p["muscle"] * (1.0 + 0.09 * texture)
-    canvas = _paint(canvas, right + 3.2, muscle, soft)
+    canvas = paint(canvas, right + 3.2, muscle, soft)
     blood = p["blood"] * (1.0 + 0.045 * texture)
-    canvas = _paint(canvas, right + trabeculae, 0.95 * blood, soft)
+    canvas = paint(canvas, right + trabeculae, 0.95 * blood, soft)
     # The moderator band and trabeculae of the right ventricle.
     for _ in range(8):
         angle = dice.between(115, 275)
-        cos, sin = _direction(angle)
+        cos, sin = direction(angle)
         depth = dice.between(0.80, 1.0)
         knot_x, knot_y = right_x + 0.80 * depth * size * hold * cos, -0.1 * outer + 1.0 * depth * size * hold * sin
         knot = _blob(x, y, knot_x, knot_y, dice.between(2.0, 6.0), dice.between(1.0, 1.9), angle + dice.between(-35, 35))
-        canvas = _paint(canvas, np.minimum(knot, right), 1.2 * muscle, soft, dice.between(0.4, 0.9))
+        canvas = paint(canvas, np.minimum(knot, right), 1.2 * muscle, soft, dice.between(0.4, 0.9))
 
-    canvas = _paint(canvas, heart, muscle, soft)
-    canvas = _paint(canvas, cavity + 0.45 * trabeculae, blood, soft)
+    canvas = paint(canvas, heart, muscle, soft)
+    canvas = paint(canvas, cavity + 0.45 * trabeculae, blood, soft)
     # Two papillary muscles, on the wall's inner side, pushed together as the cavity empties.
     for angle in (38.0 + dice.between(-12, 12), 128.0 + dice.between(-12, 12)):
-        cos, sin = _direction(angle)
+        cos, sin = direction(angle)
         rest = outer * (1.0 - p["thickness"])
         place = rest * (1.0 - squeeze * phase) * 0.74
         size_now = 4.1 * p["papillary"] * _LEVEL_PAPILLARY[level] * (1.0 + 0.12 * phase)
         papillary = _blob(x, y, place * cos, place * sin, 1.25 * size_now, size_now, angle, [(0.0, 0.0), (0.12, 0.08)])
-        canvas = _paint(canvas, np.minimum(papillary, cavity), 1.08 * muscle, soft)
+        canvas = paint(canvas, np.minimum(papillary, cavity), 1.08 * muscle, soft)
 
     whole = scene.canvas.copy()
     whole[window] = canvas
@@ -442,26 +442,15 @@ def _blob(
     return (edge - length) * np.minimum(scale, 1.6 * min(radius_x, radius_y))
 
 
-def _paint(canvas: Array, inside: Array, level: Array | float, soft: float, opacity: float = 1.0) -> Array:
-    """`level` laid over `canvas` where `inside` (mm) is positive, with an edge `soft` mm wide: the pixel's partial volume."""
-    cover = np.minimum(np.maximum(inside / soft + 0.5, 0.0), 1.0) * opacity
-    return canvas + (level - canvas) * cover
-
-
 def _turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
     """The points' places in axes turned by `angle` degrees."""
     if angle == 0.0:
         return x, y
-    cos, sin = _direction(angle)
+    cos, sin = direction(angle)
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _direction(angle: float) -> tuple[float, float]:
-    """(cos, sin) of an angle in degrees, rounded so that no two mathematics libraries differ."""
-    return round(math.cos(math.radians(angle)), 9), round(math.sin(math.radians(angle)), 9)
-
-
-def _cloud(x: Array, y: Array, size: float, dice: _Dice) -> Array:
+def _cloud(x: Array, y: Array, size: float, dice: Dice) -> Array:
     """Smooth noise in [-1, 1] whose spots are about `size` mm wide: a random grid with smooth steps between its points."""
     side = 64
     grid = dice.many(side * side).reshape(side, side) * 2.0 - 1.0
@@ -479,7 +468,7 @@ def _cloud(x: Array, y: Array, size: float, dice: _Dice) -> Array:
 def _grain(patient: Patient, level: int, frame: int, channel: int) -> Array:
     """Noise of unit deviation, (height, width): sums of four random bytes, blurred a little as scanners that interpolate do."""
     height, width = patient.height + 2, patient.width + 2
-    words = _words(patient.seed, 4, patient.number, level, frame * 2 + channel, count=(height * width + 1) // 2)
+    words = raw_words(patient.seed, 4, patient.number, level, frame * 2 + channel, count=(height * width + 1) // 2)
     total = np.zeros((words.size, 2), dtype=np.int64)
     for byte in range(4):
         for half in range(2):
@@ -491,29 +480,6 @@ def _grain(patient: Patient, level: int, frame: int, channel: int) -> Array:
     return both.astype(np.float64) / (147.8 * 11.0)
 
 
-class _Dice:
-    """The random numbers of one slice of one patient, in the order of their use."""
-
-    def __init__(self, patient: Patient, level: int) -> None:
-        self._source = np.random.PCG64([patient.seed, 3, patient.number, level, 0])
-
-    def many(self, count: int) -> Array:
-        """`count` numbers in [0, 1), multiples of 1/65536."""
-        words: NDArray[np.uint64] = self._source.random_raw(count)  # type: ignore[assignment]
-        return (words >> np.uint64(48)).astype(np.float64) / 65536.0
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * float(self.many(1)[0])
-
-
-def _words(*key: int, count: int) -> NDArray[np.uint64]:
-    """`count` random 64-bit words that only `key` decides."""
-    words: NDArray[np.uint64] = np.random.PCG64(list(key)).random_raw(count)  # type: ignore[assignment]
-    return words
-
-
-def _stratified(low: float, high: float, count: int, words: NDArray[np.uint64]) -> list[float]:
-    """One number from each of `count` equal parts of [low, high), in random order, rounded to 1e-6; takes 2 * count words."""
-    order = np.argsort(words[:count], kind="stable")
-    within = [int(word) >> 48 for word in words[count:]]
-    return [round(low + (high - low) * (int(part) + within[place] / 65536) / count, 6) for place, part in enumerate(order)]
+def _dice(patient: Patient, level: int) -> Dice:
+    """The random numbers of one slice of one patient."""
+    return Dice(patient.seed, 3, patient.number, level, 0)
