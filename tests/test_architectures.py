@@ -21,6 +21,10 @@ def batch_for(model: keras.Model, count: int = 4) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *model.input_shape[1:])).astype("float32")
 
 
+# Slices of a volume.
+FRAMES = {"cnn_lstm": 3}
+
+
 def size_of(name: str) -> tuple[int, int]:
     """A small height and width that the architecture takes, not square where it can be otherwise."""
     if models.rendering_of(name) == "traces":
@@ -34,8 +38,13 @@ def test_every_architecture_learns_and_comes_back_from_disk_bit_for_bit(name: st
     import tensorflow as tf
 
     height, width = size_of(name)
-    model = models.create_model(name, classes=5, height=height, width=width, seed=1)
-    shapes = {"image": (height, width, 3), "leads": (13, height, width), "traces": (height, width)}
+    model = models.create_model(name, classes=5, height=height, width=width, seed=1, frames=FRAMES.get(name, 0))
+    shapes = {
+        "image": (height, width, 3),
+        "leads": (13, height, width),
+        "traces": (height, width),
+        "slices": (3, height, width),
+    }
     assert model.input_shape[1:] == shapes[models.rendering_of(name)]
     assert models.bank_of(name) == ""
     assert len(model.get_layer("embedding").output.shape) == 2

@@ -44,7 +44,7 @@ def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
     assert demo.datasets["cmri"].train.epochs == 3
     assert demo.datasets["cmri"].train.views == RAW["profiles"]["demo"]["cmri"]["train"]["views"]
     assert demo.overrides == {"cmri.train.epochs": 3}
-    assert demo.test_folds() == list(range(demo.split.folds))
+    assert demo.test_folds("cmri") == list(range(demo.split.folds))
 
 
 @pytest.mark.parametrize(

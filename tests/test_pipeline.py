@@ -83,7 +83,12 @@ def test_a_stage_depends_on_the_modules_that_it_imports(stage: str) -> None:
     missing = {path for path in needed if not any(path == dep or path.startswith(f"{dep}/") for dep in declared)}
     assert not missing, f"{stage} imports what its deps do not list"
     # A collection's own module is found by its name, not by an import.
-    found_by_name = {"src/cardium/datasets/cmri.py", "src/cardium/datasets/ecg.py", "src/cardium/datasets/scan.py"}
+    found_by_name = {
+        "src/cardium/datasets/chd.py",
+        "src/cardium/datasets/cmri.py",
+        "src/cardium/datasets/ecg.py",
+        "src/cardium/datasets/scan.py",
+    }
     declared = [dep for dep in declared if dep not in found_by_name]
     carriers = {f"src/cardium/{name.replace('.', '/')}.py" for name in CARRIERS}
     unused = {dep for dep in declared if not any(path == dep or path.startswith(f"{dep}/") for path in needed)}
@@ -109,7 +114,8 @@ def test_the_settings_that_stages_watch_exist() -> None:
                         "item.dataset": dataset,
                         "item": dataset,
                         "item.protocol": "honest",
-                        "item.kind": "image",
+                        "item.kind": next(iter(raw[dataset]["render"])),
+                        "item.rendering": next(iter(raw[dataset]["render"])),
                     }
                     name = re.sub(r"\$\{([^}]+)\}", lambda found, known=known: known[found[1]], key)
                     table = raw
@@ -131,14 +137,16 @@ def chosen(profile: str) -> params.Settings:
 
 @pytest.mark.parametrize("profile", ["demo", "study"])
 def test_every_run_reads_what_its_model_takes(profile: str) -> None:
-    from cardium.models import bank_of, rendering_of
+    from cardium.models import bank_of, reads_rendering
 
     settings = chosen(profile)
     for name, run in settings.runs.items():
         assert run.bank == bank_of(run.model), name
-        if not run.bank:
-            assert run.reads == f"processed/{run.dataset}/{rendering_of(run.model)}", name
-        assert rendering_of(run.model) in settings.datasets[run.dataset].render, name
+        kind = settings.rendering_of(run)
+        assert run.bank or run.reads == f"processed/{run.dataset}/{kind}", name
+        assert reads_rendering(run.model, kind), name
+        assert kind in settings.datasets[run.dataset].render, name
+        assert run.bank or f"{run.dataset}-{kind}" in settings.renderings, name
         settings.train_of(run)
 
 

@@ -89,7 +89,7 @@ def sheets(tmp_path_factory):
 )
 def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, size, tmp_path, monkeypatch):
     folder, records = sheets
-    work = prepare.Work("data/ecg4", "again", folder, kind, size, 10**8, 10**8)
+    work = prepare.Work("data/ecg4", "again", folder, kind, size, params.Ingest(0.0, 10**8, 10**8, 10**8, 10**8))
     read = []
     monkeypatch.setattr(
         prepare, "_render", lambda work, record, render=prepare._render: read.append(record) or render(work, record)
@@ -113,8 +113,8 @@ def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, si
 def test_traces_have_one_size():
     with pytest.raises(CardiumError, match="traces are 16 x 96, not 16 x 64"):
         render(np.zeros((50, 50, 3), np.uint8), "traces", params.Render(16, 64))
-    with pytest.raises(CardiumError, match="unknown rendering `slices`"):
-        render(np.zeros((50, 50, 3), np.uint8), "slices", params.Render(16, 64))
+    with pytest.raises(CardiumError, match="unknown rendering `sheets`"):
+        render(np.zeros((50, 50, 3), np.uint8), "sheets", params.Render(16, 64))
 
 
 def test_a_file_that_changed_or_went_stops_the_stage_and_leaves_nothing(settings):

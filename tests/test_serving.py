@@ -148,7 +148,7 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
     given: list[np.ndarray] = []
     forward = classifier._forward
     monkeypatch.setattr(classifier, "_forward", lambda pixels: given.append(pixels) or forward(pixels))
-    classifier.classify(serving.images_of([text(data) for data in files]))
+    classifier.classify(serving.files_of([text(data) for data in files]))
     np.testing.assert_array_equal(np.concatenate(given), trained_on.astype(np.float32))
 
 
@@ -187,16 +187,16 @@ def test_a_new_batch_size_is_not_traced_again(classifier: serving.Classifier) ->
 def test_base64_survives_line_breaks_and_a_data_url(data: bytes, space: str, width: int) -> None:
     plain = text(data)
     broken = space.join(plain[i : i + width] for i in range(0, len(plain), width)) if space else plain
-    assert serving.images_of([broken, "data:image/png;base64," + broken, space + plain + space]) == [data] * 3
+    assert serving.files_of([broken, "data:image/png;base64," + broken, space + plain + space]) == [data] * 3
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers())), max_size=4))
 def test_any_column_is_bytes_or_a_bad_request(values: list[Any]) -> None:
     if values and all(isinstance(value, str) and readable(value) for value in values):
-        assert len(serving.images_of(values)) == len(values)
+        assert len(serving.files_of(values)) == len(values)
         return
     with pytest.raises(serving.BadRequest) as caught:
-        serving.images_of(values)
+        serving.files_of(values)
     assert "\n" not in str(caught.value)
 
 
@@ -230,13 +230,12 @@ def readable(value: str) -> bool:
 )
 def test_a_bad_column_names_its_row(values: list[Any], says: str) -> None:
     with pytest.raises(serving.BadRequest, match=says):
-        serving.images_of(values)
+        serving.files_of(values)
 
 
-def test_a_huge_text_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_IMAGE_BYTES", 1000)
+def test_a_huge_text_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(serving.BadRequest, match="Row 0: more than"):
-        serving.images_of(["A" * 2000])
+        serving.files_of(["A" * 2000], max_bytes=1000)
 
 
 @pytest.mark.parametrize("data", [b"garbage", encoded(picture())[:100], encoded(picture(), "JPEG")[:300], bomb()])

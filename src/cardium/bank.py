@@ -1,7 +1,9 @@
 """The bank: a frozen backbone's last feature maps of all records, computed once, shared by every head, fold and trial.
 
+Of volumes it holds one vector a slice (`<backbone>_frames`), the average of the slice's last map; padding has zeros.
+
     bank.json      what it was made from (its key), shape, how far each view has come
-    view0.npy      (N, h, w, C) float16: the plain image of every record
+    view0.npy      (N, h, w, C), of volumes (N, T, C), float16: the plain image of every record
     view1..V.npy   augmented views, training records only (other rows stay zero; the file is sparse)
     calibration.npz    batch norm statistics, for random weights only
 
@@ -64,9 +66,8 @@ class Bank:
     info: dict[str, Any]
 
     @property
-    def map_shape(self) -> tuple[int, int, int]:
-        h, w, c = self.info["map_shape"]
-        return h, w, c
+    def map_shape(self) -> tuple[int, ...]:
+        return tuple(self.info["map_shape"])
 
     @property
     def views(self) -> int:
@@ -104,9 +105,11 @@ def fill_bank(
 ) -> Bank:
     """Computes what is missing of the bank in `folder`; nothing when it is there and was made by the same plan.
 
-    model: the backbone, pixels 0-255 -> last map. pixels: (N, H, W, 3) uint8, row = record.
+    model: the backbone, pixels 0-255 -> last map; of slices, of one slice. pixels: (N, H, W, 3) uint8, row = record, or
+    slices (N, T, H, W). batch: images that the backbone sees at once.
     training_records: the record numbers that get augmented views.
     """
+    frames = pixels.shape[1:2] if of_slices(pixels) else ()
     info_path = folder / "bank.json"
     info: dict[str, Any] = {}
     if info_path.is_file():
@@ -120,7 +123,7 @@ def fill_bank(
             "plan": asdict(plan),
             "weights": weights,
             "records": len(pixels),
-            "map_shape": list(model.output_shape[1:]),
+            "map_shape": [*frames, *model.output_shape[1:]],
             "done": {},
             "seconds": 0.0,
             "complete": False,
@@ -131,6 +134,8 @@ def fill_bank(
         return Bank(folder, info)
 
     forward, info["engine"] = compile_forward(model, batch, engine)
+    if frames:
+        forward, batch = _each_frame(forward, batch), 1
     everything = np.arange(len(pixels))
     for view in range(plan.views + 1):
         records = everything if view == 0 else training_records
@@ -139,6 +144,33 @@ def fill_bank(
     info["complete"] = True
     atomic.write_json(info_path, info)
     return Bank(folder, info)
+
+
+def of_slices(pixels: np.ndarray) -> bool:
+    """Whether a rendering (N, ...) holds slices (N, T, H, W) and not images (N, H, W, 3)."""
+    return pixels.ndim == 4 and pixels.shape[-1] != 3
+
+
+def _each_frame(forward: Callable[[np.ndarray], np.ndarray], batch: int) -> Callable[[np.ndarray], np.ndarray]:
+    """`forward` of images -> of slices: uint8 (n, T, H, W) -> (n, T, C); slices without content are not looked at."""
+
+    def of_frames(volumes: np.ndarray) -> np.ndarray:
+        frames = volumes.reshape(-1, *volumes.shape[2:])
+        filled = np.flatnonzero(frames.any(axis=(1, 2)))
+        vectors: np.ndarray | None = None
+        for start in range(0, len(filled), batch):
+            some = filled[start : start + batch]
+            found = forward(np.repeat(frames[some][..., None], 3, axis=-1))
+            if vectors is None:
+                vectors = np.zeros((len(frames), found.shape[-1]), np.float32)
+            vectors[some] = found
+        if vectors is None:
+            raise CardiumError(
+                "A rendering has no slice with anything in it: run `cardium ingest` and `cardium prepare` again."
+            )
+        return vectors.reshape(*volumes.shape[:2], -1)
+
+    return of_frames
 
 
 def _fill_view(
@@ -189,10 +221,18 @@ def calibrate(model: keras.Model, pixels: np.ndarray, training_records: np.ndarr
     if restore_calibration(model, folder, key):
         return
     spread = np.linspace(0, len(training_records) - 1, min(_CALIBRATION_IMAGES, len(training_records))).astype(int)
-    weights.calibrate_batch_norm(model, pixels[training_records[spread]])
+    records = training_records[spread]
+    images = np.stack([_middle_slice(pixels[record]) for record in records]) if of_slices(pixels) else pixels[records]
+    weights.calibrate_batch_norm(model, images)
     statistics: dict[str, Any] = {f"s{i}": array for i, array in enumerate(weights.batch_norm_statistics(model))}
     with atomic.replacing(folder / "calibration.npz") as part:
         np.savez(part, key=np.array(key), **statistics)
+
+
+def _middle_slice(slices: np.ndarray) -> np.ndarray:
+    """The middle one of those that hold anything, which come first: (T, H, W) -> (H, W, 3)."""
+    filled = int(slices.any(axis=(1, 2)).sum())
+    return np.repeat(slices[filled // 2][..., None], 3, axis=-1)
 
 
 def restore_calibration(model: keras.Model, folder: Path, key: str) -> bool:

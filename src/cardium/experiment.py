@@ -29,13 +29,14 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     if protocol not in plain.protocols:
         raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(plain.protocols)}.")
     name = run_name(dataset, model, protocol)
-    kind, bank = rendering_of(model), bank_of(model)
+    bank, known = bank_of(model), plain.runs.get(name)
+    kind = plain.rendering_of(known) if known else rendering_of(model)
     if kind not in plain.datasets[dataset].render:
         raise CardiumError(f"{model} takes {kind}, and params.yaml has no {dataset}.render.{kind}.")
     if model == "fused":
         raise CardiumError(f"{model} is made of trained models: name them in params.yaml's `fusions` and run `dvc repro`.")
     reads = f"features/{dataset}/{protocol}/{bank}" if bank else f"processed/{dataset}/{kind}"
-    line = plain.runs.get(name) or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]
+    line = known or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]
     used = plain.train_of(line)
     changed = {key: value for key, value in overrides.items() if getattr(used, key.rpartition(".")[2]) != value}
     # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.
@@ -48,7 +49,7 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     settings = dataclasses.replace(params.load(root, changed), overrides={**changed, **departs})
     pipeline.reproduce(root, [f"prepare@{dataset}-{kind}"])
     import_tensorflow()
-    source = _bank(plain, settings, dataset, bank, protocol) if bank else root / reads
+    source = _bank(plain, settings, line, kind) if bank else root / reads
     out = Workspace(root).experiment(name, _slug(changed))
     from cardium import tracking
     from cardium.stages.train import train_run
@@ -69,8 +70,9 @@ def _train_stage(settings: Settings, name: str) -> None:
         tracking.log_run(settings, folder)
 
 
-def _bank(plain: Settings, settings: Settings, dataset: str, backbone: str, protocol: str) -> Path:
+def _bank(plain: Settings, settings: Settings, line: Run, kind: str) -> Path:
     """The bank that the experiment reads: the pipeline's where it fits, otherwise one of its own in the scratch folder."""
+    dataset, backbone, protocol = line.dataset, line.bank, line.protocol
     name = run_name(dataset, backbone, protocol)
     workspace = Workspace(settings.root)
     unchanged = all(_value(plain, f"{dataset}.{key}") == _value(settings, f"{dataset}.{key}") for key in _BANK_SETTINGS)
@@ -81,7 +83,7 @@ def _bank(plain: Settings, settings: Settings, dataset: str, backbone: str, prot
 
     train_settings = settings.datasets[dataset].train
     folder = workspace.scratch() / "banks" / f"{name}-{train_settings.weights}-{train_settings.views}"
-    make_bank(settings, Bank(dataset, backbone, protocol), folder)  # type: ignore[arg-type]
+    make_bank(settings, Bank(dataset, backbone, protocol, kind), folder)
     return folder
 
 

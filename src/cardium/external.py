@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cardium import atomic
 from cardium.datasets import Collection, Found, get_collection
 from cardium.errors import CardiumError
-from cardium.imaging.decode import Undecodable, decode
+from cardium.imaging.decode import Undecodable
+from cardium.imaging.render import content_sha256
 from cardium.manifest import Measured, build, manifest_sha256, read_manifest
 from cardium.parallel import in_chunks
-from cardium.params import Render, Settings
+from cardium.params import Ingest, Render, Settings
 from cardium.predictions import prediction_rows
 from cardium.progress import progress
 from cardium.stages.evaluate import data_of, evaluate, find_entries
@@ -67,7 +67,8 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a line to `runs`.")
 
     manifest, excluded = _ingest(settings, dataset, folder)
-    excluded |= _known_records(settings, places.data(dataset), own, folder, manifest, excluded)
+    kind = get_collection(dataset).kind
+    excluded |= _known_records(settings, kind, places.data(dataset), own, folder, manifest, excluded)
     kept = manifest[~manifest["path"].isin(list(excluded))].drop(columns="record").reset_index(drop=True)
     kept.insert(0, "record", np.arange(len(kept)))
     counts = {label: int((kept["label"] == label).sum()) for label in classes}
@@ -157,7 +158,6 @@ def _internal(places: Workspace, dataset: str) -> dict[str, Any]:
 def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
     """The other collection's manifest, and what of it is no record to score: path -> reason."""
     collection: Collection = get_collection(dataset)
-    limits = settings.ingest
     excluded: dict[str, str] = {}
     found = []
     for entry in collection.scan(folder):
@@ -169,7 +169,7 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
         raise CardiumError(
             f"{folder} holds no record of {', '.join(collection.classes)}: see {collection.page} for the layout."
         )
-    work = functools.partial(measure_chunk, dataset, folder, limits.max_pixels, limits.max_bytes)
+    work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest))
     measured: list[Measured] = []
     for _, results in progress(in_chunks(work, found, _CHUNK), total=-(-len(found) // _CHUNK), desc="ingest", unit="chunk"):
         for result in results:
@@ -190,6 +190,7 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
 
 def _known_records(
     settings: Settings,
+    kind: Literal["image", "volume"],
     own_folder: Path,
     own: pandas.DataFrame,
     folder: Path,
@@ -205,10 +206,9 @@ def _known_records(
     }
     rest = [path for path in manifest["path"] if path not in excluded and path not in result]
     mine = [path for path, copy_of in zip(own["path"], own["copy_of"], strict=True) if copy_of == -1]
-    limits = settings.ingest
     hashes: dict[str, list[str]] = {}
     for name, root, paths in (("own", own_folder, mine), ("other", folder, rest)):
-        work = functools.partial(pixel_hashes, root, limits.max_pixels, limits.max_bytes)
+        work = functools.partial(pixel_hashes, root, kind, settings.ingest)
         chunks = progress(in_chunks(work, paths, _CHUNK), total=-(-len(paths) // _CHUNK), desc=f"pixels, {name}", unit="chunk")
         hashes[name] = [sha256 for _, part in chunks for sha256 in part]
     seen = set(hashes["own"])
@@ -217,15 +217,14 @@ def _known_records(
     }
 
 
-def pixel_hashes(folder: Path, max_pixels: int, max_bytes: int, paths: Sequence[str]) -> list[str]:
-    """sha256 of each picture's size and decoded pixels, whatever its encoding. Runs in a worker process."""
+def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Ingest, paths: Sequence[str]) -> list[str]:
+    """`content_sha256` of some files. Runs in a worker process."""
     hashes = []
     for path in paths:
         try:
-            pixels = decode((folder / path).read_bytes(), max_pixels, max_bytes).pixels
+            hashes.append(content_sha256((folder / path).read_bytes(), kind, limits))
         except (OSError, Undecodable) as error:
             raise CardiumError(f"{folder / path} cannot be read any more ({error}): run `cardium ingest` again.") from None
-        hashes.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest())
     return hashes
 
 
@@ -233,7 +232,6 @@ def _render(
     settings: Settings, folder: Path, manifest: pandas.DataFrame, rendering: Mapping[str, Any], scratch: Path
 ) -> np.ndarray:
     """The records as a run's model takes them, memory-mapped."""
-    limits = settings.ingest
     size = Render(**{key: value for key, value in rendering.items() if key != "kind"})
     work = Work(
         where=str(folder),
@@ -241,8 +239,7 @@ def _render(
         folder=folder,
         kind=rendering["kind"],
         size=size,
-        max_pixels=limits.max_pixels,
-        max_bytes=limits.max_bytes,
+        limits=settings.ingest,
     )
     out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))

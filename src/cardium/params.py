@@ -39,6 +39,11 @@ class Run:
     train: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def rendering(self) -> str:
+        """The kind of rendering that is read; "" where a bank is."""
+        return "" if self.bank else self.reads.rpartition("/")[2]
+
+    @property
     def bank(self) -> str:
         """The backbone whose bank is read; "" where training is end to end."""
         return self.reads.rpartition("/")[2] if self.reads.startswith("features/") else ""
@@ -54,11 +59,15 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Bank:
-    """A line of `banks`: a frozen backbone's features of a dataset, under a protocol's input scaling."""
+    """A line of `banks`: a frozen backbone's features of a dataset's rendering, under a protocol's input scaling.
+
+    `<backbone>_frames` reads slices, the others images.
+    """
 
     dataset: str
     backbone: str
     protocol: Protocol
+    rendering: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,10 @@ class Validate:
 
 @dataclass(frozen=True)
 class ProtocolSettings:
+    """scaling: of a backbone's input. padding: whether a network of slices skips the empty ones at the end or reads them."""
+
     scaling: Literal["native", "unit"]
+    padding: Literal["masked", "read"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,11 @@ class Render:
     levels: Literal["window", "percentile", "range"] = "window"
     window: list[float] = field(default_factory=list)
     sampling: Literal["even", "first"] = "even"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is said of it in files: what concerns volumes only where it is one of theirs."""
+        told = dataclasses.asdict(self)
+        return told if self.frames else {name: told[name] for name in ("height", "width", "area")}
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,7 @@ class Train:
     hidden: int
     augmented: bool
     served: Literal["first", "mean"]
+    accumulate: int
     fine_tune: int
     fine_tune_epochs: int
     fine_tune_learning_rate: float
@@ -193,7 +211,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Evaluate:
+    """test_folds: `all`, or one fold held out. cross_validated: datasets for which it is always all."""
+
     test_folds: str
+    cross_validated: list[str]
     bootstrap: int
     interval: float
     threshold: float
@@ -236,6 +257,13 @@ class Settings:
     tracking: Tracking
     overrides: dict[str, Any] = field(default_factory=dict)
 
+    def rendering_of(self, line: Run) -> str:
+        """The kind of rendering that a run's model takes: what it reads, or what its bank was made from."""
+        if not line.bank:
+            return line.rendering
+        made = self.banks.get(run_name(line.dataset, line.bank, line.protocol))
+        return made.rendering if made else rendering_of_bank(line.bank)
+
     def train_of(self, line: Run) -> Train:
         """What a run is trained with: its dataset's settings, its system's over them, its own, then the overrides."""
         where = f"runs.{run_name(line.dataset, line.model, line.protocol)}.train"
@@ -259,11 +287,16 @@ class Settings:
         train: Train = _build(Train, base, where)
         return train
 
-    def test_folds(self) -> list[int]:
+    def test_folds(self, dataset: str) -> list[int]:
         """The folds that are held out in turn: [t], or all of them."""
-        if self.evaluate.test_folds == "all":
+        if self.evaluate.test_folds == "all" or dataset in self.evaluate.cross_validated:
             return list(range(self.split.folds))
         return [int(self.evaluate.test_folds)]
+
+
+def rendering_of_bank(backbone: str) -> str:
+    """The rendering that a bank is made from where no line of `banks` says it."""
+    return "slices" if backbone.endswith("_frames") else "image"
 
 
 # The sections of params.yaml named after a dataset; a new dataset adds its name here.
@@ -321,7 +354,7 @@ def _read(root: Path) -> RawTable:
 
 
 # The tables of `lines` that the file's own tables are aliases of: `runs: *demo_runs`.
-_CHOSEN = ("banks", "runs", "fusions", "ensembles")
+_CHOSEN = ("renderings", "banks", "runs", "fusions", "ensembles")
 
 
 def choose_profile(root: Path, profile: str) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas
 
 _BATCH = 128
+# Values that a batch holds at most (float32: 256 MB): of whole volumes a batch is one.
+_VALUES = 2**26
 
 
 def predict_test(
@@ -70,8 +72,9 @@ def fold_weights(run_folder: Path, fold: int) -> dict[str, np.ndarray]:
 
 def predict_arrays(model: keras.Model, inputs: np.ndarray, records: np.ndarray) -> np.ndarray:
     """Outputs (n, C) float64 for rows `records` of `inputs`, read batch by batch."""
+    batch = max(1, min(_BATCH, _VALUES // int(np.prod(inputs.shape[1:]))))
     parts = [
-        np.asarray(model.predict_on_batch(inputs[records[at : at + _BATCH]].astype(np.float32)))
-        for at in range(0, len(records), _BATCH)
+        np.asarray(model.predict_on_batch(inputs[records[at : at + batch]].astype(np.float32)))
+        for at in range(0, len(records), batch)
     ]
     return np.concatenate(parts).astype(np.float64)

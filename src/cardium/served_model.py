@@ -1,6 +1,7 @@
 """The served model, as a script that MLflow runs wherever it loads one: a run folder and cardium's code, no pickle.
 
-In: column `image`, base64 text of JPEG, PNG or DICOM bytes. Out: a row an image, see serving.Classifier.classify.
+In: column `image`, base64 text of JPEG, PNG or DICOM bytes, for models of volumes of NIfTI bytes. Out: a row a file, see
+serving.Classifier.classify.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
-from cardium.serving import COLUMN, BadRequest, Classifier, images_of, model_version_of
+from cardium.serving import COLUMN, BadRequest, Classifier, files_of, model_version_of
 
 
 class ServedModel(PythonModel):  # type: ignore[misc]
@@ -30,7 +31,8 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         try:
             if COLUMN not in model_input:
                 raise BadRequest(f"There is no column `{COLUMN}`.")
-            return pd.DataFrame(self.classifier.classify(images_of(list(model_input[COLUMN]))))
+            files = files_of(list(model_input[COLUMN]), self.classifier.max_rows, self.classifier.max_bytes)
+            return pd.DataFrame(self.classifier.classify(files))
         except BadRequest as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
         except Exception as error:

@@ -1,4 +1,4 @@
-"""A run folder as a classifier of image files: bytes in; label, probabilities and the run behind them out.
+"""A run folder as a classifier of image or volume files: bytes in; label, probabilities and the run behind them out.
 
 The same class answers `mlflow models serve` (served_model.py), `cardium predict` and tests. Bytes go through the decoder and
 the renderer that training used, so a file gives the same pixels here as there. Nothing here knows HTTP: what a client did
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium.errors import CardiumError
-from cardium.imaging.decode import Undecodable, decode
-from cardium.imaging.render import Rendered, render, shape_of
-from cardium.params import Render
+from cardium.imaging.decode import Undecodable
+from cardium.imaging.kinds import Rendered, of_volumes
+from cardium.imaging.render import render_file, shape_of
+from cardium.params import Ingest, Render
 from cardium.workspace import served_file
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ COLUMN = "image"
 # One request: as many images as answer within the server's 60 s on two cores with the slowest network, with room to spare.
 MAX_ROWS = 256
 MAX_IMAGE_BYTES = 100_000_000
-# Images are run in pieces, so that memory does not grow with the batch.
+# A published CT has up to 160 MB as .nii.gz, and inflates to twice that; its slices pass one by one.
+MAX_VOLUME_ROWS = 8
+MAX_VOLUME_BYTES = 400_000_000
+# Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
 _PIECE = 32
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
 
@@ -63,6 +67,10 @@ class Classifier:
         except (ValueError, KeyError, TypeError):
             raise CardiumError(f"{run_folder}/run.json is not one that `cardium train` wrote: train the run again.") from None
         self.model_version = model_version
+        volumes = of_volumes(self.kind)
+        self.max_rows = MAX_VOLUME_ROWS if volumes else MAX_ROWS
+        self.max_bytes = MAX_VOLUME_BYTES if volumes else MAX_IMAGE_BYTES
+        self._piece = 1 if volumes else _PIECE
         self.threshold = float(info.get("settings", {}).get("evaluate.threshold", 0.5))
         self._forward = _load(served_file(run_folder), self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
@@ -70,13 +78,14 @@ class Classifier:
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """A row an image: label, its probability, probabilities by class name, quality, run, model_version.
 
-        quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page.
+        quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page, a
+        volume whose values are no Hounsfield units.
 
-        Raises BadRequest that names the first row (from 0) whose bytes are no image.
+        Raises BadRequest that names the first row (from 0) whose bytes are no image or no volume.
         """
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(images), _PIECE):
-            piece = images[start : start + _PIECE]
+        for start in range(0, len(images), self._piece):
+            piece = images[start : start + self._piece]
             rendered = [self._rendered(data, start + i) for i, data in enumerate(piece)]
             probabilities = self.probabilities(np.stack([one.array for one in rendered]))
             rows += [self._row(p, one.warnings) for p, one in zip(probabilities, rendered, strict=True)]
@@ -88,7 +97,7 @@ class Classifier:
 
     def _rendered(self, data: bytes, row: int) -> Rendered:
         try:
-            return render(decode(data, max_bytes=MAX_IMAGE_BYTES).pixels, self.kind, self.size)
+            return render_file(data, self.kind, self.size, _limits(self.max_bytes))
         except Undecodable as error:
             raise BadRequest(f"Row {row}: {error}.") from None
 
@@ -105,24 +114,29 @@ class Classifier:
         }
 
 
-def images_of(values: Sequence[Any]) -> list[bytes]:
+def _limits(max_bytes: int) -> Ingest:
+    """What a request may cost: a file's bytes, and what they decode to."""
+    return Ingest(0.0, 50_000_000, max_bytes, 300_000_000, 3 * max_bytes)
+
+
+def files_of(values: Sequence[Any], max_rows: int = MAX_ROWS, max_bytes: int = MAX_IMAGE_BYTES) -> list[bytes]:
     """The column of base64 texts -> bytes. White space (Spark's line breaks) and a `data:...,` prefix are taken off.
 
     Raises BadRequest that names the first row (from 0) that is no base64 text.
     """
     if len(values) == 0:
-        raise BadRequest("The batch is empty: send at least one image.")
-    if len(values) > MAX_ROWS:
-        raise BadRequest(f"The batch has {len(values)} images: send at most {MAX_ROWS} at once.")
-    return [_image_of(value, row) for row, value in enumerate(values)]
+        raise BadRequest("The batch is empty: send at least one file.")
+    if len(values) > max_rows:
+        raise BadRequest(f"The batch has {len(values)} files: send at most {max_rows} at once.")
+    return [_file_of(value, row, max_bytes) for row, value in enumerate(values)]
 
 
-def _image_of(value: Any, row: int) -> bytes:
+def _file_of(value: Any, row: int, max_bytes: int) -> bytes:
     if not isinstance(value, str):
         kind = "nothing" if value is None or value != value else f"a value of type {type(value).__name__}"
         raise BadRequest(f"Row {row}: `{COLUMN}` is {kind}: send the file's bytes as base64 text.")
-    if len(value) > MAX_IMAGE_BYTES * 3 // 2:
-        raise BadRequest(f"Row {row}: more than {MAX_IMAGE_BYTES // 1_000_000} MB of base64 text.")
+    if len(value) > max_bytes * 3 // 2:
+        raise BadRequest(f"Row {row}: more than {max_bytes // 1_000_000} MB of base64 text.")
     prefix = _DATA_URL.match(value)
     text = "".join(value[prefix.end() if prefix else 0 :].split())
     if not text:
@@ -179,17 +193,31 @@ def signature(classes: Sequence[str]) -> ModelSignature:
     return ModelSignature(inputs=Schema([ColSpec(DataType.string, COLUMN)]), outputs=Schema(outputs))
 
 
-def input_example() -> Any:
-    """A request of one small image, the same bytes every time."""
+def input_example(kind: str = "image") -> Any:
+    """A request of one small file of the kind that this rendering is made from, the same bytes every time."""
+    import pandas as pd
+
+    data = _small_volume() if of_volumes(kind) else _small_image()
+    return pd.DataFrame({COLUMN: [base64.b64encode(data).decode()]})
+
+
+def _small_volume() -> bytes:
+    """A ramp from air to bone, NIfTI."""
+    import nibabel
+
+    ramp = np.broadcast_to(np.linspace(-1000, 1000, 16), (16, 16, 16)).astype(np.int16)
+    return bytes(nibabel.Nifti1Image(ramp, np.eye(4)).to_bytes())
+
+
+def _small_image() -> bytes:
     from io import BytesIO
 
-    import pandas as pd
     from PIL import Image
 
     ramp = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8
     file = BytesIO()
     Image.fromarray(ramp).save(file, "PNG")
-    return pd.DataFrame({COLUMN: [base64.b64encode(file.getvalue()).decode()]})
+    return file.getvalue()
 
 
 def load_classifier(settings: Settings, model: str) -> Classifier:

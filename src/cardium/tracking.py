@@ -65,6 +65,7 @@ _REQUIREMENTS = (
     "pandas",
     "pillow",
     "pydicom",
+    "nibabel",
     "uvloop",
     "httptools",
 )
@@ -595,7 +596,7 @@ def _log_model(client: MlflowClient, run_id: str, settings: Settings, folder: Pa
             code_paths=[str(package)],
             pip_requirements=requirements(),
             signature=serving.signature(info["classes"]),
-            input_example=serving.input_example(),
+            input_example=serving.input_example(info["rendering"]["kind"]),
             metadata=facts,
         )
         client.log_model_artifacts(logged.model_id, str(place))

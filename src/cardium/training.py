@@ -46,7 +46,8 @@ class Examples:
 class Optimization:
     """How weights are changed: settings of the same names in params.yaml. weight_decay: decoupled (arXiv:1711.05101).
 
-    clip_norm: over all gradients together, 0 for none. keep: which epoch's weights a training ends with.
+    clip_norm: over all gradients together, 0 for none. keep: which epoch's weights a training ends with. accumulate: how many
+    batches' gradients are averaged to one step.
     """
 
     optimizer: str = "adam"
@@ -54,11 +55,14 @@ class Optimization:
     clip_norm: float = 0.0
     label_smoothing: float = 0.0
     keep: str = "best"
+    accumulate: int = 1
 
 
 def optimization_of(train: Train) -> Optimization:
     """What a run's settings say of it."""
-    return Optimization(train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep)
+    return Optimization(
+        train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep, train.accumulate
+    )
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Opti
     common: dict[str, float | None] = {"learning_rate": learning_rate}
     common["weight_decay"] = how.weight_decay or None
     common["global_clipnorm"] = how.clip_norm or None
+    common["gradient_accumulation_steps"] = how.accumulate if how.accumulate > 1 else None
     if how.optimizer == "sgd":
         return keras.optimizers.SGD(momentum=0.9, **common)
     kinds = {"adam": keras.optimizers.Adam, "adamax": keras.optimizers.Adamax, "adamw": keras.optimizers.AdamW}

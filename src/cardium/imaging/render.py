@@ -1,59 +1,63 @@
-"""Decoded pixels -> the array that a model takes. Training (prepare) and serving render through the same function.
-
-image   uint8 (height, width, 3): the whole picture stretched to the size, or the paper of an ECG sheet, aspect kept
-leads   uint8 (13, height, width): the leads of an ECG sheet, 255 = trace
-    traces  uint8 (16, 96): the leads as signals: median heartbeats in millivolts and measurements on them
-"""
+"""A file's bytes -> the array that a model takes (kinds.py says which there are); training and serving render through it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cardium.errors import CardiumError
+from cardium.imaging.decode import decode
+from cardium.imaging.kinds import FORMS, Rendered, family, input_shape, of_volumes
 
 if TYPE_CHECKING:
-    from cardium.params import Render
+    from cardium.params import Ingest, Render
 
-LEADS = 13
 # Grey levels (0-255) that vary less than this over a whole picture show nothing.
 _BLANK_STD = 2.0
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """A record as its model takes it. warnings: what is wrong with the picture, in plain words; empty when all is well.
-
-    layout, confidence: of the ECG sheet that was found in it; "" and 1.0 where none is looked for.
-    """
-
-    array: NDArray[np.uint8]
-    warnings: tuple[str, ...] = ()
-    layout: str = ""
-    confidence: float = 1.0
-
-
 def shape_of(kind: str, size: Render) -> tuple[int, ...]:
-    """The shape of one record's array. Raises CardiumError for an unknown kind."""
-    if kind == "image":
-        return (size.height, size.width, 3)
-    if kind == "leads":
-        return (LEADS, size.height, size.width)
+    """The shape of one record's array. Raises CardiumError for an unknown kind and for settings that do not fit it."""
+    if family(kind) not in FORMS:
+        raise CardiumError(f"params.yaml: unknown rendering `{kind}`: {', '.join(FORMS)}.")
     if kind == "traces":
         from cardium.imaging.traces import SHAPE
 
         if (size.height, size.width) != SHAPE:
             raise CardiumError(f"params.yaml: traces are {SHAPE[0]} x {SHAPE[1]}, not {size.height} x {size.width}.")
-        return SHAPE
-    raise CardiumError(f"params.yaml: unknown rendering `{kind}`: image, leads or traces.")
+    return input_shape(kind, size.height, size.width, size.frames)
+
+
+def render_file(data: bytes, kind: str, size: Render, limits: Ingest) -> Rendered:
+    """A file's bytes -> the array of this kind and size. Raises imaging.decode.Undecodable with the reason."""
+    if of_volumes(kind):
+        from cardium.imaging.volume import read_volume, render_volume
+
+        return render_volume(read_volume(data, limits.max_voxels, limits.max_volume_bytes, size.order), size)
+    return render(decode(data, limits.max_pixels, limits.max_bytes).pixels, kind, size)
+
+
+def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Ingest) -> str:
+    """A hash of what a file shows, its size and pixels or voxels, whatever its encoding. Raises imaging.decode.Undecodable."""
+    shown: NDArray[Any]
+    if kind == "volume":
+        from cardium.imaging.volume import read_volume
+
+        shown = read_volume(data, limits.max_voxels, limits.max_volume_bytes).voxels
+    else:
+        shown = decode(data, limits.max_pixels, limits.max_bytes).pixels
+    digest = hashlib.sha256(repr((shown.shape, str(shown.dtype))).encode())
+    for part in shown:  # Row by row or slice by slice: no second copy of a volume.
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
-    """uint8 (h, w, 3) -> the array of this kind and size; see the module's docstring."""
+    """A picture, uint8 (h, w, 3) -> the array of this kind and size; see the module's docstring."""
     shape_of(kind, size)
     if kind == "image" and size.area == "whole":
         blank = ("the picture is blank",) if float(pixels.std()) < _BLANK_STD else ()

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable
-from cardium.imaging.render import Rendered
+from cardium.imaging.kinds import Rendered
 
 if TYPE_CHECKING:
     from cardium.params import Render

@@ -1,6 +1,7 @@
 """The model zoo: a name -> a whole Keras model, or only its head for a bank of feature maps.
 
-A name is `<backbone>[_<block>]`, a frozen backbone with what is trained behind it, or an architecture's.
+A name is `<backbone>[_<block>]`, a frozen backbone with what is trained behind it, `<backbone>_lstm`, the same on every slice
+of a volume, or an architecture's.
 
 list_models("*_spatial")
 create_model("resnet152v2_spatial", classes=2, height=128, width=128)
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cardium.errors import CardiumError, unknown
+from cardium.imaging.kinds import family, input_shape
 from cardium.models import cnn, fusion, sequence, traces  # noqa: F401  each registers its architectures
 from cardium.models.architectures import ARCHITECTURES, build_architecture
 from cardium.models.attention import BLOCKS
-from cardium.models.backbones import BACKBONES, build_backbone, get_backbone
+from cardium.models.backbones import BACKBONES, FRAMES, build_backbone, build_frame_encoder, get_backbone
 from cardium.models.classifier import classify_map
+from cardium.models.sequence import classify_frames
 
 if TYPE_CHECKING:
     import keras
@@ -32,8 +35,13 @@ __all__ = [
     "list_models",
     "load_model",
     "parse_name",
+    "reads_rendering",
     "rendering_of",
 ]
+
+
+# The block that turns a backbone into an encoder of frames.
+_SEQUENCE = "lstm"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class ModelName:
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names of the zoo that match a shell pattern, sorted: backbones, each with each block, and the architectures."""
-    names = [*BACKBONES, *(f"{backbone}_{block}" for backbone in BACKBONES for block in BLOCKS), *ARCHITECTURES]
+    blocks = [*BLOCKS, _SEQUENCE]
+    names = [*BACKBONES, *(f"{backbone}_{block}" for backbone in BACKBONES for block in blocks), *ARCHITECTURES]
     return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
 
@@ -63,15 +72,26 @@ def parse_name(name: str) -> ModelName:
     if name in BACKBONES:
         return ModelName(name)
     backbone, _, block = name.rpartition("_")
-    if backbone in BACKBONES and block in BLOCKS:
+    if backbone in BACKBONES and (block in BLOCKS or block == _SEQUENCE):
         return ModelName(backbone, block)
     raise unknown("model", name, list_models())
 
 
 def rendering_of(name: str) -> str:
-    """The kind of array that the model reads: `image`, uint8 (H, W, 3), `leads`, uint8 (13, H, W), or `traces` (16, 96)."""
+    """The kind of array that the model reads: `image`, `leads`, `traces`, `slices` or `volume`; of several the first."""
+    return _renderings(name)[0]
+
+
+def reads_rendering(name: str, kind: str) -> bool:
+    """Whether the model takes arrays of this kind: `slices_published` is of the family `slices`."""
+    return family(kind) in _renderings(name)
+
+
+def _renderings(name: str) -> tuple[str, ...]:
     parts = parse_name(name)
-    return ARCHITECTURES[name].rendering if parts.architecture else "image"
+    if parts.architecture:
+        return ARCHITECTURES[name].renderings
+    return ("slices",) if parts.block == _SEQUENCE else ("image",)
 
 
 def bank_of(name: str) -> str:
@@ -79,6 +99,8 @@ def bank_of(name: str) -> str:
     parts = parse_name(name)
     if parts.architecture:
         return ""
+    if parts.block == _SEQUENCE:
+        return f"{parts.backbone}{FRAMES}"
     return f"{parts.backbone}_taps" if parts.block and BLOCKS[parts.block].taps else parts.backbone
 
 
@@ -92,11 +114,14 @@ def create_model(
     dropout: float = 0.5,
     hidden: int = 0,
     seed: int = 0,
-    leads: int = 13,
+    frames: int = 0,
+    rendering: str = "",
+    padding: Literal["masked", "read"] = "masked",
 ) -> keras.Model:
     """The whole model: float32 `pixels`, 0-255, -> `probabilities` (n, classes), one flat graph.
 
-    pixels: (n, height, width, 3), or (n, leads, height, width) for models of leads, (n, height, width) for those of traces.
+    pixels: (n, height, width, 3), or as `imaging.kinds.input_shape` says for other renderings. rendering: the kind, the model's
+    first one by default. frames: slices of a volume, leads of a sheet (13 by default). padding: what becomes of empty slices.
     scaling, hidden: of backbones only, an architecture has its own. hidden: the width of a ReLU layer between the average
     over places and the dropout, 0 for none.
     Weights are random, a function of `seed`; `weights.load_weights` puts pretrained ones into the backbone, which is frozen.
@@ -105,12 +130,17 @@ def create_model(
     import keras
 
     parts = parse_name(name)
+    kind = family(rendering or rendering_of(name))
+    if not reads_rendering(name, kind):
+        raise CardiumError(f"{name} takes {' or '.join(_renderings(name))}, not {kind}.")
     if parts.architecture:
         keras.utils.set_random_seed(seed)
-        shapes = {"image": (height, width, 3), "leads": (leads, height, width), "traces": (height, width)}
-        shape = shapes[rendering_of(name)]
-        pixels = keras.Input(shape, name="pixels")
-        return keras.Model(pixels, build_architecture(name, pixels, classes, dropout), name=name)
+        pixels = keras.Input(input_shape(kind, height, width, frames), name="pixels")
+        outputs = build_architecture(name, pixels, classes, dropout, rendering=kind, padding=padding)
+        return keras.Model(pixels, outputs, name=name)
+    if parts.block == _SEQUENCE:
+        encoder = build_frame_encoder(parts.backbone, frames, height, width, scaling, seed)
+        return keras.Model(encoder.input, classify_frames(encoder.output, classes, dropout), name=name)
     backbone = build_backbone(bank_of(name), height, width, scaling, seed)
     outputs = classify_map(_blocked(backbone.output, parts), classes, dropout, hidden)
     return keras.Model(backbone.input, outputs, name=name)
@@ -120,12 +150,14 @@ def create_head(
     name: str,
     *,
     classes: int,
-    map_shape: tuple[int, int, int],
+    map_shape: tuple[int, ...],
     dropout: float = 0.5,
     hidden: int = 0,
     seed: int = 0,
 ) -> keras.Model:
     """What comes after the frozen backbone: a map (n, h, w, C) of `bank_of(name)`, float32 -> probabilities (n, classes).
+
+    `<backbone>_lstm` takes vectors of frames (n, T, C), zeros for padding; map_shape is then (T, C).
 
     Its layers carry the same names as in the whole model, so weights move from one to the other by name.
     Raises CardiumError for an architecture, which has no head, and for a map of another width than the taps'.
@@ -137,6 +169,8 @@ def create_head(
         raise CardiumError(f"{name} is trained from its pixels and has no head for a bank: use create_model.")
     keras.utils.set_random_seed(seed)
     feature_map = keras.Input(map_shape, name="feature_map")
+    if parts.block == _SEQUENCE:
+        return keras.Model(feature_map, classify_frames(feature_map, classes, dropout), name=f"{name}_head")
     outputs = classify_map(_blocked(feature_map, parts), classes, dropout, hidden)
     return keras.Model(feature_map, outputs, name=f"{name}_head")
 
@@ -158,6 +192,6 @@ def load_model(path: Path) -> keras.Model:
     """A saved model, for prediction only, in any process: it makes the blocks' own layers known to Keras first."""
     import keras
 
-    from cardium.models import block_layers  # noqa: F401  registers them
+    from cardium.models import block_layers, frame_layers  # noqa: F401  register them
 
     return keras.models.load_model(path, compile=False)

@@ -11,39 +11,50 @@ from typing import Any
 
 from cardium.errors import CardiumError
 
-# float32 pixels 0-255, classes, dropout -> probabilities (n, classes).
-Build = Callable[[Any, int, float], Any]
+# float32 pixels 0-255, classes, dropout -> probabilities (n, classes); and the named options, by keyword.
+Build = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`rendering`: the kind of array that `build` takes: `image` (n, h, w, 3), `leads` (n, 13, h, w) or `traces` (n, h, w)."""
+    """`renderings`: the families of arrays that `build` takes (see imaging.kinds.family), the first one by default.
+
+    options: which of `rendering` (the family) and `padding` (`masked` or `read`) `build` wants to know.
+    """
 
     name: str
-    rendering: str
+    renderings: tuple[str, ...]
     build: Build
     min_side: int
+    options: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
 
 
-def register_architecture(rendering: str, *, min_side: int = 8) -> Callable[[Build], Build]:
+def register_architecture(*renderings: str, min_side: int = 8, options: tuple[str, ...] = ()) -> Callable[[Build], Build]:
     """Registers a function under its own name; `min_side`: the least height and width of its input in pixels."""
 
     def register(build: Build) -> Build:
-        ARCHITECTURES[build.__name__] = Architecture(build.__name__, rendering, build, min_side)
+        ARCHITECTURES[build.__name__] = Architecture(build.__name__, renderings, build, min_side, options)
         return build
 
     return register
 
 
-def build_architecture(name: str, pixels: Any, classes: int, dropout: float) -> Any:
-    """The named architecture on a Keras tensor `pixels`. Raises CardiumError when the pixels are too few."""
+def build_architecture(
+    name: str, pixels: Any, classes: int, dropout: float, *, rendering: str = "", padding: str = "masked"
+) -> Any:
+    """The named architecture on a Keras tensor `pixels` of the family `rendering`, its first one by default.
+
+    Raises CardiumError when the pixels are too few.
+    """
     row = ARCHITECTURES[name]
-    height, width = pixels.shape[2:4] if row.rendering == "leads" else pixels.shape[1:3]
+    form = rendering or row.renderings[0]
+    height, width = pixels.shape[1:3] if form in ("image", "traces") else pixels.shape[2:4]
     if min(height, width) < row.min_side:
         raise CardiumError(
-            f"{name} needs {row.rendering} of at least {row.min_side} pixels a side; render is {height}x{width} (params.yaml)."
+            f"{name} needs {form} of at least {row.min_side} pixels a side; render is {height}x{width} (params.yaml)."
         )
-    return row.build(pixels, classes, dropout)
+    known = {"rendering": form, "padding": padding}
+    return row.build(pixels, classes, dropout, **{option: known[option] for option in row.options})

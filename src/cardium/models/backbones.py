@@ -89,11 +89,13 @@ BACKBONES = {row.name: row for row in _ROWS}
 
 
 _TAPS = "_taps"
+# ... or one vector of every slice of a volume.
+FRAMES = "_frames"
 
 
 def get_backbone(name: str) -> Backbone:
     """The row of that name, with or without `_taps`. Raises CardiumError listing the names."""
-    plain = name.removesuffix(_TAPS)
+    plain = name.removesuffix(_TAPS).removesuffix(FRAMES)
     if plain not in BACKBONES:
         raise unknown("backbone", name, sorted(BACKBONES))
     return BACKBONES[plain]
@@ -140,21 +142,72 @@ def build_backbone(
     """
     import keras
 
+    row = _fitting(name, height, width)
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((height, width, 3), name="pixels")
+    output = _last_map(row, pixels, scaling)
+    if name.endswith(_TAPS):
+        output = _tapped(keras.Model(pixels, output), row)
+    model = keras.Model(pixels, output, name=name)
+    model.trainable = False
+    return model
+
+
+def _fitting(name: str, height: int, width: int) -> Backbone:
     row = get_backbone(name)
     if min(height, width) < row.min_side:
         raise CardiumError(
             f"{name} needs images of at least {row.min_side} pixels a side; render is {height}x{width} (params.yaml)."
         )
-    keras.utils.set_random_seed(seed)
-    pixels = keras.Input((height, width, 3), name="pixels")
-    scheme = row.scaling if scaling == "native" else "unit"
+    return row
+
+
+def _last_map(row: Backbone, images: Any, scaling: Literal["native", "unit"]) -> Any:
+    """The application's last map of a Keras tensor of images (n, h, w, 3), 0-255."""
+    import keras
+
+    scheme: Scaling | Literal["unit"] = row.scaling if scaling == "native" else "unit"
     application = getattr(keras.applications, row.application)
     if row.name in _SCALE_BY_THEMSELVES:
-        base = _with_our_scaling(application(include_top=False, weights=None, input_shape=(height, width, 3)), pixels, scheme)
-    else:
-        base = application(include_top=False, weights=None, input_tensor=scale_pixels(pixels, scheme))
-    output = _tapped(base, row) if name.endswith(_TAPS) else base.output
-    model = keras.Model(pixels, output, name=name)
+        base = application(include_top=False, weights=None, input_shape=images.shape[1:])
+        return _with_our_scaling(base, images, scheme)
+    return application(include_top=False, weights=None, input_tensor=scale_pixels(images, scheme)).output
+
+
+def build_frame_encoder(
+    name: str, frames: int, height: int, width: int, scaling: Literal["native", "unit"] = "native", seed: int = 0
+) -> keras.Model:
+    """A frozen backbone on every frame: float32 pixels (n, frames, height, width), 0-255 -> vectors (n, frames, C).
+
+    One flat graph. A vector is the average of its frame's last map, `cam` (n, frames, h, w, C); frames without content have
+    zeros. Raises as `build_backbone` does.
+    """
+    import keras
+    from keras import layers
+
+    from cardium.models.frame_layers import FilledFrames, FramesAsImages, ImagesAsFrames
+
+    row = _fitting(name, height, width)
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((frames, height, width), name="pixels")
+    maps = _last_map(row, FramesAsImages(name="images")(pixels), scaling)
+    cam = ImagesAsFrames(name="cam")([maps, FilledFrames(name="filled")(pixels)])
+    rows, columns, channels = cam.shape[2:]
+    averages = layers.AveragePooling3D((1, rows, columns), name="average_map")(cam)
+    model = keras.Model(pixels, layers.Reshape((frames, channels), name="average")(averages), name=f"{name}{FRAMES}")
+    model.trainable = False
+    return model
+
+
+def build_image_encoder(
+    name: str, height: int, width: int, scaling: Literal["native", "unit"] = "native", seed: int = 0
+) -> keras.Model:
+    """What `build_frame_encoder` does to one frame: float32 pixels (n, height, width, 3) -> vectors (n, C)."""
+    import keras
+    from keras import layers
+
+    backbone = build_backbone(name, height, width, scaling, seed)
+    model = keras.Model(backbone.input, layers.GlobalAveragePooling2D(name="average")(backbone.output), name=f"{name}{FRAMES}")
     model.trainable = False
     return model
 
@@ -162,8 +215,8 @@ def build_backbone(
 _SCALE_BY_THEMSELVES = ("convnext_tiny", "efficientnetb0")
 
 
-def _with_our_scaling(base: keras.Model, pixels: Any, scheme: Scaling | Literal["unit"]) -> keras.Model:
-    """The same network with `scale_pixels` in place of its own scaling layers, and its small sub-models spelt out.
+def _with_our_scaling(base: keras.Model, pixels: Any, scheme: Scaling | Literal["unit"]) -> Any:
+    """The last map of the same network, `scale_pixels` in place of its own scaling layers, its small sub-models spelt out.
 
     Keras builds EfficientNet without ImageNet's deviation unless it also downloads the weights, and keeps its mean in state
     that a plain `set_weights` does not refresh; ConvNeXt holds its stem and its downsampling as models within the model.
@@ -173,7 +226,14 @@ def _with_our_scaling(base: keras.Model, pixels: Any, scheme: Scaling | Literal[
     def copy(layer: Any) -> Any:
         return layer if isinstance(layer, keras.Sequential) else layer.__class__.from_config(layer.get_config())
 
+    # The clone's own output hangs on `pixels` only where they are a model's input, and here they may be slices made images.
+    made: list[Any] = []
+
     def call(layer: Any, *inputs: Any, **options: Any) -> Any:
+        made.append(called(layer, *inputs, **options))
+        return made[-1]
+
+    def called(layer: Any, *inputs: Any, **options: Any) -> Any:
         if isinstance(layer, keras.layers.Rescaling):
             return inputs[0]
         if isinstance(layer, keras.layers.Normalization):
@@ -185,7 +245,8 @@ def _with_our_scaling(base: keras.Model, pixels: Any, scheme: Scaling | Literal[
             return tensor
         return layer(*inputs, **options)
 
-    return keras.models.clone_model(base, input_tensors=pixels, clone_function=copy, call_function=call)
+    keras.models.clone_model(base, input_tensors=pixels, clone_function=copy, call_function=call)
+    return made[-1]
 
 
 def _tapped(base: keras.Model, row: Backbone) -> Any:

@@ -84,12 +84,14 @@ def _convolved(tensor: Any, filters: Sequence[int]) -> Any:
     return tensor
 
 
-@register_architecture("leads", min_side=8)
-def cnn3d(pixels: Any, classes: int, dropout: float) -> Any:
-    """System 003's cnn3d, leads as depth: five convolutions, kernels 3, 3, 2, 2, 2, padding 1, each ReLU and pooling 2."""
+@register_architecture("leads", "volume", min_side=8, options=("rendering",))
+def cnn3d(pixels: Any, classes: int, dropout: float, rendering: str = "leads") -> Any:
+    """System 003's cnn3d, leads (or a volume's slices) as depth: five convolutions, kernels 3, 3, 2, 2, 2, padding 1, each
+    ReLU and pooling 2."""
     from keras import layers
 
-    tensor = layers.Reshape((*pixels.shape[1:], 1), name="depth")(scale_leads(pixels))
+    scaled = scale_leads(pixels) if rendering == "leads" else layers.Rescaling(1 / 128, offset=-1.0, name="scaling")(pixels)
+    tensor = layers.Reshape((*pixels.shape[1:], 1), name="depth")(scaled)
     for number, (filters, kernel) in enumerate(((64, 3), (128, 3), (256, 2), (512, 2), (512, 2)), start=1):
         # PyTorch's padding of 1 lets a map grow by one under a kernel of 2.
         tensor = layers.ZeroPadding3D(1, name=f"pad{number}")(tensor)

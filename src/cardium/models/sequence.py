@@ -1,4 +1,4 @@
-"""Recurrent networks with attention over time: system 003's attention_lstm and hybrid."""
+"""Recurrent networks: system 003's attention_lstm and hybrid, system 002's cnn_lstm, and an LSTM behind any frozen backbone."""
 
 from __future__ import annotations
 
@@ -34,6 +34,30 @@ def hybrid(pixels: Any, classes: int, dropout: float) -> Any:
         layers.Permute((3, 1, 2), name="channels_first")(extracted)
     )
     return classify_vector(attended_lstm(steps, 128), classes, dropout, 64)
+
+
+@register_architecture("slices", options=("padding",))
+def cnn_lstm(pixels: Any, classes: int, dropout: float, padding: str = "masked") -> Any:
+    """System 002's cnn_lstm: slices (n, T, h, w), each through two convolutions to 8x8x16, LSTM 128 over them, its last step.
+
+    padding: `masked`, the last step is that of the last slice; `read`, as published, it comes after the padding.
+    """
+    from keras import layers
+
+    from cardium.models.frame_layers import FilledFrames, FrameCNN
+
+    maps = FrameCNN((8, 16), grid=8, name="cam")(pixels)
+    steps = layers.Reshape((pixels.shape[1], 8 * 8 * 16), name="steps")(maps)
+    mask = FilledFrames(name="filled")(pixels) if padding == "masked" else None
+    return classify_embedding(layers.LSTM(128, name="embedding")(steps, mask=mask), classes, dropout)
+
+
+def classify_frames(frames: Any, classes: int, dropout: float) -> Any:
+    """Vectors of frames (n, T, C), zeros for padding -> attention LSTM 128, the `embedding` -> probabilities (n, classes)."""
+    from cardium.models.frame_layers import FilledFrames
+
+    mask = FilledFrames(name="filled_vectors")(frames)
+    return classify_embedding(attended_lstm(frames, 128, mask=mask, name="embedding"), classes, dropout)
 
 
 def attended_lstm(steps: Any, units: int, *, mask: Any = None, name: str = "attention_vector") -> Any:

@@ -456,11 +456,9 @@ def _entry(settings: Settings, name: str, folder: Path, protocol: str, kind: str
     for key, what in (("manifest_sha256", "data"), ("split_sha256", "a split")):
         if info["data"].get(key) != data[key]:
             raise CardiumError(f"{name} was trained on {what} that has changed since: run `{command}`.")
-    if protocol == "honest" and sorted(info["test_folds"]) != settings.test_folds():
-        has = ", ".join(map(str, info["test_folds"]))
-        raise CardiumError(
-            f"{name} was trained for test folds {has}, evaluate.test_folds is {settings.evaluate.test_folds}: run `{command}`."
-        )
+    if protocol == "honest" and sorted(info["test_folds"]) != settings.test_folds(info["dataset"]):
+        has, asked = (", ".join(map(str, folds)) for folds in (info["test_folds"], settings.test_folds(info["dataset"])))
+        raise CardiumError(f"{name} was trained for test folds {has}, params.yaml asks for {asked}: run `{command}`.")
     return Entry(name, folder, protocol, kind, info)
 
 
@@ -482,7 +480,7 @@ def _split_hash(folder: Path, dataset: str) -> str:
 def _folds_of(entries: list[Entry], settings: Settings) -> list[int]:
     """The test folds that all entries of a protocol share: `published` has its own single one."""
     if entries[0].protocol == "honest":
-        return settings.test_folds()
+        return settings.test_folds(entries[0].info["dataset"])
     return sorted(entries[0].info["test_folds"])
 
 

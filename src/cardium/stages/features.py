@@ -11,7 +11,7 @@ import numpy as np
 from cardium.bank import Bank, BankPlan, calibrate, fill_bank, hash_records
 from cardium.errors import unknown
 from cardium.manifest import read_manifest
-from cardium.models.backbones import build_backbone
+from cardium.models.backbones import FRAMES, build_backbone, build_image_encoder
 from cardium.models.weights import load_weights
 from cardium.params import Bank as BankLine
 from cardium.params import Settings
@@ -37,13 +37,14 @@ def make_bank(settings: Settings, line: BankLine, folder: Path) -> Bank:
     """The bank of `line` in `folder`, computed as far as it is not there yet."""
     workspace = Workspace(settings.root)
     dataset = settings.datasets[line.dataset]
-    render, train = dataset.render["image"], dataset.train
+    render, train = dataset.render[line.rendering], dataset.train
     manifest = read_manifest(workspace.manifest(line.dataset))
-    pixels, rendered = read_pixels(workspace.rendering(line.dataset, "image"), manifest)
+    pixels, rendered = read_pixels(workspace.rendering(line.dataset, line.rendering), manifest)
     records = training_records(settings, line, manifest)
 
     scaling = settings.protocols[line.protocol].scaling
-    model = build_backbone(line.backbone, render.height, render.width, scaling, settings.seed)
+    build = build_image_encoder if line.backbone.endswith(FRAMES) else build_backbone
+    model = build(line.backbone, render.height, render.width, scaling, settings.seed)
     weights = load_weights(model, line.backbone, train.weights, settings.root)
     if weights.warning:
         print(f"warning: {weights.warning}")
@@ -75,9 +76,8 @@ def make_bank(settings: Settings, line: BankLine, folder: Path) -> Bank:
         settings.features.engine,
         settings.seed,
     )
-    h, w, c = bank.map_shape
     print(
-        f"{line.backbone}: {bank.info['records']} records, maps {h}x{w}x{c}, "
+        f"{line.backbone}: {bank.info['records']} records, maps {'x'.join(map(str, bank.map_shape))}, "
         f"{len(records)} of them in {bank.views} augmented views, {weights.used} weights, "
         f"{bank.info['engine']}, {bank.info['seconds']:.0f} s"
     )
@@ -88,6 +88,6 @@ def training_records(settings: Settings, line: BankLine, manifest: pandas.DataFr
     """The records that are training records for at least one held-out fold, sorted."""
     folder = Workspace(settings.root).split(line.dataset)
     # Under `published` there is one split only.
-    folds = settings.test_folds() if line.protocol == "honest" else [0]
+    folds = settings.test_folds(line.dataset) if line.protocol == "honest" else [0]
     parts = [read_parts(folder, manifest, line.protocol, fold).train for fold in folds]
     return np.unique(np.concatenate(parts))

@@ -1,7 +1,7 @@
 """manifest + data/<dataset> -> processed/<dataset>/<kind>/: every record rendered once, in row order.
 
     pixels.npy    uint8 (N, ...), to be memory-mapped by its readers
-    quality.csv   record, path, layout, confidence, warnings: what the renderer says of each ECG sheet
+    quality.csv   record, path, layout, confidence, warnings: what the renderer says of each ECG sheet or volume
     render.json   kind, size, the manifest's hash and the pixels' own
 
 pixels.npy is written as a stream (header, then chunk after chunk), not through a memory map, whose dirty pages would count as
@@ -15,7 +15,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,11 +23,12 @@ import numpy as np
 
 from cardium import atomic
 from cardium.errors import CardiumError, unknown
-from cardium.imaging.decode import Undecodable, decode
-from cardium.imaging.render import Rendered, render, shape_of
+from cardium.imaging.decode import Undecodable
+from cardium.imaging.kinds import Rendered, of_volumes
+from cardium.imaging.render import render_file, shape_of
 from cardium.manifest import manifest_sha256, read_manifest
 from cardium.parallel import in_chunks
-from cardium.params import Render, Settings
+from cardium.params import Ingest, Render, Settings
 from cardium.progress import progress
 from cardium.workspace import Workspace
 
@@ -49,8 +50,7 @@ class Work:
     folder: Path
     kind: str
     size: Render
-    max_pixels: int
-    max_bytes: int
+    limits: Ingest
 
 
 def run(settings: Settings, item: str) -> None:
@@ -61,20 +61,19 @@ def run(settings: Settings, item: str) -> None:
     workspace = Workspace(settings.root)
     manifest = read_manifest(workspace.manifest(line.dataset))
     size = settings.datasets[line.dataset].render[line.kind]
-    limits = settings.ingest
     work = Work(
         where=f"data/{line.dataset}",
         again=f"{_AGAIN} {line.dataset}`",
         folder=workspace.data(line.dataset),
         kind=line.kind,
         size=size,
-        max_pixels=limits.max_pixels,
-        max_bytes=limits.max_bytes,
+        limits=settings.ingest,
     )
     out = workspace.rendering(line.dataset, line.kind)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     warned = render_records(work, records, manifest_sha256(manifest), out)
-    print(f"rendered {len(records)} records as {line.kind} of {size.height} x {size.width}")
+    shape = " x ".join(map(str, shape_of(line.kind, size)))
+    print(f"rendered {len(records)} records as {line.kind} of {shape}")
     for words, count in warned.most_common(5):
         print(f"  {count}: {words}")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
@@ -96,23 +95,30 @@ def render_records(work: Work, records: Sequence[Record], manifest_hash: str, ou
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             writer = csv.writer(table, lineterminator="\n")
             writer.writerow(["record", "path", "layout", "confidence", "warnings"])
-            sheets = work.kind != "image" or work.size.area == "paper"
-            few = {"few": 4 * _CHUNK_OF_SHEETS} if sheets else {}
+            size, few = _chunks(work)
             first: dict[str, Record] = {}
             for record in records:
                 first.setdefault(record[1], record)
-            size = _CHUNK_OF_SHEETS if sheets else _CHUNK
             chunks = in_chunks(functools.partial(render_chunk, work), list(first.values()), size, **few)
             written = _written(file, digest, records, (one for _, rendered in chunks for one in rendered))
             for number, ((path, _), said) in enumerate(progress(written, total=len(records), desc="prepare", unit="image")):
                 layout, confidence, warnings = said
                 writer.writerow([number, path, layout, f"{confidence:.3f}", "; ".join(warnings)])
                 warned.update(warnings)
-        about = {"kind": work.kind, **asdict(work.size)}
+        about = {"kind": work.kind, **work.size.as_dict()}
         atomic.write_json(
             part / "render.json", {**about, "manifest_sha256": manifest_hash, "pixels_sha256": digest.hexdigest()}
         )
     return warned
+
+
+def _chunks(work: Work) -> tuple[int, dict[str, int]]:
+    """Records to a chunk, and below how many no process is started for them: the longer a record takes, the fewer."""
+    if of_volumes(work.kind):
+        return 1, {"few": 2}
+    if work.kind != "image" or work.size.area == "paper":
+        return _CHUNK_OF_SHEETS, {"few": 4 * _CHUNK_OF_SHEETS}
+    return _CHUNK, {}
 
 
 def _written(
@@ -154,7 +160,6 @@ def _render(work: Work, record: Record) -> Rendered:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CardiumError(f"{work.where}/{path} has changed since ingest: {work.again}.")
     try:
-        pixels = decode(data, work.max_pixels, work.max_bytes).pixels
+        return render_file(data, work.kind, work.size, work.limits)
     except Undecodable as error:  # The limits in params.yaml were lowered since ingest.
         raise CardiumError(f"{work.where}/{path}: {error}: {work.again}.") from None
-    return render(pixels, work.kind, work.size)

@@ -25,7 +25,7 @@ from cardium.errors import CardiumError, unknown
 from cardium.imaging.augment import augment_batch
 from cardium.manifest import read_fingerprint, read_manifest
 from cardium.metrics import score
-from cardium.models import bank_of, create_head, create_model, rendering_of
+from cardium.models import bank_of, create_head, create_model, reads_rendering, rendering_of
 from cardium.models.fusion import create_fusion
 from cardium.models.trained import set_trained, trained_weights
 from cardium.models.weights import load_weights
@@ -75,10 +75,10 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     tf.config.experimental.enable_op_determinism()
     workspace = Workspace(settings.root)
     name = run_name(line.dataset, line.model, line.protocol)
-    kind = rendering_of(line.model)
-    if bank_of(line.model) != line.bank or not (line.bank or line.reads.endswith(f"/{kind}")):
+    kind = settings.rendering_of(line)
+    if bank_of(line.model) != line.bank or not reads_rendering(line.model, kind):
         frozen = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
-        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{kind}"
+        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{rendering_of(line.model)}"
         raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
     size = settings.datasets[line.dataset].render[kind]
     manifest = read_manifest(workspace.manifest(line.dataset))
@@ -91,7 +91,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     source = _Source(bank, pixels, labels, classes, train, settings.datasets[line.dataset].augment, settings.seed)
     split_folder = workspace.split(line.dataset)
     split_sha256 = json.loads((split_folder / "split.json").read_text(encoding="utf-8"))["sha256"]
-    folds = settings.test_folds() if line.protocol == "honest" else [0]
+    folds = settings.test_folds(line.dataset) if line.protocol == "honest" else [0]
 
     whole = _whole_model(settings, line, source, size)
     # Where the backbone is frozen, what is trained is a head on the bank's maps; otherwise the whole model.
@@ -142,7 +142,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
             "protocol": line.protocol,
             "kind": "train",
             "classes": classes,
-            "rendering": {"kind": kind, **asdict(size)},
+            "rendering": {"kind": kind, **size.as_dict()},
             "weights": bank.info["weights"] if bank else _FROM_SCRATCH,
             "bank": reads.relative_to(settings.root).as_posix() if bank else "",
             "scored_from": "bank" if bank and not train.fine_tune else "pixels",
@@ -196,15 +196,15 @@ def effective_settings(settings: Settings, line: Run) -> dict[str, Any]:
     """The settings that this run was trained with, flat, under dotted names."""
     dataset = settings.datasets[line.dataset]
     flat: dict[str, Any] = {"seed": settings.seed, "profile": settings.profile, "protocol": line.protocol}
-    flat |= {"system": line.system, "scaling": settings.protocols[line.protocol].scaling}
+    flat |= {"system": line.system, **asdict(settings.protocols[line.protocol])}
     for section, values in (
-        ("render", dataset.render[rendering_of(line.model)]),
-        ("augment", dataset.augment),
-        ("train", settings.train_of(line)),
-        ("split", settings.split),
+        ("render", dataset.render[settings.rendering_of(line)].as_dict()),
+        ("augment", asdict(dataset.augment)),
+        ("train", asdict(settings.train_of(line))),
+        ("split", asdict(settings.split)),
     ):
-        flat |= {f"{section}.{key}": value for key, value in asdict(values).items()}
-    flat["evaluate.test_folds"] = settings.evaluate.test_folds
+        flat |= {f"{section}.{key}": value for key, value in values.items()}
+    flat["evaluate.test_folds"] = "all" if len(settings.test_folds(line.dataset)) > 1 else settings.evaluate.test_folds
     flat["evaluate.threshold"] = settings.evaluate.threshold
     return flat
 
@@ -227,6 +227,9 @@ def _whole_model(settings: Settings, line: Run, source: _Source, size: Render) -
         dropout=source.train.dropout,
         hidden=source.train.hidden,
         seed=settings.seed,
+        frames=size.frames,
+        rendering=settings.rendering_of(line),
+        padding=settings.protocols[line.protocol].padding,
     )
     if source.bank is None:
         return model
