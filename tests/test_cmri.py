@@ -34,7 +34,7 @@ def test_registry():
     collection = get_collection("cmri")
     assert collection.classes == ("Normal", "Sick")
     assert sum(collection.published_counts.values()) == 63_425
-    with pytest.raises(CardiumError, match=r"Unknown dataset `cmry`\. Did you mean `cmri`\? Known: cmri"):
+    with pytest.raises(CardiumError, match=r"Unknown dataset `cmry`\. Did you mean `cmri`\? Known: chd, cmri, ecg4"):
         get_collection("cmry")
 
 

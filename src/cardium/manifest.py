@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from cardium.datasets import Collection, Facts, Found, Rejected
 
 # Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
-# mean, std: grey levels 0-255. copy_of: number of the first record with the same bytes, -1 for that first one itself.
-# conflict: whether its bytes stand under two labels; one of them is wrong, so such a record takes part in nothing.
+# width, height, depth, mode, mean, std: as in datasets.Facts. copy_of: number of the first record with the same bytes, -1 for
+# that first one itself. conflict: whether its bytes stand under two labels; one of them is wrong, so such a record takes part
+# in nothing.
 SCHEMA = {
     "record": "int64",
     "path": "str",
@@ -37,6 +38,7 @@ SCHEMA = {
     "bytes": "int64",
     "width": "int64",
     "height": "int64",
+    "depth": "int64",
     "mode": "str",
     "format": "str",
     "mean": "float64",
@@ -82,6 +84,7 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
         "bytes": [record.bytes for record in ordered],
         "width": [record.facts.width for record in ordered],
         "height": [record.facts.height for record in ordered],
+        "depth": [record.facts.depth for record in ordered],
         "mode": [record.facts.mode for record in ordered],
         "format": [record.facts.format for record in ordered],
         "mean": [record.facts.mean for record in ordered],
@@ -147,23 +150,41 @@ def conflicts(manifest: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def contradictions(collection: Collection, manifest: pd.DataFrame) -> list[dict[str, str]]:
+    """Patients that were published under another class than their label: [{patient, label, published}, ...], by patient."""
+    pairs = sorted(set(zip(manifest["patient"], manifest["label"], strict=True)))
+    return [
+        {"patient": patient, "label": label, "published": published}
+        for patient, label in pairs
+        if (published := collection.published_labels.get(patient, label)) != label
+    ]
+
+
 def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]) -> dict[str, Any]:
     """What fingerprint.json holds: the dataset in numbers, and what later stages must know of the collection."""
     classes = collection.classes
+    listed = collection.published_labels
     counts = {}
     for name in classes:
         rows = manifest[manifest["label"] == name]
         first = int((rows["copy_of"] == -1).sum())
         counts[name] = {"records": len(rows), "groups": int(rows["group"].nunique()), "distinct": first}
-    sizes = Counter(f"{width}x{height}" for width, height in zip(manifest["width"], manifest["height"], strict=True))
+    sizes: Counter[str] = Counter()
+    for width, height, depth in zip(manifest["width"], manifest["height"], manifest["depth"], strict=True):
+        sizes[f"{width}x{height}" + (f"x{depth}" if collection.kind == "volume" else "")] += 1
     return {
         "dataset": collection.name,
+        "kind": collection.kind,
         "classes": list(classes),
         "records": len(manifest),
         "groups": int(manifest["group"].nunique()),
         "counts": counts,
         "published_counts": dict(collection.published_counts),
         "published_split": collection.published_split,
+        # Who of those that the original names is there; null where it names nobody and every record takes part.
+        "listed": sorted(set(listed) & set(manifest["patient"])) if listed else None,
+        "published_patients": len(set(listed) & set(manifest["patient"])),
+        "contradictions": contradictions(collection, manifest),
         "names_patients": collection.names_patients,
         "copies": int((manifest["copy_of"] != -1).sum()),
         "conflicts": conflicts(manifest),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from cardium.manifest import is_distinct
 from cardium.params import Validate
-from cardium.splits import rotate
+from cardium.splits import LEFT_OUT, rotate
 
 # Read when the library is imported: no report of its use goes anywhere.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -38,6 +38,8 @@ Frames = dict[str, pd.DataFrame]
 NAMED = 1000
 # Pillow's modes of still images, and DICOM's photometric interpretations as the decoder names them.
 _MODES = r"^(?:1|L|La|LA|P|PA|RGB|RGBA|RGBa|RGBX|CMYK|YCbCr|LAB|HSV|I|F|I;16[BLNS]*|DICOM-[A-Z0-9_ ]+)$"
+# numpy's names of the types that a volume's voxels may have.
+_TYPES = r"^(?:u?int(?:8|16|32|64)|float(?:32|64))$"
 # A folder with less than half or more than one and a half times the published files is not the published collection.
 _SAME_COLLECTION = (0.5, 1.5)
 
@@ -126,7 +128,8 @@ def assemble(
     rows_of["published"] = records["record"].map(published["record"].value_counts())
     for protocol, counted in rows_of.items():
         records[f"{protocol}_rows"] = counted.fillna(0).astype("float64").mask(conflict)
-    records["published_part"] = records["record"].map(published.drop_duplicates("record").set_index("record")["part"])
+    part_of = published.drop_duplicates("record").set_index("record")["part"]
+    records["published_part"] = records["record"].map(part_of.mask(part_of == LEFT_OUT))
     records["published_side"] = records["published_part"].replace({"validation": "held out", "test": "held out"})
     takes_part = records["fold"].notna() | records["published_part"].notna()
     records["used_label"] = records["label"].where(takes_part, None)
@@ -176,12 +179,13 @@ def _parts(records: pd.DataFrame, name: str, protocol: str, classes: Sequence[st
 
 
 def make_checks(
-    frames: Frames, limits: Validate, classes: Sequence[str], folds: int, names_patients: bool = True
+    frames: Frames, limits: Validate, classes: Sequence[str], folds: int, names_patients: bool = True, kind: str = "image"
 ) -> list[Check]:
     """All checks, in the order in which a reader wants them: what is there, what is in it, who is on which side.
 
-    names_patients: whether the collection's publisher says which patient a file is of.
+    names_patients: whether the collection's publisher says which patient a file is of. kind: what a record is, image or volume.
     """
+    what = f"{kind}s"
     records, table, rejected = frames["records"], frames["classes"], frames["rejected"]
     groups = records["group"].nunique()
     return [
@@ -197,12 +201,12 @@ def make_checks(
         ),
         Check(
             "classes_present",
-            "Every class has images",
+            f"Every class has {what}",
             "critical",
-            "A class without images cannot be learnt, and every score over classes would be undefined.",
-            "Add images of this class to data/; a misspelt class folder shows among the rejected files.",
+            f"A class without {what} cannot be learnt, and every score over classes would be undefined.",
+            f"Add {what} of this class to data/; a misspelt class folder shows among the rejected files.",
             [("classes", gxe.ExpectColumnValuesToBeBetween(column="records", min_value=1))],
-            lambda row: (row["label"], "no readable image"),
+            lambda row: (row["label"], f"no readable {kind}"),
             ", ".join(f"{row.label} {row.records:,}" for row in table.itertuples()),
             "classes",
         ),
@@ -216,42 +220,7 @@ def make_checks(
             lambda row: (row["path"], f"record {row['record']}"),
             f"{len(records):,} files",
         ),
-        Check(
-            "dimensions",
-            "Image sides are in range",
-            "critical",
-            f"A side below {limits.min_side} or above {limits.max_side} pixels means another kind of picture.",
-            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
-            [
-                (
-                    "records",
-                    gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side),
-                )
-                for side in ("width", "height")
-            ],
-            lambda row: (row["path"], f"{row['width']} × {row['height']} pixels"),
-            _sizes(records),
-        ),
-        Check(
-            "modes",
-            "Image modes are known",
-            "warning",
-            "A pixel mode that is neither Pillow's nor DICOM's may have been read with the wrong grey levels.",
-            "Look at these files; convert them to 8-bit grey or RGB if they look wrong.",
-            [("records", gxe.ExpectColumnValuesToMatchRegex(column="mode", regex=_MODES))],
-            lambda row: (row["path"], f"mode {row['mode']}"),
-            _most(records["mode"]),
-        ),
-        Check(
-            "blank",
-            "No image is blank",
-            "warning",
-            f"The grey levels (0-255) of a blank image vary by less than {limits.blank_std:g}; it teaches a model nothing.",
-            "Look at these files and take those that are really blank out of data/.",
-            [("records", gxe.ExpectColumnValuesToBeBetween(column="std", min_value=limits.blank_std))],
-            lambda row: (row["path"], f"standard deviation {row['std']:.2f}, mean {row['mean']:.1f}"),
-            f"smallest standard deviation {records['std'].min():.1f}" if len(records) else "",
-        ),
+        *(_voxels(records, limits) if kind == "volume" else _pixels(records, limits)),
         Check(
             "copies_within_class",
             "No file occurs twice in a class",
@@ -267,8 +236,8 @@ def make_checks(
             "copies_across_classes",
             "No file stands under two classes",
             "warning",
-            "The same image with two labels: one of them is wrong, and no model can be right on both. Such images are left out"
-            " of training, validation and test.",
+            f"The same {kind} with two labels: one of them is wrong, and no model can be right on both. Such {what} are left"
+            " out of training, validation and test.",
             "Find out which label is right and remove the other file from data/; then run ingest again.",
             [("records", ExpectOneValuePerKey(column_A="sha256", column_B="label"))],
             lambda row: (row["path"], f"{row['label']}; content {row['sha256'][:12]}"),
@@ -278,7 +247,7 @@ def make_checks(
             "conflicts_left_out",
             "No file of two classes takes part",
             "critical",
-            "An image with two labels in training, validation or test teaches a model, or counts against it, what is wrong.",
+            "A file with two labels in training, validation or test teaches a model, or counts against it, what is wrong.",
             "The manifest or the split is damaged: run ingest and split again.",
             [
                 ("records", ExpectOneValuePerKey(column_A="sha256", column_B="used_label")),
@@ -291,20 +260,21 @@ def make_checks(
             "balance",
             "Classes are balanced",
             "warning",
-            f"The largest class has more than {limits.max_imbalance:g} times the images of another.",
+            f"The largest class has more than {limits.max_imbalance:g} times the {what} of another.",
             "Read balanced accuracy rather than accuracy; keep class_weights: balanced.",
             [("classes", gxe.ExpectColumnValuesToBeBetween(column="imbalance", max_value=limits.max_imbalance))],
-            lambda row: (row["label"], f"{row['records']:,} images: {row['imbalance']:.1f} times fewer than the largest class"),
+            lambda row: (row["label"], f"{row['records']:,} {what}: {row['imbalance']:.1f} times fewer than the largest class"),
             f"largest to smallest {table['imbalance'].max():.2f} : 1" if table["imbalance"].notna().any() else "",
             "classes",
         ),
-        _published_counts(table, limits.label_tolerance),
-        _patients_known(records, names_patients),
+        _published_counts(table, limits.label_tolerance, what),
+        _patients_known(records, names_patients, kind),
         Check(
             "rejected",
             "Every file could be used",
             "info",
-            "Files that are no readable image are left out; ingest stops when a class loses more of them than ingest.max_bad.",
+            f"Files that are no readable {kind} are left out; ingest stops when a class loses more of them than"
+            " ingest.max_bad.",
             "Nothing, if these files are expected. Otherwise fetch them again.",
             [("rejected", gxe.ExpectTableRowCountToEqual(value=0))],
             lambda row: (row["path"], row["reason"]),
@@ -382,7 +352,7 @@ def make_checks(
             "published_copies",
             "No file is on both sides of the published split",
             "warning",
-            "An identical image to train on and to be scored on.",
+            f"An identical {kind} to train on and to be scored on.",
             "Nothing: it is reproduced on purpose. Under the protocol honest identical files take part once.",
             [("records", ExpectOneValuePerKey(column_A="sha256", column_B="published_side"))],
             lambda row: (row["path"], f"{row['published_part']}; content {row['sha256'][:12]}"),
@@ -392,7 +362,7 @@ def make_checks(
             "Every part of the published split has every class",
             "warning",
             "With few files the original's split holds out none of a class, and the protocol published cannot be scored.",
-            "Use the protocol honest, or add images.",
+            f"Use the protocol honest, or add {what}.",
             [("published_parts", gxe.ExpectColumnValuesToBeBetween(column="records", min_value=1))],
             lambda row: (row["part"], f"no record of {row['label']}"),
             f"smallest part of a class: {_least(frames['published_parts'])} records",
@@ -401,16 +371,102 @@ def make_checks(
     ]
 
 
-def _patients_known(records: pd.DataFrame, names_patients: bool) -> Check:
+def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
+    """What images look like."""
+    return [
+        Check(
+            "dimensions",
+            "Image sides are in range",
+            "critical",
+            f"A side below {limits.min_side} or above {limits.max_side} pixels means another kind of picture.",
+            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
+            [
+                (
+                    "records",
+                    gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side),
+                )
+                for side in ("width", "height")
+            ],
+            lambda row: (row["path"], f"{row['width']} × {row['height']} pixels"),
+            _sizes(records),
+        ),
+        Check(
+            "modes",
+            "Image modes are known",
+            "warning",
+            "A pixel mode that is neither Pillow's nor DICOM's may have been read with the wrong grey levels.",
+            "Look at these files; convert them to 8-bit grey or RGB if they look wrong.",
+            [("records", gxe.ExpectColumnValuesToMatchRegex(column="mode", regex=_MODES))],
+            lambda row: (row["path"], f"mode {row['mode']}"),
+            _most(records["mode"]),
+        ),
+        Check(
+            "blank",
+            "No image is blank",
+            "warning",
+            f"The grey levels (0-255) of a blank image vary by less than {limits.blank_std:g}; it teaches a model nothing.",
+            "Look at these files and take those that are really blank out of data/.",
+            [("records", gxe.ExpectColumnValuesToBeBetween(column="std", min_value=limits.blank_std))],
+            lambda row: (row["path"], f"standard deviation {row['std']:.2f}, mean {row['mean']:.1f}"),
+            f"smallest standard deviation {records['std'].min():.1f}" if len(records) else "",
+        ),
+    ]
+
+
+def _voxels(records: pd.DataFrame, limits: Validate) -> list[Check]:
+    """What volumes look like; their values are in the file's own units, so nothing is held against grey levels 0-255."""
+    sides = [
+        gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side)
+        for side in ("width", "height")
+    ]
+    return [
+        Check(
+            "dimensions",
+            "Volume sides are in range",
+            "critical",
+            f"Slices with a side below {limits.min_side} or above {limits.max_side} voxels, or more than {limits.max_side} of"
+            " them, mean another kind of volume.",
+            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
+            [
+                *(("records", side) for side in sides),
+                ("records", gxe.ExpectColumnValuesToBeBetween(column="depth", min_value=2, max_value=limits.max_side)),
+            ],
+            lambda row: (row["path"], f"{row['width']} × {row['height']} × {row['depth']} voxels"),
+            _sizes(records, depth=True),
+        ),
+        Check(
+            "modes",
+            "Voxel types are known",
+            "warning",
+            "Voxels of a type that is neither a whole nor a real number may have been read with the wrong values.",
+            "Look at these files; write them again as int16 or float32 if they look wrong.",
+            [("records", gxe.ExpectColumnValuesToMatchRegex(column="mode", regex=_TYPES))],
+            lambda row: (row["path"], f"type {row['mode']}"),
+            _most(records["mode"]),
+        ),
+        Check(
+            "blank",
+            "No volume is blank",
+            "warning",
+            "A volume of one value teaches a model nothing.",
+            "Look at these files and take those that are really blank out of data/.",
+            [("records", gxe.ExpectColumnValuesToBeBetween(column="std", min_value=0, strict_min=True))],
+            lambda row: (row["path"], f"standard deviation {row['std']:.2f}, mean {row['mean']:.1f}"),
+            f"smallest standard deviation {records['std'].min():.1f} in the files' own units" if len(records) else "",
+        ),
+    ]
+
+
+def _patients_known(records: pd.DataFrame, names_patients: bool, kind: str) -> Check:
     """A statement where the publisher names no patients: a warning that nothing can be done about is read by nobody."""
     groups = records["group"].nunique()
     known = records.loc[records["patient"] != "", "patient"].nunique()
     expectations = [("records", gxe.ExpectColumnValuesToNotBeInSet(column="patient", value_set=[""]))] if names_patients else []
     return Check(
         "patients_known",
-        "Every image has a patient",
+        f"Every {kind} has a patient",
         "warning" if names_patients else "info",
-        "Where no patient is known each file stands for itself, so images of one person may land on both sides of a split.",
+        f"Where no patient is known each file stands for itself, so {kind}s of one person may land on both sides of a split.",
         "Lay the files out as the collection is published (<class>/Directory_<patient>/<series>/<file>).",
         expectations,
         lambda row: (row["path"], "no patient in its path"),
@@ -420,7 +476,7 @@ def _patients_known(records: pd.DataFrame, names_patients: bool) -> Check:
     )
 
 
-def _published_counts(table: pd.DataFrame, tolerance: float) -> Check:
+def _published_counts(table: pd.DataFrame, tolerance: float, what: str = "images") -> Check:
     """Against the collection's published label counts, where they are known and this is that collection."""
     known = table["published"].notna().all() and len(table) > 0
     there, wanted = int(table["records"].sum()), int(table["published"].sum())
@@ -430,18 +486,18 @@ def _published_counts(table: pd.DataFrame, tolerance: float) -> Check:
         pairs = zip(table["label"], table["records"], table["published"], strict=True)
         observed = ", ".join(f"{label} {records:,} of {published:,.0f}" for label, records, published in pairs)
         if not same:
-            observed = f"not the published collection: {there:,} of {wanted:,} images"
+            observed = f"not the published collection: {there:,} of {wanted:,} {what}"
     expectations = [("classes", gxe.ExpectColumnValuesToBeBetween(column="deviation", max_value=tolerance))] if same else []
     return Check(
         "published_counts",
         "Label counts are the published ones",
         "warning" if same else "info",
-        f"Counts more than {tolerance:.0%} away from the published ones mean missing, added or misfiled images.",
+        f"Counts more than {tolerance:.0%} away from the published ones mean missing, added or misfiled {what}.",
         "Compare with the collection's page; download it again if files are missing.",
         expectations,
         lambda row: (
             row["label"],
-            f"{row['records']:,} images, published {int(row['published']):,} ({row['deviation']:.1%} away)",
+            f"{row['records']:,} {what}, published {int(row['published']):,} ({row['deviation']:.1%} away)",
         ),
         observed,
         "classes",
@@ -498,10 +554,12 @@ def _outcome(check: Check, results: Sequence[tuple[str, Any]], frames: Frames) -
 _SHOWN = ("column", "column_A", "column_B", "column_list", "min_value", "max_value", "value", "regex")
 
 
-def _sizes(records: pd.DataFrame) -> str:
+def _sizes(records: pd.DataFrame, depth: bool = False) -> str:
     if not len(records):
         return ""
     sizes = records["width"].astype(str) + " × " + records["height"].astype(str)
+    if depth:
+        sizes = sizes + " × " + records["depth"].astype(str)
     return _most(sizes)
 
 

@@ -2,8 +2,9 @@
 
 honest: one integer fold per group, so a group cannot be torn apart. Test = fold t, validation = fold t + 1 (mod k), training =
 the rest; of identical files only the first takes part.
-published: as the collection's original divided it, leak and all (PUBLISHED_SPLITS); every file takes part. Where the original
-scored the files that chose its weights, there is no part `test`, and validation serves as both.
+published: as the collection's original divided it, leak and all (PUBLISHED_SPLITS); every file takes part, or every file that
+the original is known to have had: the others' part is `none`. Where the original scored the files that chose its weights, there
+is no part `test`, and validation serves as both.
 Under neither does a file take part whose content stands under two labels.
 """
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PROTOCOLS = ["honest", "published"]
 # Keras' own expression is int(0.2 * n): written with the same float, it rounds the same.
 PUBLISHED_SHARE = 0.2
+# The part of a record that takes no part.
+LEFT_OUT = "none"
 # Training, validation and test each need a fold.
 LEAST_FOLDS = 3
 
@@ -128,6 +131,27 @@ def random_tenths(paths: Sequence[str], labels: Sequence[str], seed: int) -> lis
     return part.tolist()
 
 
+def listed_patients(paths: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:  # noqa: ARG001
+    """System 002: 80 % training, 20 % validation, stratified, by scikit-learn's `train_test_split(test_size=0.2,
+    stratify=labels, random_state=42)` as in the original; validation is the test as well. Of its 57 patients: 45 and 12.
+
+    paths: of the volumes of the patients that it names. The order in which its program saw them is published nowhere: here it
+    is that of the volumes' names. Files of one name (packed and plain, in two folders) are one patient's and stay together.
+    Where some class has too few patients to be held out, all are trained on. `seed` is unused.
+    """
+    from sklearn.model_selection import train_test_split
+
+    names = [path.rpartition("/")[2].partition(".")[0].lower() for path in paths]
+    label_of = dict(zip(names, labels, strict=True))
+    try:
+        _, held_out = train_test_split(
+            sorted(label_of), test_size=PUBLISHED_SHARE, stratify=[label_of[name] for name in sorted(label_of)], random_state=42
+        )
+    except ValueError:
+        held_out = []
+    return np.where(np.isin(names, held_out), "validation", "train").tolist()
+
+
 def _innermost(path: str, names: Sequence[str]) -> str:
     """The last folder of `path` that is called one of `names`, in any case; "" where there is none."""
     return next((folder for folder in reversed(path.lower().split("/")[:-1]) if folder in names), "")
@@ -138,6 +162,7 @@ PUBLISHED_SPLITS: dict[str, Callable[[Sequence[str], Sequence[str], int], list[s
     "first_fifth": first_fifth,
     "kaggle_folders": kaggle_folders,
     "random_tenths": random_tenths,
+    "listed_patients": listed_patients,
 }
 
 
@@ -206,10 +231,10 @@ def read_folds(split_folder: Path) -> pd.DataFrame:
 
 
 def read_published(split_folder: Path) -> pd.DataFrame:
-    """published.csv: columns record (int64), part (train | validation | test), one row per record that takes part."""
+    """published.csv: columns record (int64), part (train | validation | test | none), one row per record without a conflict."""
     import pandas as pd
 
-    return pd.read_csv(split_folder / "published.csv", dtype={"record": np.int64, "part": str})
+    return pd.read_csv(split_folder / "published.csv", dtype={"record": np.int64, "part": str}, keep_default_na=False)
 
 
 def group_class(sizes: dict[str, int], groups_of: dict[str, int]) -> str:

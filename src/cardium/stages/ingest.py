@@ -14,13 +14,15 @@ from cardium import atomic
 from cardium.datasets import Collection, Found, Rejected, get_collection
 from cardium.errors import CardiumError
 from cardium.manifest import Measured, build, fingerprint, kind
-from cardium.parallel import in_chunks
+from cardium.parallel import FEW, in_chunks
 from cardium.params import Settings
 from cardium.progress import progress
 from cardium.workspace import Workspace
 
 # Files to a chunk: small enough for a lively progress bar, large enough that passing it between processes costs nothing.
 _CHUNK = 64
+# Volumes are large: one at a time in a process; and few of them are worth a process once they have so many bytes.
+_FEW_BYTES = 100_000_000
 # Conflicts that are printed; fingerprint.json has all.
 _SHOWN = 10
 
@@ -39,12 +41,12 @@ def run(settings: Settings, item: str) -> None:
     if not found:
         first = f" (of {len(rejected)} files, the first: {rejected[0].path}: {rejected[0].reason})" if rejected else ""
         wanted = " and ".join(f"{name}/" for name in collection.classes)
-        raise CardiumError(
-            f"data/{item} holds no image in {wanted}{first}; {_folders(rejected)}: see {collection.page} for its layout."
-        )
+        wanted = f"no image in {wanted}" if collection.kind == "image" else f"no volume of {', '.join(collection.classes)}"
+        raise CardiumError(f"data/{item} holds {wanted}{first}; {_folders(rejected)}: see {collection.page} for its layout.")
 
+    unit = collection.kind
     measured: list[Measured] = []
-    for result in progress(_measure_all(collection, folder, found, settings), total=len(found), desc="ingest", unit="image"):
+    for result in progress(_measure_all(collection, folder, found, settings), total=len(found), desc="ingest", unit=unit):
         measured.append(result) if isinstance(result, Measured) else rejected.append(result)
     rejected.sort(key=lambda entry: entry.path)
     _check_losses(collection, measured, rejected, settings, workspace)
@@ -58,17 +60,21 @@ def run(settings: Settings, item: str) -> None:
         atomic.write_json(part / "fingerprint.json", facts)
 
     for name, count in facts["counts"].items():
-        print(f"{name}: {count['records']} images, {count['distinct']} of them distinct, in {count['groups']} groups")
+        print(f"{name}: {count['records']} {unit}s, {count['distinct']} of them distinct, in {count['groups']} groups")
     if facts["unknown_patient"] and collection.names_patients:
-        print(f"{facts['unknown_patient']} images tell no patient by their place; each counts as a patient of its own")
+        print(f"{facts['unknown_patient']} {unit}s tell no patient by their place; each counts as a patient of its own")
     if not collection.names_patients:
-        print("the publisher names no patients: only identical images are one group")
+        print(f"the publisher names no patients: only identical {unit}s are one group")
     if facts["copies"]:
-        print(f"{facts['copies']} images are copies of others, byte for byte")
+        print(f"{facts['copies']} {unit}s are copies of others, byte for byte")
     for conflict in facts["conflicts"][:_SHOWN]:
-        print(f"conflict: one image under two classes, left out of training, validation and test: {_said(conflict)}")
+        print(f"conflict: one {unit} under two classes, left out of training, validation and test: {_said(conflict)}")
     if len(facts["conflicts"]) > _SHOWN:
-        print(f"conflict: {len(facts['conflicts']) - _SHOWN} more such images are listed in fingerprint.json")
+        print(f"conflict: {len(facts['conflicts']) - _SHOWN} more such {unit}s are listed in fingerprint.json")
+    if collection.published_labels:
+        print(f"{facts['published_patients']} of the {len(collection.published_labels)} patients of the published experiments")
+    for line in facts["contradictions"]:
+        print(f"patient {line['patient']} is {line['label']} by the table, but was published as {line['published']}")
     for reason, count in facts["rejected"]["by_reason"].items():
         print(f"rejected {count}: {reason}")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
@@ -102,28 +108,32 @@ def _folders(rejected: Sequence[Rejected]) -> str:
 def _measure_all(
     collection: Collection, folder: Path, found: Sequence[Found], settings: Settings
 ) -> Iterator[Measured | Rejected]:
-    limits = settings.ingest
-    work = functools.partial(measure_chunk, collection.name, folder, limits.max_pixels, limits.max_bytes)
-    for _, results in in_chunks(work, found, _CHUNK):
+    work = functools.partial(measure_chunk, collection.name, folder, *collection.limits(settings.ingest))
+    chunk, few = _CHUNK, FEW
+    if collection.kind == "volume":
+        sizes = sum((folder / entry.path).stat().st_size for entry in found if (folder / entry.path).is_file())
+        chunk, few = 1, 2 if sizes > _FEW_BYTES else len(found) + 1
+    for _, results in in_chunks(work, found, chunk, few=few):
         yield from results
 
 
-def measure_chunk(
-    dataset: str, folder: Path, max_pixels: int, max_bytes: int, found: Sequence[Found]
-) -> list[Measured | Rejected]:
-    """Reads, hashes and measures some files; one that cannot be read comes back as Rejected. Runs in a worker process."""
+def measure_chunk(dataset: str, folder: Path, most: int, max_bytes: int, found: Sequence[Found]) -> list[Measured | Rejected]:
+    """Reads, hashes and measures some files; one that cannot be read comes back as Rejected. Runs in a worker process.
+
+    most, max_bytes: the limits for one record, Collection.limits.
+    """
     collection = get_collection(dataset)
-    return [_measure(collection, folder, max_pixels, max_bytes, entry) for entry in found]
+    return [_measure(collection, folder, most, max_bytes, entry) for entry in found]
 
 
-def _measure(collection: Collection, folder: Path, max_pixels: int, max_bytes: int, entry: Found) -> Measured | Rejected:
+def _measure(collection: Collection, folder: Path, most: int, max_bytes: int, entry: Found) -> Measured | Rejected:
     path = folder / entry.path
     try:
         size = path.stat().st_size
         if size > max_bytes:  # Before it is read into memory.
             return Rejected(entry.path, entry.label, f"too many bytes: {size}, limit {max_bytes}")
         data = path.read_bytes()
-        facts = collection.measure(data, max_pixels, max_bytes)
+        facts = collection.measure(data, most, max_bytes)
     except OSError as error:
         return Rejected(entry.path, entry.label, f"cannot be read: {error.strerror or type(error).__name__}")
     except MemoryError:

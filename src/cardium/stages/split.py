@@ -14,7 +14,7 @@ from cardium.atomic import replacing_folder, write_json
 from cardium.errors import CardiumError
 from cardium.manifest import is_distinct, read_fingerprint, read_manifest
 from cardium.params import Settings
-from cardium.splits import PUBLISHED_SPLITS, group_classes, honest_folds
+from cardium.splits import LEFT_OUT, PUBLISHED_SPLITS, group_classes, honest_folds
 from cardium.workspace import Workspace
 
 
@@ -34,14 +34,18 @@ def run(settings: Settings, item: str) -> None:
     class_of = group_classes(groups, labels, classes)
     taken = manifest[~manifest["conflict"]]
     rule = PUBLISHED_SPLITS[fingerprint["published_split"]]
-    part = pd.Series(rule(taken["path"].tolist(), taken["label"].tolist(), settings.split.seed), index=taken.index, dtype="str")
+    # Where the original names its patients, the others take no part in its split.
+    listed = taken if fingerprint["listed"] is None else taken[taken["patient"].isin(fingerprint["listed"])]
+    drawn = rule(listed["path"].tolist(), listed["label"].tolist(), settings.split.seed)
+    part = pd.Series(drawn, index=listed.index, dtype="str").reindex(taken.index, fill_value=LEFT_OUT)
     parts = {name: taken[part == name] for name in ("train", "validation", "test")}
 
     with replacing_folder(out) as folder:
         write_csv(folder / "honest.csv", ["group", "label", "fold"], [(g, class_of[g], f) for g, f in fold_of.items()])
         write_csv(folder / "published.csv", ["record", "part"], zip(taken["record"].tolist(), part.tolist(), strict=True))
         fold = first["group"].map(fold_of)
-        held_out = taken[part != "train"]
+        left_out = taken[part == LEFT_OUT]
+        held_out = taken[~part.isin(["train", LEFT_OUT])]
         facts: dict[str, Any] = {
             "dataset": item,
             "folds": settings.split.folds,
@@ -53,6 +57,7 @@ def run(settings: Settings, item: str) -> None:
             "published": {
                 "rule": fingerprint["published_split"],
                 **{name: _counts(rows, classes) for name, rows in parts.items() if len(rows) or name != "test"},
+                **({"left_out": _counts(left_out, classes)} if len(left_out) else {}),
                 "groups_on_both_sides": len(set(parts["train"]["group"]) & set(held_out["group"])),
             },
             "sha256": _hash([folder / "honest.csv", folder / "published.csv"]),
@@ -64,9 +69,11 @@ def run(settings: Settings, item: str) -> None:
         counts = ", ".join(f"{label} {line['groups'][label]} groups, {line['records'][label]} records" for label in classes)
         print(f"  fold {line['fold']}: {counts}")
     print(
-        f"{item}: the published split holds out {len(held_out)} of {len(taken)} records;"
+        f"{item}: the published split holds out {len(held_out)} of {len(taken) - len(left_out)} records;"
         f" {facts['published']['groups_on_both_sides']} groups are on both sides of it"
     )
+    if len(left_out):
+        print(f"{item}: {len(left_out)} records are not the original's: they take no part in the published split")
     if facts["conflicts"]:
         print(f"{item}: {facts['conflicts']} records whose image stands under two classes take part in neither")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")

@@ -49,10 +49,11 @@ def run(settings: Settings, item: str) -> None:
         fingerprint["published_counts"],
         folds,
     )
-    checks = make_checks(frames, settings.validate, classes, folds, fingerprint["names_patients"])
+    kind = fingerprint["kind"]
+    checks = make_checks(frames, settings.validate, classes, folds, fingerprint["names_patients"], kind)
     outcomes = run_checks(checks, frames)
 
-    report = _report(item, fingerprint["manifest_sha256"], manifest, split, classes, outcomes)
+    report = _report(item, fingerprint["manifest_sha256"], manifest, split, classes, outcomes, f"{kind}s")
     out = space.validation(item)
     with replacing_folder(out) as folder:
         write_json(folder / "validation.json", report)
@@ -89,6 +90,7 @@ def _report(
     split: dict[str, Any],
     classes: Sequence[str],
     outcomes: Sequence[Outcome],
+    what: str,
 ) -> dict[str, Any]:
     """What validation.json holds, and all that the page shows."""
     failed = [outcome.check.severity for outcome in outcomes if not outcome.passed]
@@ -98,6 +100,7 @@ def _report(
         "split_sha256": split["sha256"],
         "verdict": "stopped" if "critical" in failed else "warnings" if "warning" in failed else "passed",
         "failed": {severity: failed.count(severity) for severity in ("critical", "warning", "info")},
+        "what": what,
         "records": len(manifest),
         "distinct": int((manifest["copy_of"] == -1).sum()),
         "conflicts": int(manifest["conflict"].sum()),
