@@ -37,7 +37,8 @@ def make_manifest() -> pd.DataFrame:
             "record": np.arange(n, dtype=np.int64), "path": [f"{name}/SR_1/IM{i:05d}.jpg" for i, name in enumerate(folder)],
             "label": label, "group": folder, "patient": folder, "series": "SR_1",
             "frame": np.arange(n, dtype=np.int64) % EACH, "sha256": [f"{i:064x}" for i in range(n)], "bytes": np.int64(1000),
-            "width": np.int64(32), "height": np.int64(32), "depth": np.int64(1), "mode": "L", "format": "JPEG", "mean": 100.0, "std": 30.0,
+            "width": np.int64(32), "height": np.int64(32), "depth": np.int64(1), "mode": "L", "format": "JPEG",
+            "mean": 100.0, "std": 30.0,
             "copy_of": np.int64(-1),
             "conflict": False,
         }
@@ -277,7 +278,7 @@ def test_the_same_twice(written, settings):
     [
         ({"data": {"manifest_sha256": "old", "split_sha256": "s"}}, "on data that has changed since"),
         ({"data": {"manifest_sha256": "m", "split_sha256": "old"}}, "on a split that has changed since"),
-        ({"test_folds": [0]}, "for test folds 0, params.yaml asks for 0, 1, 2"),
+        ({"test_folds": [0]}, "for test folds 0, params.yaml asks for 0, 1, 2, 3"),
     ],
 )
 def test_a_run_of_other_data_is_refused(settings, change, says):
