@@ -1,5 +1,5 @@
-"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, verified, and put in place as a whole
-or not at all.
+"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, unpacked where it holds archives,
+verified, and put in place as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cardium import atomic
-from cardium.datasets import Collection, Found, get_collection, mendeley
+from cardium.datasets import Collection, Found, get_collection, mendeley, rar
 from cardium.errors import CardiumError, unknown
 from cardium.workspace import Workspace
 
 # Fewer files of a class than the page states, beyond this share, is a broken download.
 _TOLERANCE = 0.02
-# Files per class that are decoded before a download is believed.
-_SAMPLE = 20
+# Files per class that are decoded before a download is believed, and the limits for one of them: pixels or voxels, bytes.
+_SAMPLE = {"image": 20, "volume": 3}
+_LIMITS = {"image": (50_000_000, 100_000_000), "volume": (400_000_000, 1_000_000_000)}
 _CONNECT_SECONDS = 5.0
 
 Fetch = Callable[[str], Path]
@@ -51,7 +52,9 @@ def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = N
             fetched = _fetch_mendeley(collection, staging)
         else:
             with _cache_in(staging):
-                fetched = _unwrapped((fetch or _fetch_kaggle)(collection.handle), collection)
+                fetched = (fetch or _fetch_kaggle)(collection.handle)
+            _unpack_archives(fetched)
+            fetched = _unwrapped(fetched, collection)
     except CardiumError:
         raise
     except Exception as error:  # kagglehub, requests, zipfile and the file system each have their own.
@@ -85,6 +88,18 @@ def _fetch_mendeley(collection: Collection, staging: Path) -> Path:
     for archive in archives:
         archive.unlink()
     return folder
+
+
+def _unpack_archives(folder: Path) -> None:
+    """Every .rar below `folder`, into a folder of its name beside it; the archive, with all its parts, is removed then."""
+    for archive in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".rar" and path.is_file()):
+        if not archive.exists():
+            continue  # A later part of the one before.
+        beside = archive.with_suffix("")
+        while beside.exists():
+            beside = beside.with_name(f"{beside.name}_unpacked")
+        for part in rar.unpack(archive, beside):
+            part.unlink()
 
 
 @contextlib.contextmanager
@@ -169,10 +184,10 @@ def _verify(collection: Collection, folder: Path) -> dict[str, int]:
     bad: Counter[str] = Counter()
     tried = 0
     for entries in found.values():
-        for entry in entries[:: max(1, len(entries) // _SAMPLE)]:
+        for entry in entries[:: max(1, len(entries) // _SAMPLE[collection.kind])]:
             tried += 1
             try:
-                collection.measure((folder / entry.path).read_bytes(), 50_000_000, 100_000_000)
+                collection.measure((folder / entry.path).read_bytes(), *_LIMITS[collection.kind])
             except (CardiumError, OSError) as error:
                 bad[str(error)] += 1
     if bad.total() > 0.05 * tried:

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cardium.datasets import Mendeley
+from cardium.datasets.rar import PROGRAMS
 from cardium.errors import CardiumError
 from cardium.progress import progress
 
@@ -43,12 +44,7 @@ _PAUSE = 0.5
 _HEADERS = {"User-Agent": "cardium/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
 _ARCHIVES = (".zip", ".rar", ".7z")
 # Programs that unpack what Python cannot, in the order in which they are looked for.
-_UNPACKERS = {
-    "bsdtar": ["-xf", "{archive}", "-C", "{folder}"],
-    "7z": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
-    "unar": ["-quiet", "-no-directory", "-output-directory", "{folder}", "{archive}"],
-    "unrar": ["x", "-o+", "-idq", "{archive}", "{folder}/"],
-}
+_UNPACKERS = {name: PROGRAMS[name] for name in ("bsdtar", "7z", "unar", "unrar")}
 
 
 _threads = threading.local()

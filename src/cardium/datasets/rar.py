@@ -1,0 +1,242 @@
+"""A .rar archive -> a folder: looked through before a byte is unpacked, and unpacked whole or not at all.
+
+The library rarfile reads what the archive says of its members; the rules of `check` are held against that. Members that are
+stored as they are it reads itself. Compressed ones need a program, since RAR's compression is not free: whichever of PROGRAMS
+the machine has, run once over the whole archive, watched while it runs, and its result held against the list.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from cardium import atomic
+from cardium.errors import CardiumError
+
+# Program -> its arguments, in the order in which they are tried: those made for the format first. Some read some archives only
+# (bsdtar none of several volumes, unar not every solid one, 7-Zip as Debian builds it no compressed ones).
+PROGRAMS = {
+    "unrar": ["x", "-o+", "-idq", "-p-", "{archive}", "{folder}/"],
+    "unar": ["-quiet", "-no-directory", "-force-overwrite", "-output-directory", "{folder}", "{archive}"],
+    "7z": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
+    "7zz": ["x", "-y", "-bd", "-o{folder}", "{archive}"],
+    "bsdtar": ["-xf", "{archive}", "-C", "{folder}"],
+}
+_PACKAGES = "unar, libarchive-tools (bsdtar), unrar"
+# What a collection of volumes may come to: ImageCHD has some 10 GB in a few hundred files that are compressed already.
+MOST_BYTES, MOST_MEMBERS, MOST_RATIO = 300_000_000_000, 100_000, 200
+# Kept free on the disk beside what is unpacked.
+_SPARE = 100_000_000
+# Seconds between two looks at how much a program has written, and how far beyond the list it may be.
+_LOOK, _SLACK = 0.5, 1_000_000
+_STORED = 0x30
+_UNKNOWN_SIZE = 0x08
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an archive says of a file or folder in it. path: with /. size: bytes unpacked, -1 where it is not said.
+
+    link: a link of any kind, or a copy by reference. stored: its bytes stand in the archive as they are, in one piece.
+    """
+
+    path: str
+    size: int
+    folder: bool = False
+    link: bool = False
+    locked: bool = False
+    stored: bool = False
+
+
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Unpacks `archive` into `folder`, which is made, or replaced as a whole once everything is there. Returns the files that
+    the archive consists of: itself, and its further parts.
+
+    Raises CardiumError in one line: no archive or a damaged one, locked by a password, a member that would land elsewhere, a
+    link, more than the limits or the disk hold, no program that unpacks it; `folder` is then as it was.
+    """
+    members, parts = read_members(archive)
+    check(archive.name, members, sum(file.stat().st_size for file in parts), _free(folder))
+    with atomic.replacing_folder(folder) as part:
+        if all(member.stored or member.folder for member in members):
+            _copy_out(archive, members, part)
+        else:
+            _run_programs(archive, members, part)
+        _check_result(archive.name, members, part)
+    return parts
+
+
+def read_members(archive: Path) -> tuple[list[Member], list[Path]]:
+    """(what the archive lists, the files that it consists of). Raises CardiumError."""
+    import rarfile
+
+    try:
+        with rarfile.RarFile(archive, errors="strict") as opened:
+            if opened.needs_password() and not opened.infolist():
+                raise CardiumError(f"{archive.name} is locked by a password: unpack it by hand.")
+            parts = [Path(part) for part in opened.volumelist()]
+            return [_member(info, len(parts) == 1) for info in opened.infolist()], parts
+    except rarfile.NeedFirstVolume:
+        raise CardiumError(f"{archive.name} is a later part of an archive: begin with its first.") from None
+    except rarfile.RarCannotExec:  # What old versions keep compressed in the list itself.
+        raise _no_program(archive) from None
+    except CardiumError:
+        raise
+    except Exception as error:  # rarfile's own, and struct's and others' on crafted bytes
+        what = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
+        raise CardiumError(f"{archive.name} is no RAR archive, or a damaged one ({what}): get it again.") from None
+
+
+def _member(info: Any, single: bool) -> Member:
+    path = str(info.filename)
+    locked = bool(info.needs_password())
+    link = bool(info.is_symlink()) or info.file_redir is not None or not (info.is_file() or info.is_dir())
+    known = isinstance(info.file_size, int) and not getattr(info, "file_flags", 0) & _UNKNOWN_SIZE
+    stored = single and info.compress_type == _STORED and not (locked or link) and info.compress_size == info.file_size
+    return Member(path, info.file_size if known else -1, bool(info.is_dir()), link, locked, stored)
+
+
+def check(name: str, members: Sequence[Member], packed: int, free: int) -> None:
+    """CardiumError for an archive `name` that must not be unpacked. packed: its own bytes; free: bytes left on the disk."""
+    if len(members) > MOST_MEMBERS:
+        raise CardiumError(f"{name} lists {len(members)} files, more than {MOST_MEMBERS}: unpack it by hand.")
+    if not any(not member.folder for member in members):
+        raise CardiumError(f"{name} holds no files: get it again.")
+    seen: set[PurePosixPath] = set()
+    for member in members:
+        path = PurePosixPath(member.path)
+        if _leads_out(member.path):
+            raise CardiumError(f"{name} would write outside of its folder ({member.path!r}): unpack it by hand.")
+        if member.link:
+            raise CardiumError(f"{name} holds a link or a special file ({member.path!r}): unpack it by hand.")
+        if member.locked:
+            raise CardiumError(f"{name} is locked by a password: unpack it by hand.")
+        if member.size < 0:
+            raise CardiumError(f"{name} does not say how large {member.path!r} is: unpack it by hand.")
+        if path in seen and not member.folder:
+            raise CardiumError(f"{name} lists {member.path!r} twice: unpack it by hand.")
+        seen.add(path)
+    total = sum(member.size for member in members)
+    if total > MOST_BYTES or total > MOST_RATIO * packed:
+        raise CardiumError(f"{name}, {packed} bytes, says that it unpacks to {total}: that is a bomb, or unpack it by hand.")
+    if total + _SPARE > free:
+        raise CardiumError(f"{name} unpacks to {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left: make room.")
+
+
+def _leads_out(path: str) -> bool:
+    parts = path.split("/")
+    named = path and all(sign.isprintable() for sign in path) and not path.startswith(("/", "~"))
+    return not named or "\\" in path or ".." in parts or parts[0].endswith(":") or path[1:2] == ":"
+
+
+def _free(folder: Path) -> int:
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    return shutil.disk_usage(there).free
+
+
+def _copy_out(archive: Path, members: Sequence[Member], folder: Path) -> None:
+    import rarfile
+
+    try:
+        with rarfile.RarFile(archive, errors="strict") as opened:
+            for member, info in zip(members, opened.infolist(), strict=True):
+                target = folder / member.path
+                if member.folder:
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(info) as source, target.open("xb") as file:
+                    _copy(source, file, member.size)
+    except (rarfile.Error, EOFError, ValueError, OSError) as error:
+        what = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
+        raise CardiumError(f"{archive.name} cannot be unpacked ({what}): get it again.") from None
+
+
+def _copy(source: IO[bytes], file: IO[bytes], size: int) -> None:
+    """At most `size` bytes and the one that shows that there are more."""
+    left = size + 1
+    while left > 0 and (data := source.read(min(left, _CHUNK))):
+        file.write(data)
+        left -= len(data)
+
+
+def _run_programs(archive: Path, members: Sequence[Member], folder: Path) -> None:
+    """Unpacks by the first of PROGRAMS that can."""
+    programs = [name for name in PROGRAMS if shutil.which(name)]
+    if not programs:
+        raise _no_program(archive)
+    most = sum(member.size for member in members) + _SLACK
+    said = []
+    for program in programs:
+        for left in folder.iterdir():  # What a program before this one left behind.
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        words = [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in PROGRAMS[program]]
+        failure = _run([program, *words], lambda: _written(folder) > most)
+        if not failure:
+            return
+        said.append(f"{program}: {failure}")
+    raise CardiumError(
+        f"{archive.name} cannot be unpacked ({'; '.join(said)}): get it again, or install another of the packages {_PACKAGES}."
+    )
+
+
+def _no_program(archive: Path) -> CardiumError:
+    return CardiumError(
+        f"Nothing here unpacks {archive.name}: install one of the packages {_PACKAGES} and run it again, it goes on."
+    )
+
+
+def _run(command: Sequence[str], too_much: Callable[[], bool]) -> str:
+    """Why `command` failed, "" where it did not. It is ended as soon as `too_much`."""
+    with tempfile.TemporaryFile() as output:  # A pipe that nobody empties would stop it.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                try:
+                    process.wait(timeout=_LOOK)
+                except subprocess.TimeoutExpired:
+                    if too_much():
+                        return "it wrote more than the archive lists"
+                else:
+                    break
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if not process.returncode:
+            return "it wrote more than the archive lists" if too_much() else ""
+        output.seek(0)
+        lines = output.read(100_000).decode("utf-8", "replace").strip().splitlines()
+        said = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+        return said.strip()[:160] or f"it ended with {process.returncode}"
+
+
+def _written(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except OSError:  # Renamed by the program meanwhile.
+            continue
+    return total
+
+
+def _check_result(name: str, members: Sequence[Member], folder: Path) -> None:
+    """Exactly what was listed, and nothing but files and folders: a link would lead out once someone reads through it."""
+    wanted = {str(PurePosixPath(member.path)): member.size for member in members if not member.folder}
+    there = {}
+    for path in folder.rglob("*"):
+        inner = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise CardiumError(f"{name} holds a link or a special file ({inner!r}): unpack it by hand.")
+        if path.is_file():
+            there[inner] = path.stat().st_size
+    if there != wanted:
+        wrong = sorted(set(there.items()) ^ set(wanted.items()))[0][0]
+        raise CardiumError(f"{name} came out otherwise than it lists ({wrong!r}): get it again, or unpack it by hand.")
