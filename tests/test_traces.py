@@ -132,7 +132,7 @@ def test_irregular_rhythm_is_told_from_a_regular_one() -> None:
         pixels = draw_sheet(times)
         found = traces.digitise(pixels, find_sheet(pixels))
         beats = traces.find_beats(found)
-        spread.append(traces.measure(traces.median_beats(found, beats), beats)["RR_deviation"])
+        spread.append(traces.measure(traces.median_beats(found, beats), beats, found[12])["RR_deviation"])
     assert spread[0] < 0.03
     assert spread[1] > 0.15
 
@@ -142,7 +142,7 @@ def test_waves_are_measured_in_millivolts(page: np.ndarray, sheet: Sheet) -> Non
     beats = traces.find_beats(found)
     medians = traces.median_beats(found, beats)
     assert medians.shape == (13, traces.BEAT)
-    values = traces.measure(medians, beats)
+    values = traces.measure(medians, beats, found[12])
     assert tuple(values) == traces.MEASUREMENTS
     for lead in ("I", "II", "V4", "V5", "V6"):
         assert values[f"{lead}_R"] == pytest.approx(SHAPES[lead][0], abs=0.2)
@@ -171,7 +171,7 @@ def test_rendering_holds_beats_and_measurements(page: np.ndarray, sheet: Sheet) 
     medians = traces.median_beats(found, beats)
     qrs = slice(traces.BEFORE - 5, traces.BEFORE + 6)
     np.testing.assert_allclose((array[:13, qrs] - 128.0) * traces.STEP, medians[:, qrs], atol=0.011)
-    values = traces.measure(medians, beats)
+    values = traces.measure(medians, beats, found[12])
     place = traces.MEASUREMENTS.index("V5_R")
     _, middle, unit = traces._UNITS[place]
     cell = float(array[13:].reshape(-1)[place])

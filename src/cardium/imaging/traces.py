@@ -3,7 +3,8 @@
 A picture shows a network the heart rate, the place of the leads and the paper before it shows a Q wave. Signals do not: the
 ink is followed column by column to a voltage (`digitise`), the heartbeats are found in all leads at once (`find_beats`), the
 beats of a lead are laid over each other on their QRS (`median_beats`) and measured as one measures an ECG by hand: Q, R, S, ST
-segment, T, P, QRS duration, axis, regularity of the rhythm (`measure`). `render_traces` packs both into one small uint8 array.
+segment, T, P, QRS duration, axis, regularity of the rhythm, and what only several leads or beats show (`measure`, findings.py).
+`render_traces` packs both into one small uint8 array.
 
 25 mm/s and 10 mm/mV are taken for granted (all sheets of the collections print them).
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.imaging.findings import ACROSS_LEADS, BEAT_TO_BEAT, across_leads, beat_to_beat
 from cardium.imaging.sheet import LEADS, Box, Pixels, Sheet, ink, upright
 
 Array = NDArray[np.float64]
@@ -384,14 +386,16 @@ _WHOLE: tuple[tuple[str, float, float], ...] = (
 _UNITS: tuple[tuple[str, float, float], ...] = (
     *_WHOLE,
     *((f"{lead}_{name}", middle, unit) for lead in LEADS[:12] for name, middle, unit in _PER_LEAD),
+    *ACROSS_LEADS,
+    *BEAT_TO_BEAT,
 )
 # The names of the measurements, in the order of `measure`'s values and of the rendering's cells from row 13 on.
 MEASUREMENTS: tuple[str, ...] = tuple(name for name, _, _ in _UNITS)
 _ANTERIOR, _INFERIOR, _LATERAL = ("V1", "V2", "V3", "V4"), ("II", "III", "aVF"), ("I", "aVL", "V5", "V6")
 
 
-def measure(medians: NDArray[np.float32], beats: NDArray[np.int64]) -> dict[str, float]:
-    """Measurements by name (MEASUREMENTS) on median beats (13, 96) and on the rhythm, from where the beats are.
+def measure(medians: NDArray[np.float32], beats: NDArray[np.int64], strip: NDArray[np.float32]) -> dict[str, float]:
+    """Measurements by name (MEASUREMENTS) on median beats (13, 96), where the beats are, and the strip (1000,).
 
     mV, ms, ratios. With fewer than four beats the rhythm is as unremarkable as it gets (every value its `middle`).
     """
@@ -403,10 +407,11 @@ def measure(medians: NDArray[np.float32], beats: NDArray[np.int64]) -> dict[str,
     t_end = int(np.clip(BEFORE + 0.68 * interval, end + 16, BEAT - 1))
     p_begin = int(np.clip(BEFORE - 0.45 * interval, 2, onset - 8))
     values["QRS_ms"] = 10.0 * (end - onset)
-    for number, lead in enumerate(LEADS[:12]):
-        beat = x[number] - np.median(x[number, max(0, onset - 4) : onset + 1])
-        for name, value in _measure_lead(beat, onset, end, p_begin, t_end).items():
-            values[f"{lead}_{name}"] = value
+    level = x[:12] - np.median(x[:12, max(0, onset - 4) : onset + 1], axis=1, keepdims=True)
+    leads = {lead: _measure_lead(beat, onset, end, p_begin, t_end) for lead, beat in zip(LEADS[:12], level, strict=True)}
+    values |= {f"{lead}_{name}": value for lead, found in leads.items() for name, value in found.items()}
+    values |= across_leads(leads, level, onset, end, p_begin, t_end, interval)
+    values |= beat_to_beat(strip.astype(np.float64), beats)
     axis = np.arctan2(values["aVF_net"] * 2 / np.sqrt(3), values["I_net"] + 1e-6)
     t_axis = np.arctan2(values["aVF_T"] * 2 / np.sqrt(3), values["I_T"] + 1e-6)
     values |= {"axis_x": float(np.cos(axis)), "axis_y": float(np.sin(axis))}
@@ -414,9 +419,9 @@ def measure(medians: NDArray[np.float32], beats: NDArray[np.int64]) -> dict[str,
     values["QRS_T_angle"] = float(np.cos(axis - t_axis))
     values["limb_voltage"] = max(values[f"{lead}_span"] for lead in ("I", "II", "III"))
     values["Sokolow"] = max(values["V5_R"], values["V6_R"]) - values["V1_S"]
-    for place, leads in (("anterior", _ANTERIOR), ("inferior", _INFERIOR), ("lateral", _LATERAL)):
-        values[f"ST_{place}"] = sum(values[f"{lead}_ST"] for lead in leads)
-        values[f"Q_{place}"] = sum(values[f"{lead}_Q_share"] for lead in leads)
+    for place, names in (("anterior", _ANTERIOR), ("inferior", _INFERIOR), ("lateral", _LATERAL)):
+        values[f"ST_{place}"] = sum(values[f"{lead}_ST"] for lead in names)
+        values[f"Q_{place}"] = sum(values[f"{lead}_Q_share"] for lead in names)
     segments = [values[f"{lead}_ST"] for lead in LEADS[:12] if lead != "aVR"]
     values |= {"ST_highest": max(segments), "ST_lowest": min(segments)}
     return {name: values[name] for name in MEASUREMENTS}
@@ -496,10 +501,10 @@ def render_traces(pixels: Pixels, sheet: Sheet) -> NDArray[np.uint8]:
     """
     traces = digitise(pixels, sheet)
     beats = find_beats(traces)
-    return _pack(median_beats(traces, beats), beats)
+    return _pack(median_beats(traces, beats), beats, traces[12])
 
 
-def _pack(medians: NDArray[np.float32], beats: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _pack(medians: NDArray[np.float32], beats: NDArray[np.int64], strip: NDArray[np.float32]) -> NDArray[np.uint8]:
     out = np.full(SHAPE, MIDDLE, np.uint8)
     cells = out[len(LEADS) :].reshape(-1)
     if len(beats) < 2 or not medians[:12].any():
@@ -510,7 +515,7 @@ def _pack(medians: NDArray[np.float32], beats: NDArray[np.int64]) -> NDArray[np.
     alone = (own >= -0.45 * interval) & (own <= 0.7 * interval)
     levels = MIDDLE + np.where(alone, medians, 0.0) / STEP
     out[: len(LEADS)] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    values = measure(medians, beats)
+    values = measure(medians, beats, strip)
     units = np.array([(values[name] - middle) / unit for name, middle, unit in _UNITS])
     cells[: len(units)] = np.clip(np.rint(MIDDLE + LEVELS * units), 0, 255).astype(np.uint8)
     cells[-1] = 255
