@@ -27,6 +27,7 @@ from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
 from cardium.params import Augment
 from cardium.progress import progress
+from cardium.rendering import read_rows
 
 if TYPE_CHECKING:
     import keras
@@ -194,7 +195,7 @@ def _fill_view(
     name = "plain" if view == 0 else f"view {view}"
     for number, start in enumerate(progress(starts, total=len(starts), desc=f"features, {name}", unit="batch"), start=1):
         rows = records[start : start + batch]
-        images = pixels[rows]
+        images = read_rows(pixels, rows)
         if augment is not None:
             images = augment_batch(images, rows, augment, seed, view)
         maps = forward(images)

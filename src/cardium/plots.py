@@ -247,6 +247,24 @@ def leaderboard(rows: Sequence[Row], out: Path, title: str = "", interval: float
     _save(figure, out, title)
 
 
+def montage(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", columns: int = 6) -> None:
+    """Slices side by side, a row a volume: (name, uint8 (T, h, w)). Frames of zeros, which are padding, are left out."""
+    figure, axes = _figure(1.65 * columns, 1.75 * len(rows) + 0.5, len(rows), columns)
+    for number, (name, slices) in enumerate(rows):
+        filled = np.flatnonzero(slices.any(axis=(1, 2)))
+        spread = (2 * np.arange(columns) + 1) * len(filled) // (2 * columns)
+        places = filled[spread] if len(filled) else filled
+        for column in range(columns):
+            one = axes[number * columns + column]
+            one.set_xticks([])
+            one.set_yticks([])
+            if column < len(places):
+                one.imshow(slices[places[column]], cmap="gray", vmin=0, vmax=255)
+                one.set_xlabel(f"frame {places[column]}", fontsize=9)
+        axes[number * columns].set_ylabel(name, fontsize=10)
+    _save(figure, out, title)
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 

@@ -13,7 +13,7 @@ from cardium.models import create_head, load_model
 from cardium.models.trained import set_trained
 from cardium.params import Settings
 from cardium.predictions import prediction_rows
-from cardium.rendering import read_pixels
+from cardium.rendering import read_pixels, read_rows
 from cardium.splits import Parts
 from cardium.workspace import Workspace
 
@@ -74,7 +74,7 @@ def predict_arrays(model: keras.Model, inputs: np.ndarray, records: np.ndarray) 
     """Outputs (n, C) float64 for rows `records` of `inputs`, read batch by batch."""
     batch = max(1, min(_BATCH, _VALUES // int(np.prod(inputs.shape[1:]))))
     parts = [
-        np.asarray(model.predict_on_batch(inputs[records[at : at + batch]].astype(np.float32)))
+        np.asarray(model.predict_on_batch(read_rows(inputs, records[at : at + batch]).astype(np.float32)))
         for at in range(0, len(records), batch)
     ]
     return np.concatenate(parts).astype(np.float64)

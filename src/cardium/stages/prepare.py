@@ -3,6 +3,7 @@
     pixels.npy    uint8 (N, ...), to be memory-mapped by its readers
     quality.csv   record, path, layout, confidence, warnings: what the renderer says of each ECG sheet or volume
     render.json   kind, size, the manifest's hash and the pixels' own
+    montage.png   of volumes: the first one of each class, as stored and as rendered
 
 pixels.npy is written as a stream (header, then chunk after chunk), not through a memory map, whose dirty pages would count as
 this process' memory: the stage's size does not depend on N.
@@ -11,10 +12,11 @@ this process' memory: the stage's size does not depend on N.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,7 +73,9 @@ def run(settings: Settings, item: str) -> None:
     )
     out = workspace.rendering(line.dataset, line.kind)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    warned = render_records(work, records, manifest_sha256(manifest), out)
+    firsts = manifest.drop_duplicates("label")
+    examples = dict(zip(firsts["label"], zip(firsts["path"], firsts["sha256"], strict=True), strict=True))
+    warned = render_records(work, records, manifest_sha256(manifest), out, examples)
     shape = " x ".join(map(str, shape_of(line.kind, size)))
     print(f"rendered {len(records)} records as {line.kind} of {shape}")
     for words, count in warned.most_common(5):
@@ -79,10 +83,12 @@ def run(settings: Settings, item: str) -> None:
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
 
 
-def render_records(work: Work, records: Sequence[Record], manifest_hash: str, out: Path) -> Counter[str]:
+def render_records(
+    work: Work, records: Sequence[Record], manifest_hash: str, out: Path, examples: Mapping[str, Record] | None = None
+) -> Counter[str]:
     """Renders `records` into the folder `out`, whole or not at all; returns how often each warning was given.
 
-    Copies, records of one hash, are rendered once.
+    Copies, records of one hash, are rendered once. examples: name -> volume to show in the montage.
     """
     shape = (len(records), *shape_of(work.kind, work.size))
     digest = hashlib.sha256()
@@ -105,11 +111,24 @@ def render_records(work: Work, records: Sequence[Record], manifest_hash: str, ou
                 layout, confidence, warnings = said
                 writer.writerow([number, path, layout, f"{confidence:.3f}", "; ".join(warnings)])
                 warned.update(warnings)
+        if examples and of_volumes(work.kind):
+            _show(work, examples, part / "montage.png")
         about = {"kind": work.kind, **work.size.as_dict()}
         atomic.write_json(
             part / "render.json", {**about, "manifest_sha256": manifest_hash, "pixels_sha256": digest.hexdigest()}
         )
     return warned
+
+
+def _show(work: Work, examples: Mapping[str, Record], out: Path) -> None:
+    """What windowing and turning do: each volume as stored, black to white its own range, and as its model takes it."""
+    from cardium.plots import montage
+
+    plain = dataclasses.replace(work, size=dataclasses.replace(work.size, order="stored", levels="range", sampling="even"))
+    rows = []
+    for name, record in sorted(examples.items()):
+        rows += [(f"{name}\n{how}", _render(of, record).array) for how, of in (("as stored", plain), ("as rendered", work))]
+    montage(rows, out, title=f"{work.where}: {work.kind}")
 
 
 def _chunks(work: Work) -> tuple[int, dict[str, int]]:

@@ -32,7 +32,7 @@ from cardium.models.weights import load_weights
 from cardium.params import Augment, Render, Run, Settings, Train
 from cardium.plots import learning_curves
 from cardium.predictions import prediction_rows, probability_columns
-from cardium.rendering import read_pixels
+from cardium.rendering import read_pixels, read_rows
 from cardium.schedule import schedule_of
 from cardium.splits import Parts, read_parts
 from cardium.training import Examples, Fitted, class_weights, fit, optimization_of, predict
@@ -134,6 +134,9 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
         table.to_parquet(part / "validation.parquet", index=False)
         learning_curves(part / "history.csv", part / "history.png", title=name)
+        shown = workspace.rendering(line.dataset, kind) / "montage.png"
+        if shown.is_file():  # What a network of volumes sees, beside what it made of it.
+            shutil.copyfile(shown, part / shown.name)
         info = {
             **provenance.stamp(settings.root),
             "run": name,
@@ -277,7 +280,7 @@ def _train_fold(
         return views[view][records].astype(np.float32)
 
     def images(records: np.ndarray, epoch: int) -> np.ndarray:
-        plain = source.pixels[records]
+        plain = read_rows(source.pixels, records)
         if epoch < 0 or not (bank or train.augmented):
             return plain.astype(np.float32)
         # A second phase's views go on where the bank's end.
