@@ -423,3 +423,19 @@ def test_no_volumes_at_all(tmp_path):
         ingest.run(settings_in(tmp_path), "chd")
     assert "ct_1001_image.nii.gz: no such file" in str(error.value)
     assert "image in" not in str(error.value)
+
+
+def test_values_in_other_units_are_no_blank_volumes_and_odd_sides_stop(root):
+    """Values from 0 to 1 vary by less than grey levels may; a side below validate.min_side is another kind of volume."""
+    folder = root / "data/chd"
+    small = np.random.default_rng(5).random((34, 36, 8)).astype(np.float32)
+    (folder / "ct_2001_image.nii.gz").write_bytes(nib.Nifti1Image(small, np.eye(4)).to_bytes())
+    settings = settings_in(root, **{"split.folds": 3, "evaluate.test_folds": "0"})
+    ingest.run(settings, "chd")
+    split.run(settings, "chd")
+    validate.run(settings, "chd")
+    (folder / "ct_2002_image.nii.gz").write_bytes(volume(7, (36, 20, 8)))
+    ingest.run(settings, "chd")
+    split.run(settings, "chd")
+    with pytest.raises(CardiumError, match=r"`dimensions` .*1 file \(ct_2002_image\.nii\.gz: 36 × 20 × 8 voxels\)"):
+        validate.run(settings, "chd")
