@@ -36,6 +36,7 @@ def by_sklearn(labels, p, threshold=0.5, weight=None) -> dict[str, float]:
         warnings.simplefilter("ignore")
         precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, decided, average=None, **own)
         macro = sk.precision_recall_fscore_support(labels, decided, average="macro", **own)
+        weighted = sk.precision_recall_fscore_support(labels, decided, average="weighted", **own)
         result = {
             "accuracy": sk.accuracy_score(labels, decided, sample_weight=weight),
             "balanced_accuracy": sk.balanced_accuracy_score(labels, decided, sample_weight=weight),
@@ -45,6 +46,7 @@ def by_sklearn(labels, p, threshold=0.5, weight=None) -> dict[str, float]:
                 sample_weight=weight,
             ),
             "precision_macro": macro[0], "recall_macro": macro[1], "f1_macro": macro[2],
+            "precision_weighted": weighted[0], "recall_weighted": weighted[1], "f1_weighted": weighted[2],
         }  # fmt: skip
         for c in classes:
             result |= {f"precision_{c}": precision[c], f"recall_{c}": recall[c], f"f1_{c}": f1[c]}

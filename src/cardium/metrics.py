@@ -3,7 +3,8 @@
 Definitions are scikit-learn's with `zero_division=0` and all classes counted, for any number of classes C >= 2:
 
     decision            C = 2: the last class if its probability > threshold (strictly); C > 2: the largest probability
-    accuracy, precision_<class>, recall_<class>, f1_<class>, and their plain means precision_macro, recall_macro, f1_macro
+    accuracy, precision_<class>, recall_<class>, f1_<class>, their plain means precision_macro, recall_macro, f1_macro
+                        and those weighted by the classes' records, precision_weighted, recall_weighted, f1_weighted
     balanced_accuracy   mean recall of the classes that occur among the labels
     loss                unweighted cross-entropy, probabilities clipped to [1e-7, 1 - 1e-7] as Keras does
     roc_auc             C = 2: of the last class; C > 2: plain mean of each class against the rest; needs all classes
@@ -268,7 +269,9 @@ def _scores_under(
     }
     for c, name in enumerate(names):
         result |= {f"precision_{name}": precision[:, c], f"recall_{name}": recall[:, c], f"f1_{name}": f1[:, c]}
-    result |= {"precision_macro": precision.mean(axis=1), "recall_macro": recall.mean(axis=1), "f1_macro": f1.mean(axis=1)}
+    share = _ratio(actual, np.broadcast_to(total[:, None], actual.shape), 0.0)
+    for metric, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        result |= {f"{metric}_macro": values.mean(axis=1), f"{metric}_weighted": (share * values).sum(axis=1)}
     if classes == 2:
         result["roc_auc"] = _roc_auc(y == 1, p[:, 1], index, weights)
     else:

@@ -20,6 +20,7 @@ SOURCES = {
         "Results of the README of `Heart-Condition-Classification-from-ECG-images`: validation and test images together,"
         " cropped by class and file number, so the label is in the input"
     ),
+    "chd": "Test accuracy of the original's README: a second, unseeded split of patients that it had been trained on",
 }
 
 _CMRI_COLUMNS = (
@@ -66,7 +67,16 @@ _ECG5: dict[str, tuple[float | None, ...]] = {
     "time_distributed_cnn": (0.98,),
 }
 
-_TABLES = {"cmri": (_CMRI_COLUMNS, _CMRI), "ecg4": (_ECG4_COLUMNS, _ECG4), "ecg5": (_ECG5_COLUMNS, _ECG5)}
+# A second, unseeded split, of patients that it had been trained on; on the 12 really held out its best epoch had 0.50,
+# its last 0.33.
+_CHD: dict[str, tuple[float | None, ...]] = {"cnn_lstm": (0.92,)}
+
+_TABLES = {
+    "cmri": (_CMRI_COLUMNS, _CMRI),
+    "ecg4": (_ECG4_COLUMNS, _ECG4),
+    "ecg5": (_ECG5_COLUMNS, _ECG5),
+    "chd": (("accuracy",), _CHD),
+}
 
 PUBLISHED_SCORES: dict[str, dict[str, dict[str, float]]] = {
     dataset: {

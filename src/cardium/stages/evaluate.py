@@ -344,6 +344,9 @@ _BY_RECORD: tuple[Column, ...] = (
 )
 
 
+# Volumes, one a patient: system 002's report, plain and weighted means over the classes.
+_BY_VOLUME: tuple[Column, ...] = (*_BY_RECORD[:5], ("wgt F1", 6, _score("f1_weighted")), *_BY_RECORD[5:])
+
 _TEXT_WIDTH = 120
 
 
@@ -353,6 +356,10 @@ def leaderboard_text(table: Mapping[str, Any]) -> str:
     share = f"{table['interval']:.0%}"
     patients = table.get("patients", True)
     columns = _BY_PATIENT if patients else _BY_RECORD
+    # A patient's one volume: per patient is per record.
+    one_each = patients and len(table["classes"]) > 2
+    if one_each:
+        columns = _BY_VOLUME
     unit = "patients" if patients else "distinct groups"
     # The mark of a warning takes two.
     room = _TEXT_WIDTH - sum(abs(w) + 2 for _, w, _ in columns) - 2
@@ -370,7 +377,7 @@ def leaderboard_text(table: Mapping[str, Any]) -> str:
         heading = "  ".join(f"{text:<{-w}}" if w < 0 else f"{text:>{w}}" for text, w, _ in columns)
         lines += [
             f"{table['dataset']}, {HEADINGS[protocol]}",
-            f"{first['records']:,} images of {first['groups']:,} {unit}: {folds}.",
+            f"{first['records']:,} {'volumes' if one_each else 'images'} of {first['groups']:,} {unit}: {folds}.",
             f"{'run':<{width}}  {heading}",
         ]
         for name, row in block:
@@ -385,14 +392,16 @@ def leaderboard_text(table: Mapping[str, Any]) -> str:
     lines.append(
         f"[ ]: {share} interval over {table['bootstrap']:,} resamples of whole {unit.split()[-1]}, the same for all runs."
     )
-    if patients:
+    if patients and not one_each:
         lines += [
             "patient: balanced accuracy of the mean probability per patient. naive: the class shares, for all.",
             "other: balanced accuracy under the other protocol. published: the original's, on its own split.",
         ]
     else:
         lines += [
-            "prec., recall, F1: plain means over the classes. naive: the training records' class shares, for all.",
+            "prec., recall, F1: plain means over the classes"
+            + ("; wgt: weighted by their records." if one_each else ".")
+            + " naive: the training records' class shares, for all.",
             "other: balanced accuracy under the other protocol. published: the original's accuracy, on its own split.",
         ]
     warned: dict[str, list[str]] = {}
