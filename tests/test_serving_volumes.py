@@ -1,0 +1,125 @@
+"""Serving of volumes: the same slices as in training, and a clean answer to whatever is no volume."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from run_folders import make_project, run_folder
+
+from cardium import models, params, serving
+from cardium.imaging.volume import read_volume, render_volume
+
+CLASSES = ["Cyanotic", "Non-Cyanotic", "Normal"]
+SIZE = params.Render(16, 16, frames=6, window=[-200.0, 600.0])
+
+
+def scan(seed: int = 0, flipped: bool = False, slices: int = 12) -> bytes:
+    """A .nii.gz of noise about a chest's values with air around it; flipped: the same volume stored the other way round."""
+    rng = np.random.default_rng(seed)
+    voxels = rng.integers(-150, 500, (20, 24, slices)).astype(np.int16)
+    voxels[:3] = -1000
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    if flipped:
+        voxels, affine = voxels[::-1], np.diag([2.0, -2.0, 3.0, 1.0])
+    return gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = make_project(tmp_path_factory.mktemp("volumes") / "project")
+    made = run_folder(
+        project, "cnn_lstm", run="chd-cnn_lstm", dataset="chd", classes=CLASSES, rendering={"kind": "slices", **SIZE.as_dict()}
+    )
+    model = models.create_model("cnn_lstm", classes=3, height=16, width=16, frames=6, seed=4)
+    model.save(made / "model.keras")
+    return made
+
+
+@pytest.fixture(scope="module")
+def classifier(folder: Path) -> serving.Classifier:
+    return serving.Classifier(folder)
+
+
+def test_a_volume_is_answered_as_keras_answers_what_prepare_renders(classifier: serving.Classifier, folder: Path) -> None:
+    data = [scan(1), scan(2, slices=4)]
+    rows = classifier.classify(data)
+    model = models.load_model(folder / "model.keras")
+    for one, row in zip(data, rows, strict=True):
+        slices = render_volume(read_volume(one, 10**6, 10**7), SIZE).array
+        p = np.asarray(model(slices[None].astype("float32")))[0]
+        assert [row["probabilities"][name] for name in CLASSES] == pytest.approx(p.tolist(), abs=1e-6)
+        assert row["run"] == "chd-cnn_lstm"
+    assert rows[0]["quality"] == "ok"
+    assert rows[1]["quality"] == "very few slices"
+
+
+def test_how_a_volume_is_stored_does_not_change_the_answer(classifier: serving.Classifier) -> None:
+    one, other = (row["probabilities"] for row in classifier.classify([scan(3), scan(3, flipped=True)]))
+    assert one == pytest.approx(other)
+
+
+def test_values_that_are_no_hounsfield_units_are_doubted(classifier: serving.Classifier) -> None:
+    magnetic = nib.Nifti1Image(np.random.default_rng(0).integers(0, 900, (20, 20, 12)).astype(np.int16), np.eye(4)).to_bytes()
+    [row] = classifier.classify([magnetic])
+    assert row["quality"] == "values are not Hounsfield units"
+
+
+def flat() -> bytes:
+    return gzip.compress(nib.Nifti1Image(np.arange(64, dtype=np.int16).reshape(8, 8), np.eye(4)).to_bytes())
+
+
+def bomb() -> bytes:
+    """A gzip file of some kilobytes that inflates to far more than its header's voxels need."""
+    header = nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)).to_bytes()
+    return gzip.compress(header + bytes(40_000_000), 9)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (scan()[:200], "Row 1: truncated gzip file"),
+        (flat(), "Row 1: 2-D, not a volume"),
+        (bomb(), "Row 1: too many bytes: it inflates"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(1000), "Row 1: not a NIfTI file"),
+        (b"", "Row 1: empty file"),
+    ],
+)
+def test_what_is_no_volume_is_a_bad_request(
+    classifier: serving.Classifier, monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
+) -> None:
+    monkeypatch.setattr(classifier, "max_bytes", 10_000_000)
+    with pytest.raises(serving.BadRequest, match=says):
+        classifier.classify([scan(), data])
+
+
+def test_the_served_model_takes_base64_and_its_own_example(classifier: serving.Classifier, folder: Path) -> None:
+    from mlflow.exceptions import MlflowException
+
+    from cardium.served_model import ServedModel
+
+    served: Any = ServedModel()
+    served.classifier = classifier
+    [row] = served.predict(None, serving.input_example("slices")).to_dict("records")
+    assert row["label"] in CLASSES
+    example = serving.input_example("slices")
+    example["image"] = base64.b64encode(flat()).decode()
+    with pytest.raises(MlflowException, match="Row 0: 2-D, not a volume") as caught:
+        served.predict(None, example)
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_predict_takes_files(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(scan(5))
+    (tmp_path / "flat.nii").write_bytes(gzip.decompress(flat()))
+    project = make_project(tmp_path / "project")
+    shutil.copytree(folder, tmp_path / "run")
+    one, other = serving.predict_files(project, [tmp_path / "scan.nii.gz", tmp_path / "flat.nii"], str(tmp_path / "run"))
+    assert one["label"] in CLASSES
+    assert other["error"].startswith("2-D, not a volume")
