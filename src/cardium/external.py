@@ -171,7 +171,8 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
         )
     work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest))
     measured: list[Measured] = []
-    for _, results in progress(in_chunks(work, found, _CHUNK), total=-(-len(found) // _CHUNK), desc="ingest", unit="chunk"):
+    chunk = 1 if collection.kind == "volume" else _CHUNK
+    for _, results in progress(in_chunks(work, found, chunk), total=-(-len(found) // chunk), desc="ingest", unit="chunk"):
         for result in results:
             if isinstance(result, Measured):
                 measured.append(result)
@@ -209,7 +210,8 @@ def _known_records(
     hashes: dict[str, list[str]] = {}
     for name, root, paths in (("own", own_folder, mine), ("other", folder, rest)):
         work = functools.partial(pixel_hashes, root, kind, settings.ingest)
-        chunks = progress(in_chunks(work, paths, _CHUNK), total=-(-len(paths) // _CHUNK), desc=f"pixels, {name}", unit="chunk")
+        chunk = 1 if kind == "volume" else _CHUNK
+        chunks = progress(in_chunks(work, paths, chunk), total=-(-len(paths) // chunk), desc=f"pixels, {name}", unit="chunk")
         hashes[name] = [sha256 for _, part in chunks for sha256 in part]
     seen = set(hashes["own"])
     return result | {
