@@ -1,7 +1,8 @@
 """Generated look-alikes of the collections, in their publishers' own layouts: data to try the project on without a download.
 
 `make_demo` writes data/<dataset>; a later dataset adds its generator to DEMOS. The files are the same bytes on every machine
-with the locked Pillow (phantom.py and ecg_sheet.py say how), because data.dvc in the repository holds their hash.
+with the locked Pillow (phantom.py, ecg_sheet.py and uncompressed.py say how), because data.dvc in the repository holds their
+hash.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from cardium.progress import progress
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cardium.datasets import thorax
     from cardium.datasets.ecg_sheet import SheetTruth
 
 PATIENTS = 16
@@ -181,6 +186,63 @@ def _draw(series: str, seed: int, sheets: Sequence[Sheet]) -> list[bytes]:
     return drawn
 
 
+# The label table's name and sheet as published, and its empty columns after the named ones.
+CHD_TABLE, _CHD_SHEET, _CHD_EMPTY = "imageCHD_dataset_info.xlsx", "classification dataset", 5
+# A patient of the table whose volume is not there.
+_CHD_MISSING, _CHD_MISSING_FLAGS = 1135, ("ASD",)
+
+
+def chd_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """ImageCHD's layout, the label table and ct_<id>_image.nii.gz: (path, bytes) of each file of `count` patients a class.
+
+    Beside them three patients whom the label rule excludes, a row without a volume, and 1047, whose VSD is an explicit 0.
+    Raises CardiumError for fewer than two patients.
+    """
+    from cardium.datasets import thorax
+    from cardium.datasets.uncompressed import xlsx
+
+    patients = thorax.cohort(count, seed)
+    flags = {patient.id: patient.flags for patient in patients} | {_CHD_MISSING: _CHD_MISSING_FLAGS}
+    header = ("index", *thorax.FLAGS, *[None] * _CHD_EMPTY)
+    rows: list[tuple[str | int | None, ...]] = [header]
+    for number, has in sorted(flags.items()):
+        values: list[int | None] = [1 if name in has else None for name in thorax.FLAGS]
+        if number == thorax.EXPLICIT_ZERO:
+            values[thorax.FLAGS.index("VSD")] = 0
+        rows.append((number, *values, *[None] * _CHD_EMPTY))
+    yield CHD_TABLE, xlsx(_CHD_SHEET, rows)
+    for some, drawn in in_chunks(_draw_volumes, patients, chunk=4):
+        for patient, data in zip(some, drawn, strict=True):
+            yield _volume_name(patient), data
+
+
+def volume_truth(path: str, count: int | None = None, seed: int | None = None) -> dict[str, NDArray[np.bool_]]:
+    """Where heart and defect are in a demo volume (`path` below data/chd), in the file's own voxel order: `thorax.truth`, drawn
+    anew, for it is written nowhere.
+
+    Raises CardiumError for a path that the demo data have not.
+    """
+    from cardium.datasets import thorax
+
+    demo = DEMOS["chd"]
+    for patient in thorax.cohort(demo.count if count is None else count, demo.seed if seed is None else seed):
+        if _volume_name(patient) == path:
+            return thorax.truth(patient)
+    raise CardiumError(f"The demo data of chd have no volume {path}: give its path below data/chd.")
+
+
+def _volume_name(patient: thorax.Patient) -> str:
+    return f"ct_{patient.id}_image.nii.gz"
+
+
+def _draw_volumes(patients: Sequence[thorax.Patient]) -> list[bytes]:
+    """The .nii.gz files of some patients."""
+    from cardium.datasets import thorax
+    from cardium.datasets.uncompressed import nifti
+
+    return [nifti(thorax.volume(patient), thorax.affine(patient)) for patient in patients]
+
+
 @dataclass(frozen=True)
 class Demo:
     """One collection's generator. files(count, seed) yields (path, bytes), total(count) of them; `count` and `seed` are the
@@ -195,7 +257,7 @@ class Demo:
 
     @property
     def files_per_patient(self) -> int:
-        """How many files one more patient (of sheets: one more sheet a class) adds, about."""
+        """How many files one more patient (of sheets and volumes: one more a class) adds, about."""
         return self.total(2) // 2
 
 
@@ -222,15 +284,24 @@ DEMOS = {
             ("ecg5", 16, 5005, "5d944f751c9d9077de392c84db390d4317d44831df3c9648491f5982dc48fc17"),
         )
     },
+    "chd": Demo(
+        files=chd_files,
+        # The table, and the patients whom the label rule excludes.
+        total=lambda count: 3 * count + 4,
+        count=10,
+        seed=2002,
+        unit="patients a class",
+        digest="9ca2bf9804deb839d4aa285016ea391506362947361816ffde126c7c8da24788",
+    ),
 }
 
 
 def make_demo(root: Path, dataset: str = "cmri", count: int | None = None, seed: int | None = None) -> int:
     """Writes `root`/data/<dataset>, whole or not at all. Returns how many files it wrote: 0 if they lie there already.
 
-    count: patients (cmri) or different sheets a class (ecg4, ecg5); None, like the seed: as data.dvc has it.
-    Raises CardiumError for an unknown dataset, an odd number of patients, fewer than two sheets, a folder that cannot be
-    written, and a data/<dataset> that holds anything else: a user's data is never touched.
+    count: patients (cmri), different sheets a class (ecg4, ecg5) or patients a class (chd); None, like the seed: as data.dvc
+    has it. Raises CardiumError for an unknown dataset, an odd number of patients, fewer than two sheets or patients a class, a
+    folder that cannot be written, and a data/<dataset> that holds anything else: a user's data is never touched.
     """
     demo = _demo(dataset)
     target = Workspace(root).data(dataset)
@@ -269,8 +340,10 @@ def make_demo(root: Path, dataset: str = "cmri", count: int | None = None, seed:
     if usual and digest != demo.digest:
         from PIL import __version__
 
-        print(f"warning: not the usual demo data: Pillow here is {__version__}, and requirements.lock has the tested version.")
-    print(f"data/{dataset}: {written} generated images of {count} {demo.unit}.")
+        # No library writes the volumes' bytes: theirs differ only where this package's code does.
+        blamed = "" if dataset == "chd" else f": Pillow here is {__version__}, and requirements.lock has the tested version"
+        print(f"warning: not the usual demo data{blamed}.")
+    print(f"data/{dataset}: {written} generated files of {count} {demo.unit}.")
     return written
 
 
@@ -292,7 +365,7 @@ def _demo(dataset: str) -> Demo:
 
 
 def _drawn(demo: Demo, dataset: str, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    return iter(progress(demo.files(count, seed), total=demo.total(count), desc=f"demo {dataset}", unit="image"))
+    return iter(progress(demo.files(count, seed), total=demo.total(count), desc=f"demo {dataset}", unit="file"))
 
 
 def _digest(files: Iterator[tuple[str, bytes]]) -> str:
