@@ -238,6 +238,6 @@ def test_network_reads_renderings_and_survives_saving(page: np.ndarray, sheet: S
     np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
     assert (out[0] != out[1]).any()
     assert network.get_layer("cam").output.shape[1:3] == (12, 24)
-    assert network.get_layer("embedding").output.shape == (None, 240)
+    assert network.get_layer("embedding").output.shape == (None, 360)
     network.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(out, np.asarray(keras.models.load_model(tmp_path / "model.keras")(batch, training=False)))

@@ -531,12 +531,12 @@ def augment_traces(
     batch: NDArray[np.uint8],
     draw: np.random.Generator,
     *,
-    gain: float = 0.15,
+    gain: float = 0.25,
     shift: int = 2,
     stretch: float = 0.08,
     noise: float = 0.03,
-    drop: float = 0.05,
-    jitter: float = 0.2,
+    drop: float = 0.1,
+    jitter: float = 0.4,
 ) -> NDArray[np.uint8]:
     """A random view of renderings uint8 (n, 16, 96), a pure function of the batch and of `draw`'s state; same shape, uint8.
 

@@ -2,7 +2,8 @@
 
 Beats go through convolutions along time, the same for every lead (`cam`: lead x time), then through a few that look at all
 leads at once; measurements, standardised by batch norm, go through dense layers of their own. Several of both, side by side and
-with dropout masks of their own, average out what a few hundred sheets leave to chance.
+with dropout masks of their own, average out what a few hundred sheets leave to chance. Most measurements are left out at
+a time: there are as many of them as sheets, and what only one of them shows seldom holds in another collection.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from cardium.models.classifier import classify_embedding
 # Grey levels of the beats that become 1: 0.64 mV.
 _BEAT_LEVELS = 32.0
 _LEADS = 12  # the rhythm strip repeats one of them
-_BRANCHES = 3
+_BRANCHES = 5
+# The share of the measurements that a branch goes without in a step of training.
+_LEFT_OUT = 0.7
 _NORM = {"momentum": 0.9, "epsilon": 1e-3}
 
 
 @register_architecture("traces", min_side=1)
 def traces_net(pixels: Any, classes: int, dropout: float) -> Any:
-    """Renderings (n, 16, 96), 0-255 -> probabilities (n, classes); layers `cam` (n, 12, 24, 24) and `embedding` (n, 240)."""
+    """Renderings (n, 16, 96), 0-255 -> probabilities (n, classes); layers `cam` (n, 12, 24, 16) and `embedding` (n, 360)."""
     from keras import layers
 
     from cardium.imaging.traces import LEVELS, MIDDLE, SHAPE
@@ -29,7 +32,7 @@ def traces_net(pixels: Any, classes: int, dropout: float) -> Any:
     beats = layers.Cropping1D((0, SHAPE[0] - _LEADS), name="beats")(pixels)
     beats = layers.Rescaling(1 / _BEAT_LEVELS, offset=-MIDDLE / _BEAT_LEVELS, name="millivolts")(beats)
     beats = layers.Reshape((_LEADS, SHAPE[1], 1), name="leads")(beats)
-    for number, (filters, width) in enumerate(((16, 7), (24, 5)), start=1):
+    for number, (filters, width) in enumerate(((8, 7), (16, 5)), start=1):
         beats = layers.Conv2D(filters, (1, width), strides=(1, 2), padding="same", use_bias=False, name=f"conv{number}")(beats)
         beats = layers.BatchNormalization(**_NORM, name=f"norm{number}")(beats)
         beats = layers.ReLU(name=f"relu{number}")(beats)
@@ -43,12 +46,12 @@ def traces_net(pixels: Any, classes: int, dropout: float) -> Any:
 
     parts = []
     for number in range(1, _BRANCHES + 1):
-        seen = layers.Conv2D(32, (_LEADS, 5), strides=(1, 2), use_bias=False, name=f"all_leads{number}")(beats)
+        seen = layers.Conv2D(16, (_LEADS, 5), strides=(1, 2), use_bias=False, name=f"all_leads{number}")(beats)
         seen = layers.BatchNormalization(**_NORM, name=f"all_leads_norm{number}")(seen)
         seen = layers.Flatten(name=f"flat{number}")(layers.ReLU(name=f"all_leads_relu{number}")(seen))
         seen = layers.Dropout(dropout, name=f"beats_dropout{number}")(seen)
-        parts.append(layers.Dense(32, activation="relu", name=f"beats_vector{number}")(seen))
-        kept = layers.Dropout(dropout, name=f"measurements_dropout{number}")(measured)
+        parts.append(layers.Dense(24, activation="relu", name=f"beats_vector{number}")(seen))
+        kept = layers.Dropout(_LEFT_OUT, name=f"measurements_dropout{number}")(measured)
         parts.append(layers.Dense(48, activation="relu", name=f"measurements_vector{number}")(kept))
     embedding = layers.Concatenate(name="embedding")(parts)
     return classify_embedding(embedding, classes, dropout)
