@@ -189,6 +189,7 @@ class Train:
     keep: Literal["best", "last"]
     hidden: int
     augmented: bool
+    augment_share: float
     served: Literal["first", "mean"]
     accumulate: int
     fine_tune: int
@@ -319,6 +320,7 @@ _SHARE = {
     "label_smoothing",
     "step_factor",
     "brightness",
+    "augment_share",
     "grid",
     "shift",
     "zoom",

@@ -95,7 +95,7 @@ def fit(
     batch: int,
     weights: np.ndarray,
     seed: int,
-    state_folder: Path,
+    state_folder: Path | None,
     key: str,
     how: Optimization = Optimization(),
     show: Callable[[str], None] = print,
@@ -104,7 +104,7 @@ def fit(
 
     model: inputs -> probabilities (n, C); its trainable weights are trained on cross-entropy, weighted by class.
     weights: (C,) class weights for training; the validation loss is unweighted.
-    state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`.
+    state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`; None: nowhere.
     """
     _prepare(model, schedule, how)
     history, seconds = _restore(model, state_folder, key)
@@ -127,7 +127,8 @@ def fit(
         after = step_after([r["val_loss"] for r in history], schedule)
         if after.best_epoch == len(history) - 1:
             best = [variable.numpy() for variable in learned_variables(model)]
-        _save(model, state_folder, key, history, best, seconds)
+        if state_folder is not None:
+            _save(model, state_folder, key, history, best, seconds)
         mark = " *" if after.best_epoch == len(history) - 1 else ""
         show(
             f"  epoch {len(history)}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
@@ -278,7 +279,9 @@ def _save(
         np.savez(part, note=np.array(note), **arrays)
 
 
-def _note(folder: Path, key: str) -> tuple[dict[str, Any], Any] | None:
+def _note(folder: Path | None, key: str) -> tuple[dict[str, Any], Any] | None:
+    if folder is None:
+        return None
     path = folder / "state.npz"
     if not path.is_file():
         return None
@@ -290,7 +293,7 @@ def _note(folder: Path, key: str) -> tuple[dict[str, Any], Any] | None:
     return (note, stored) if note["key"] == key else None
 
 
-def _restore(model: keras.Model, folder: Path, key: str) -> tuple[list[dict[str, float]], float]:
+def _restore(model: keras.Model, folder: Path | None, key: str) -> tuple[list[dict[str, float]], float]:
     found = _note(folder, key)
     if found is None:
         return [], 0.0
@@ -300,7 +303,7 @@ def _restore(model: keras.Model, folder: Path, key: str) -> tuple[list[dict[str,
     return note["history"], note["seconds"]
 
 
-def _read_best(folder: Path, key: str) -> list[np.ndarray] | None:
+def _read_best(folder: Path | None, key: str) -> list[np.ndarray] | None:
     found = _note(folder, key)
     if found is None:
         return None

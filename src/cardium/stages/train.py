@@ -40,6 +40,7 @@ from cardium.workspace import SERVED, Workspace, run_name
 
 if TYPE_CHECKING:
     import keras
+    import pandas
 
 
 def run(settings: Settings, item: str) -> None:
@@ -51,8 +52,30 @@ def run(settings: Settings, item: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What every fold of a run trains on. bank: None where training is end to end. labels: class index of each record."""
+class Inputs:
+    """What a run reads, opened. kind, size: of its rendering; rendered: its render.json; bank: None for end-to-end training.
+
+    pixels: the rendering (N, ...), row = record; labels: (N,) class index of each record.
+    """
+
+    kind: str
+    size: Render
+    manifest: pandas.DataFrame
+    manifest_sha256: str
+    classes: list[str]
+    labels: np.ndarray
+    pixels: np.ndarray
+    rendered: dict[str, Any]
+    bank: Bank | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What every fold of a run trains on. bank: None where training is end to end. labels: class index of each record.
+
+    with_views: (N,) bool, the records that have augmented views in the bank; None: every one that is trained on. The others
+    are always seen as they are.
+    """
 
     bank: Bank | None
     pixels: np.ndarray
@@ -61,6 +84,35 @@ class _Source:
     train: Train
     augment: Augment
     seed: int
+    with_views: np.ndarray | None = None
+
+
+def read_inputs(settings: Settings, line: Run, reads: Path) -> Inputs:
+    """Opens what `line` is trained from: the bank or the rendering in the folder `reads`, and its records.
+
+    Raises CardiumError where they do not fit the model, or are not made yet.
+    """
+    workspace = Workspace(settings.root)
+    name = run_name(line.dataset, line.model, line.protocol)
+    kind = settings.rendering_of(line)
+    if bank_of(line.model) != line.bank or not reads_rendering(line.model, kind):
+        frozen = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
+        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{rendering_of(line.model)}"
+        raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
+    manifest = read_manifest(workspace.manifest(line.dataset))
+    fingerprint = read_fingerprint(workspace.manifest(line.dataset))
+    classes = list(fingerprint["classes"])
+    labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    pixels, rendered = read_pixels(workspace.rendering(line.dataset, kind), manifest)
+    bank = open_bank(reads, f"dvc repro features@{run_name(line.dataset, line.bank, line.protocol)}") if line.bank else None
+    size = settings.datasets[line.dataset].render[kind]
+    return Inputs(kind, size, manifest, fingerprint["manifest_sha256"], classes, labels, pixels, rendered, bank)
+
+
+def source_of(settings: Settings, line: Run, inputs: Inputs, train: Train, with_views: np.ndarray | None = None) -> Source:
+    """What folds are trained on, with the settings `train`."""
+    augment = settings.datasets[line.dataset].augment
+    return Source(inputs.bank, inputs.pixels, inputs.labels, inputs.classes, train, augment, settings.seed, with_views)
 
 
 def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str, Any]:
@@ -75,33 +127,24 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     tf.config.experimental.enable_op_determinism()
     workspace = Workspace(settings.root)
     name = run_name(line.dataset, line.model, line.protocol)
-    kind = settings.rendering_of(line)
-    if bank_of(line.model) != line.bank or not reads_rendering(line.model, kind):
-        frozen = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
-        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{rendering_of(line.model)}"
-        raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
-    size = settings.datasets[line.dataset].render[kind]
-    manifest = read_manifest(workspace.manifest(line.dataset))
-    fingerprint = read_fingerprint(workspace.manifest(line.dataset))
-    classes = list(fingerprint["classes"])
-    labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-    pixels, rendered = read_pixels(workspace.rendering(line.dataset, kind), manifest)
-    bank = open_bank(reads, f"dvc repro features@{run_name(line.dataset, line.bank, line.protocol)}") if line.bank else None
+    inputs = read_inputs(settings, line, reads)
+    kind, size, manifest, bank = inputs.kind, inputs.size, inputs.manifest, inputs.bank
+    classes, labels = inputs.classes, inputs.labels
     train = settings.train_of(line)
-    source = _Source(bank, pixels, labels, classes, train, settings.datasets[line.dataset].augment, settings.seed)
+    source = source_of(settings, line, inputs, train)
     split_folder = workspace.split(line.dataset)
     split_sha256 = json.loads((split_folder / "split.json").read_text(encoding="utf-8"))["sha256"]
     folds = settings.test_folds(line.dataset) if line.protocol == "honest" else [0]
 
-    whole = _whole_model(settings, line, source, size)
+    whole = whole_model(settings, line, source, size)
     # Where the backbone is frozen, what is trained is a head on the bank's maps; otherwise the whole model.
-    learner = _new_head(line, source, settings.seed) if bank else whole
+    learner = new_head(line, source, settings.seed) if bank else whole
     pristine = {id(model): model.get_weights() for model in ([whole, learner] if train.fine_tune or not bank else [learner])}
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     validation = []
     fold_weights: dict[int, dict[str, np.ndarray]] = {}
-    key = _training_key(settings, line, bank.info if bank else rendered, split_sha256)
+    key = _training_key(settings, line, bank.info if bank else inputs.rendered, split_sha256)
     state = workspace.scratch() / "training" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
     seconds = 0.0
     for fold in folds:
@@ -111,7 +154,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
         for model in (whole, learner):
             if id(model) in pristine:
                 model.set_weights(pristine[id(model)])
-        fitted, probabilities, weights = _train_fold(source, parts, fold, learner, whole, state, key)
+        fitted, probabilities, weights = train_fold(source, parts, fold, learner, whole, state, key)
         for phase, result in fitted:
             history += [{"test_fold": fold, "phase": phase, **row} for row in result.history]
             phases.append({"test_fold": fold, "phase": phase, **result.summary()})
@@ -155,7 +198,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
             "folds": settings.split.folds,
             "data": {
                 "dvc_md5": provenance.dvc_md5(settings.root),
-                "manifest_sha256": fingerprint["manifest_sha256"],
+                "manifest_sha256": inputs.manifest_sha256,
                 "split_sha256": split_sha256,
             },
             "engine": bank.info["engine"] if bank else f"tensorflow {tf.__version__}",
@@ -179,12 +222,12 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
 
 
 def _mean_of_folds(
-    settings: Settings, line: Run, source: _Source, size: Render, fold_weights: dict[int, dict[str, np.ndarray]]
+    settings: Settings, line: Run, source: Source, size: Render, fold_weights: dict[int, dict[str, np.ndarray]]
 ) -> keras.Model:
     """One graph whose probabilities are the mean of the folds' models: together they have learnt from every record."""
     models = []
     for weights in fold_weights.values():
-        model = _whole_model(settings, line, source, size)
+        model = whole_model(settings, line, source, size)
         set_trained(model, weights)
         models.append(model)
     names = [f"fold{fold}" for fold in fold_weights]
@@ -219,7 +262,7 @@ def _training_key(settings: Settings, line: Run, made_from: dict[str, Any], spli
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
 
 
-def _whole_model(settings: Settings, line: Run, source: _Source, size: Render) -> keras.Model:
+def whole_model(settings: Settings, line: Run, source: Source, size: Render) -> keras.Model:
     """The run's model from pixels on, its backbone with the very weights that made the bank."""
     model = create_model(
         line.model,
@@ -249,7 +292,8 @@ def _whole_model(settings: Settings, line: Run, source: _Source, size: Render) -
     return model
 
 
-def _new_head(line: Run, source: _Source, seed: int) -> keras.Model:
+def new_head(line: Run, source: Source, seed: int) -> keras.Model:
+    """What the run trains on its bank."""
     assert source.bank is not None
     return create_head(
         line.model,
@@ -261,12 +305,20 @@ def _new_head(line: Run, source: _Source, seed: int) -> keras.Model:
     )
 
 
-def _train_fold(
-    source: _Source, parts: Parts, fold: int, learner: keras.Model, whole: keras.Model, state: Path, key: str
+def train_fold(
+    source: Source,
+    parts: Parts,
+    fold: int,
+    learner: keras.Model,
+    whole: keras.Model | None,
+    state: Path | None,
+    key: str,
+    show: Callable[[str], None] = print,
 ) -> tuple[list[tuple[str, Fitted]], np.ndarray, dict[str, np.ndarray]]:
     """One held-out fold: its phases' results, validation probabilities, and the weights that were trained.
 
-    learner: the head where there is a bank, otherwise `whole` itself.
+    learner: the head where there is a bank, otherwise `whole` itself, which a bank without fine-tuning does not need.
+    state: the folder that keeps how far it has come, as `training.fit` does; None: none.
     """
     train, bank = source.train, source.bank
     labels = source.labels[parts.train]
@@ -275,16 +327,34 @@ def _train_fold(
     seed = source.seed + fold
     views = [bank.view(number) for number in range(bank.views + 1)] if bank else []
 
+    def augmented(records: np.ndarray, epoch: int) -> np.ndarray:
+        """Which records (n,) an epoch shows augmented: bool (n,), a function of seed, epoch and record."""
+        chosen = np.ones(len(records), dtype=bool)
+        if train.augment_share < 1:
+            chosen = np.random.default_rng([seed, epoch, 1]).random(len(source.labels))[records] < train.augment_share
+        return chosen
+
     def maps(records: np.ndarray, epoch: int) -> np.ndarray:
-        view = 0 if epoch < 0 else 1 + epoch % (len(views) - 1)
-        return views[view][records].astype(np.float32)
+        if epoch < 0:
+            return views[0][records].astype(np.float32)
+        shown = views[1 + epoch % (len(views) - 1)][records].astype(np.float32)
+        plain = ~augmented(records, epoch)
+        if source.with_views is not None:
+            plain |= ~source.with_views[records]
+        if plain.any():
+            shown[plain] = views[0][records[plain]]
+        return shown
 
     def images(records: np.ndarray, epoch: int) -> np.ndarray:
         plain = read_rows(source.pixels, records)
         if epoch < 0 or not (bank or train.augmented):
             return plain.astype(np.float32)
         # A second phase's views go on where the bank's end.
-        return augment_batch(plain, records, source.augment, seed, len(views) + epoch).astype(np.float32)
+        shown = augment_batch(plain, records, source.augment, seed, len(views) + epoch).astype(np.float32)
+        if train.augment_share < 1:
+            left = ~augmented(records, epoch)
+            shown[left] = plain[left]
+        return shown
 
     def phase(
         name: str, model: keras.Model, inputs: Callable[[np.ndarray, int], np.ndarray], rate: float, epochs: int
@@ -299,19 +369,21 @@ def _train_fold(
             batch=train.batch,
             weights=weights,
             seed=seed,
-            state_folder=state / f"fold{fold}-{name}",
+            state_folder=state / f"fold{fold}-{name}" if state else None,
             key=key,
             how=optimization_of(train),
+            show=show,
         )
         return fitted, predict(model, validation, train.batch)
 
     if bank is None:
-        fitted, probabilities = phase("whole", whole, images, train.learning_rate, train.epochs)
-        return [("whole", fitted)], probabilities, trained_weights(whole)
+        fitted, probabilities = phase("whole", learner, images, train.learning_rate, train.epochs)
+        return [("whole", fitted)], probabilities, trained_weights(learner)
     fitted, probabilities = phase("head", learner, maps, train.learning_rate, train.epochs)
     trained = trained_weights(learner)
     if not train.fine_tune:
         return [("head", fitted)], probabilities, trained
+    assert whole is not None
     set_trained(whole, trained)
     unfreeze(whole, learner, train.fine_tune)
     tuned, probabilities = phase("fine_tune", whole, images, train.fine_tune_learning_rate, train.fine_tune_epochs)
