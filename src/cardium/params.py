@@ -29,6 +29,7 @@ class Run:
     reads: the folder that it trains from, below the project's root: a bank (`features/<dataset>/<protocol>/<backbone>`, the
     backbone stays frozen) or a rendering (`processed/<dataset>/<kind>`, trained end to end). system: the published system whose
     settings (`systems`) are laid over the dataset's `train`; "" for none. train: this run's own settings, laid over both.
+    tuned: the file with what `cardium tune` found (`configs/tuned/<run>.yaml`), laid over all three; "" for none.
     """
 
     dataset: str
@@ -37,6 +38,7 @@ class Run:
     reads: str
     system: str = ""
     train: dict[str, Any] = field(default_factory=dict)
+    tuned: str = ""
 
     @property
     def rendering(self) -> str:
@@ -227,6 +229,34 @@ class Promote:
 
 
 @dataclass(frozen=True)
+class Dimension:
+    """What a search may set one thing to: a number from `low` to `high`, one of `choices`, or one of `sets` of settings.
+
+    log: drawn evenly over the logarithm. whole: whole numbers only. sets: name -> settings that go together.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    choices: list[Any] = field(default_factory=list)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tune:
+    """trials: how many, in all. startup: those drawn at random first, none of which is cut short. workers: processes.
+
+    spaces: kind of model -> setting -> what it may be; `block` is the attention block and no setting.
+    """
+
+    trials: int
+    startup: int
+    workers: int
+    spaces: dict[str, dict[str, Dimension]]
+
+
+@dataclass(frozen=True)
 class Tracking:
     uri: str
     experiment: str
@@ -255,6 +285,7 @@ class Settings:
     features: Features
     evaluate: Evaluate
     promote: Promote
+    tune: Tune
     tracking: Tracking
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -266,17 +297,28 @@ class Settings:
         return made.rendering if made else rendering_of_bank(line.bank)
 
     def train_of(self, line: Run) -> Train:
-        """What a run is trained with: its dataset's settings, its system's over them, its own, then the overrides."""
+        """What a run is trained with: its dataset's settings, its system's over them, its own, the tuned ones, the overrides.
+
+        Raises CardiumError where the file with the tuned ones is missing or another model's.
+        """
         where = f"runs.{run_name(line.dataset, line.model, line.protocol)}.train"
-        return self._train(line.dataset, line.system, line.train, where)
+        return self._train(line.dataset, line.system, line.train, where, self.tuned_of(line), line.tuned)
+
+    def tuned_of(self, line: Run) -> RawTable:
+        """The settings that `cardium tune` found for a run whose line names their file; {} where it names none."""
+        if not line.tuned:
+            return {}
+        return read_tuned(self.root, line)
 
     def train_of_system(self, dataset: str, system: str) -> Train:
         """What a published system's runs of a dataset are trained with, where they set nothing of their own."""
         return self._train(dataset, system, {}, f"systems.{system}")
 
-    def _train(self, dataset: str, system: str, own: RawTable, where: str) -> Train:
+    def _train(
+        self, dataset: str, system: str, own: RawTable, where: str, tuned: RawTable | None = None, file: str = ""
+    ) -> Train:
         base = dataclasses.asdict(self.datasets[dataset].train)
-        for change, source in ((self.systems.get(system, {}), f"systems.{system}"), (own, where)):
+        for change, source in ((self.systems.get(system, {}), f"systems.{system}"), (own, where), (tuned or {}, file)):
             fixed = sorted({"views", "weights"} & change.keys())
             if fixed:
                 raise CardiumError(
@@ -295,6 +337,31 @@ class Settings:
         return [int(self.evaluate.test_folds)]
 
 
+def read_tuned(root: Path, line: Run) -> RawTable:
+    """The settings in the file that `line.tuned` names, below the project's root.
+
+    Raises CardiumError where it is missing, broken or another model's.
+    """
+    import yaml
+
+    name = run_name(line.dataset, line.model, line.protocol)
+    where, again = f"params.yaml, runs.{name}.tuned:", f"`cardium tune --dataset {line.dataset} --model {line.model}`"
+    try:
+        table = yaml.safe_load((root / line.tuned).read_text(encoding="utf-8"))
+        dataset, model, settings = table["dataset"], table["model"], table["settings"]
+        if not isinstance(settings, dict):
+            raise TypeError
+    except FileNotFoundError:
+        raise CardiumError(f"{where} there is no {line.tuned}: make it with {again}.") from None
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        raise CardiumError(f"{where} {line.tuned} is not what `cardium tune` writes: make it again with {again}.") from None
+    if (dataset, model) != (line.dataset, line.model):
+        raise CardiumError(
+            f"{where} {line.tuned} is {dataset}'s {model}: give `{run_name(dataset, model, 'honest')}` this line."
+        )
+    return settings
+
+
 def rendering_of_bank(backbone: str) -> str:
     """The rendering that a bank is made from where no line of `banks` says it."""
     return "slices" if backbone.endswith("_frames") else "image"
@@ -308,6 +375,7 @@ _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
     "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1,
     "min_side": 1, "max_pixels": 1, "max_bytes": 1, "max_voxels": 1, "max_volume_bytes": 1, "frames": 0, "accumulate": 1,
+    "trials": 1, "startup": 1, "workers": 1,
 }  # fmt: skip
 _SHARE = {
     "max_bad",
@@ -401,6 +469,7 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     table["overrides"] = overrides
     settings = _build(Settings, table, "")
     _check_runs(settings)
+    _check_spaces(settings)
     return settings
 
 
@@ -505,7 +574,8 @@ def _check_runs(settings: Settings) -> None:
     for name, run in settings.runs.items():
         if run.system and run.system not in settings.systems:
             raise unknown(f"system of params.yaml, runs.{name}:", run.system, list(settings.systems))
-        settings.train_of(run)  # Raises where a system's or the run's own settings are none.
+        # Raises where a system's or the run's own settings are none; `tune` may still have to make the tuned ones.
+        settings.train_of(dataclasses.replace(run, tuned=""))
         _check_reads(settings, name, run)
     made: dict[str, Fusion | Ensemble] = {**settings.fusions, **settings.ensembles}
     for name, joined in made.items():
@@ -536,3 +606,33 @@ def _check_reads(settings: Settings, name: str, run: Run) -> None:
         raise CardiumError(
             f"params.yaml, runs.{name}.reads: no line of `{table}` makes `{run.reads}`.{closest(run.reads, fitting)}"
         )
+
+
+def _check_spaces(settings: Settings) -> None:
+    """Every value that a search may come to is one that `train` takes."""
+    base = dataclasses.asdict(next(iter(settings.datasets.values())).train)
+    for space, dimensions in settings.tune.spaces.items():
+        for name, dimension in dimensions.items():
+            where = f"tune.spaces.{space}.{name}"
+            if [dimension.low != dimension.high, bool(dimension.choices), bool(dimension.sets)].count(True) != 1:
+                raise CardiumError(f"params.yaml, {where}: give `low` and `high`, or `choices`, or `sets`.")
+            if dimension.low > dimension.high or (dimension.log and dimension.low <= 0):
+                raise CardiumError(f"params.yaml, {where}: `low` must be below `high`, and above 0 with `log`.")
+            if name == "block" and dimension.choices:
+                if not all(isinstance(choice, str) for choice in dimension.choices):
+                    raise CardiumError(f'params.yaml, {where}: blocks are names, "" for none.')
+                continue
+            for tried in _tried(name, dimension):
+                if {"views", "weights"} & tried.keys():
+                    raise CardiumError(
+                        f"params.yaml, {where}: a bank is shared by its runs: views and weights are not searched."
+                    )
+                _build(Train, _overlay(base, tried, where), where)
+
+
+def _tried(name: str, dimension: Dimension) -> list[RawTable]:
+    """The settings at the ends of a dimension, or all of them."""
+    if dimension.sets:
+        return list(dimension.sets.values())
+    ends: list[Any] = [int(v) if dimension.whole else v for v in (dimension.low, dimension.high)]
+    return [{name: value} for value in dimension.choices or ends]
