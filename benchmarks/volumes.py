@@ -2,8 +2,8 @@
 
     python benchmarks/volumes.py [--slices 300] [--volumes 57] [--train 45] [--frames 200] [--side 512]
 
-Each part runs in a process of its own, which tells its time and its peak memory (resident set, VmHWM): memory-mapped pages of the
-rendering count in it while they are there. The voxels are noise about a thorax' values, which compresses worse than a real scan.
+Each part runs in a process of its own, which tells its time and its peak memory (resident set, VmHWM); pages of the rendering
+that are mapped count in it. The voxels are noise about a thorax' values, which compresses worse than a real scan.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ def prepare(path: Path, frames: int, side: int) -> None:
     size = Render(side, side, frames=frames, window=[-200.0, 600.0])
     render_file(data, "slices", size, Ingest(0.0, 1, 1, 400_000_000, 1_000_000_000))
     took = time.perf_counter() - began
-    print(
-        f"| prepare one volume, {len(data) / 1e6:.0f} MB of .nii.gz | {took:.1f} s | {peak_megabytes():.0f} MB ({base:.0f} before) |"
-    )
+    what = f"prepare one volume, {len(data) / 1e6:.0f} MB of .nii.gz"
+    print(f"| {what} | {took:.1f} s | {peak_megabytes():.0f} MB ({base:.0f} before) |")
 
 
 def epoch(folder: Path, volumes: int, train: int, frames: int, side: int) -> None:
