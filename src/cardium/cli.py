@@ -127,14 +127,14 @@ def _evaluate_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _predict_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG or DICOM files")
+    verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG, DICOM or NIfTI files")
     verb.add_argument("--dataset", default="cmri", help="whose champion answers (default: cmri)")
     verb.add_argument("--model", default="", help="a registered model or a run folder instead of the champion")
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
 
 
 def _download_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("dataset", help="the collection to fetch: cmri, ecg4 or ecg5")
+    verb.add_argument("dataset", help="the collection to fetch: cmri, ecg4, ecg5 or chd")
     verb.add_argument("--force", action="store_true", help="replace what is in data/<dataset>")
     verb.add_argument("--source", default="", help="ecg4: mendeley (the publisher's, the default) or kaggle")
 
