@@ -29,14 +29,8 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     if protocol not in plain.protocols:
         raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(plain.protocols)}.")
     name = run_name(dataset, model, protocol)
-    bank, known = bank_of(model), plain.runs.get(name)
-    kind = plain.rendering_of(known) if known else rendering_of(model)
-    if kind not in plain.datasets[dataset].render:
-        raise CardiumError(f"{model} takes {kind}, and params.yaml has no {dataset}.render.{kind}.")
-    if model == "fused":
-        raise CardiumError(f"{model} is made of trained models: name them in params.yaml's `fusions` and run `dvc repro`.")
-    reads = f"features/{dataset}/{protocol}/{bank}" if bank else f"processed/{dataset}/{kind}"
-    line = known or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]
+    line = line_of(plain, dataset, model, protocol)
+    kind = plain.rendering_of(line)
     used = plain.train_of(line)
     changed = {key: value for key, value in overrides.items() if getattr(used, key.rpartition(".")[2]) != value}
     # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.
@@ -47,9 +41,7 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
     # The protocol is no setting of a dataset, but it departs from the default all the same.
     departs = {"protocol": protocol} if protocol != "honest" else {}
     settings = dataclasses.replace(params.load(root, changed), overrides={**changed, **departs})
-    pipeline.reproduce(root, [f"prepare@{dataset}-{kind}"])
-    import_tensorflow()
-    source = _bank(plain, settings, line, kind) if bank else root / reads
+    source = make_input(plain, settings, line)
     out = Workspace(root).experiment(name, _slug(changed))
     from cardium import tracking
     from cardium.stages.train import train_run
@@ -58,6 +50,30 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
         print(f"{name} with {', '.join(f'{key}={value}' for key, value in changed.items())}")
     train_run(settings, line, source, out)
     tracking.log_run(settings, out)
+
+
+def line_of(settings: Settings, dataset: str, model: str, protocol: str) -> Run:
+    """The run's line of params.yaml, or the one it would have. Raises CardiumError where the model cannot be trained there."""
+    known = settings.runs.get(run_name(dataset, model, protocol))
+    kind = settings.rendering_of(known) if known else rendering_of(model)
+    if kind not in settings.datasets[dataset].render:
+        raise CardiumError(f"{model} takes {kind}, and params.yaml has no {dataset}.render.{kind}.")
+    if model == "fused":
+        raise CardiumError(f"{model} is made of trained models: name them in params.yaml's `fusions` and run `dvc repro`.")
+    bank = bank_of(model)
+    reads = f"features/{dataset}/{protocol}/{bank}" if bank else f"processed/{dataset}/{kind}"
+    return known or Run(dataset, model, protocol, reads)  # type: ignore[arg-type]
+
+
+def make_input(plain: Settings, settings: Settings, line: Run) -> Path:
+    """The folder that a run beside the pipeline reads, made as far as it is missing: its bank or its rendering.
+
+    plain: params.yaml as it is; settings: with overrides.
+    """
+    kind = plain.rendering_of(line)
+    pipeline.reproduce(settings.root, [f"prepare@{line.dataset}-{kind}"])
+    import_tensorflow()
+    return _bank(plain, settings, line, kind) if bank_of(line.model) else settings.root / line.reads
 
 
 def _train_stage(settings: Settings, name: str) -> None:
