@@ -129,6 +129,15 @@ def score_with_intervals(
     return result
 
 
+def balanced_accuracy_under(
+    labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike, bootstrap: GroupBootstrap, threshold: float = 0.5
+) -> tuple[float, Floats]:
+    """The balanced accuracy, and (R,) its values under each of the bootstrap's resamples."""
+    y, p = _checked(labels, probabilities)
+    value = _balanced_accuracy(_confusions(y, p, np.zeros(len(y), dtype=np.int64), np.ones((1, 1)), threshold))[0]
+    return float(value), _balanced_accuracy(_confusions(y, p, bootstrap.index(groups), bootstrap.weights, threshold))
+
+
 def paired_difference(
     labels: ArrayLike,
     groups: ArrayLike,

@@ -224,6 +224,16 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """backbone: whose vectors the probe takes. folds, repeats: of its held-out scores. records: that it looks at, at most."""
+
+    backbone: str
+    folds: int
+    repeats: int
+    records: int
+
+
+@dataclass(frozen=True)
 class Promote:
     confidence: float
 
@@ -284,6 +294,7 @@ class Settings:
     datasets: dict[str, Dataset]
     features: Features
     evaluate: Evaluate
+    audit: Audit
     promote: Promote
     tune: Tune
     tracking: Tracking
@@ -375,7 +386,7 @@ _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
     "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1,
     "min_side": 1, "max_pixels": 1, "max_bytes": 1, "max_voxels": 1, "max_volume_bytes": 1, "frames": 0, "accumulate": 1,
-    "trials": 1, "startup": 1, "workers": 1,
+    "trials": 1, "startup": 1, "workers": 1, "repeats": 1, "records": 100,
 }  # fmt: skip
 _SHARE = {
     "max_bad",

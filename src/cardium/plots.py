@@ -265,6 +265,22 @@ def montage(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", 
     _save(figure, out, title)
 
 
+def gallery(pictures: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", columns: int = 4) -> None:
+    """(caption, picture) side by side, row by row; a picture is uint8 (h, w, 3)."""
+    rows = -(-len(pictures) // columns)
+    tallest = max(picture.shape[0] / picture.shape[1] for _, picture in pictures)
+    lines = max(caption.count("\n") + 1 for caption, _ in pictures)
+    wide = 10 / columns
+    figure, axes = _figure(10, rows * (wide * min(tallest, 1.3) + 0.17 * lines) + 0.4, rows, columns)
+    for number, one in enumerate(axes):
+        one.set_axis_off()
+        if number < len(pictures):
+            caption, picture = pictures[number]
+            one.imshow(picture)
+            one.set_title(caption, fontsize=8, loc="left")
+    _save(figure, out, title)
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 

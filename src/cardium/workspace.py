@@ -7,7 +7,7 @@ processed/<dataset>/validation/      validation.json, validation.html
 processed/<dataset>/<rendering>/     pixels.npy, render.json
 features/<dataset>/<protocol>/<backbone>/      the bank
 models/<dataset>/<protocol>/<model>/           a run: model.keras, run.json, history.csv, validation.parquet
-reports/<dataset>/evaluation/, promotion/
+reports/<dataset>/audit/, evaluation/, promotion/
 reports/<dataset>/tuning/<model>/     a search: trials.csv, study.json, figures
 configs/tuned/<run>.yaml             what it found; git keeps it, a run's line in params.yaml names it
 experiments/<run>/<overrides>/       runs with overrides: the same folder contract, outside the pipeline
@@ -64,6 +64,9 @@ class Workspace:
 
     def run(self, dataset: str, model: str, protocol: str) -> Path:
         return self.root / "models" / dataset / protocol / model
+
+    def audit(self, dataset: str) -> Path:
+        return self.root / "reports" / dataset / "audit"
 
     def evaluation(self, dataset: str) -> Path:
         return self.root / "reports" / dataset / "evaluation"

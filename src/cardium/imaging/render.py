@@ -50,6 +50,11 @@ def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Ingest
         shown = read_volume(data, limits.max_voxels, limits.max_volume_bytes).voxels
     else:
         shown = decode(data, limits.max_pixels, limits.max_bytes).pixels
+    return hash_pixels(shown)
+
+
+def hash_pixels(shown: NDArray[Any]) -> str:
+    """A hash of an array's shape, type and values."""
     digest = hashlib.sha256(repr((shown.shape, str(shown.dtype))).encode())
     for part in shown:  # Row by row or slice by slice: no second copy of a volume.
         digest.update(part.tobytes())
