@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cardium.params import Settings
 
 _STAGES = (
-    "tracked", "ingest", "split", "validate", "prepare", "features", "train", "fuse", "ensemble", "evaluate", "promote",
+    "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
+    "promote", "tune", "report",
 )  # fmt: skip
 
 
@@ -111,6 +112,24 @@ def _train_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--fine-tune", type=_optional(int), help="last layers of the backbone to train too, in a second phase")
 
 
+def _tune_arguments(verb: argparse.ArgumentParser) -> None:
+    _dataset(verb)
+    verb.add_argument("--model", default="mobilenetv2", help="a name of the zoo: `cardium models` lists them")
+    verb.add_argument(
+        "--trials", type=_optional(int), help="trials in all, those of earlier times too (params.yaml: tune.trials)"
+    )
+    verb.add_argument("--workers", type=_optional(int), help="processes on this machine (params.yaml: tune.workers)")
+    verb.add_argument(
+        "--space", default="", help="a search space of params.yaml's tune.spaces (default: the one of the model's kind)"
+    )
+    verb.add_argument(
+        "--storage",
+        default="",
+        metavar="URL",
+        help="a database that machines share, such as postgresql://host/name (default: a file)",
+    )
+
+
 def _promote_arguments(verb: argparse.ArgumentParser) -> None:
     _dataset(verb)
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
@@ -124,6 +143,10 @@ def _evaluate_arguments(verb: argparse.ArgumentParser) -> None:
         "--external", default="", metavar="FOLDER", help="score the trained runs on another collection of the same classes"
     )
     verb.add_argument("--name", default="", help="what the other collection is called (default: its folder's name)")
+
+
+def _report_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", default="", help="a dataset of params.yaml (default: all)")
 
 
 def _predict_arguments(verb: argparse.ArgumentParser) -> None:
@@ -178,7 +201,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     import importlib
 
     settings = _settings()
-    if arguments.stage in ("features", "train", "fuse", "ensemble", "evaluate"):
+    if arguments.stage in ("features", "train", "tune", "fuse", "ensemble", "evaluate"):
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
@@ -190,6 +213,10 @@ def _stage(arguments: argparse.Namespace) -> None:
     if arguments.stage == "train":
         line = settings.runs[item]
         _show(settings, workspace.run(line.dataset, line.model, line.protocol))
+    elif arguments.stage == "tune":
+        from cardium import tracking
+
+        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, settings.runs[item].model))
     elif arguments.stage == "fuse":
         fusion = settings.fusions[item]
         _show(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
@@ -257,6 +284,35 @@ def _train(arguments: argparse.Namespace) -> None:
     }
     overrides = {f"{arguments.dataset}.train.{key}": value for key, value in given.items() if value is not None}
     experiment.train(settings.root, arguments.dataset, arguments.model, arguments.protocol or "honest", overrides)
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    import os
+
+    from cardium import experiment
+    from cardium.models import parse_name
+
+    settings = _settings()
+    dataset = _known_dataset(settings, arguments.dataset)
+    parse_name(arguments.model)
+    for option in ("trials", "workers"):
+        given = getattr(arguments, option)
+        if given is not None and given < 1:
+            raise CardiumError(f"--{option}: {given} is too few; the least is 1.")
+    line = experiment.line_of(settings, dataset, arguments.model, "honest")
+    from cardium.search_space import search_space
+
+    search_space(settings, line, arguments.space)  # Its errors come before anything is made.
+    # This search takes the run that `mlflow run` has opened; what is made on the way does not.
+    os.environ["CARDIUM_MLFLOW_RUN"] = f"tune {dataset}-{arguments.model}"
+    reads = experiment.make_input(settings, settings, line)
+    from cardium import tracking
+    from cardium.stages.tune import tune_run
+    from cardium.workspace import Workspace
+
+    options = {"space": arguments.space, "storage": arguments.storage}
+    tune_run(settings, line, reads, trials=arguments.trials or 0, workers=arguments.workers or 0, **options)
+    tracking.log_search(settings, Workspace(settings.root).tuning(dataset, arguments.model))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -335,10 +391,22 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> None:
-    from cardium import report
+    from cardium import closing
 
     settings = _settings()
-    print(report.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
+    print(closing.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from cardium import pipeline
+
+    settings = _settings()
+    datasets = [_known_dataset(settings, arguments.dataset)] if arguments.dataset else settings.active
+    for dataset in datasets:
+        pipeline.reproduce(settings.root, [f"promote@{dataset}"])
+        # Explanations and scores elsewhere are shown where they are, and no stage makes them: asked for, it is made anew.
+        pipeline.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+    print("Open reports/index.html in a browser.")
 
 
 def _demo_data(_: argparse.Namespace) -> None:
@@ -353,14 +421,14 @@ def _demo_data(_: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from cardium import pipeline, report
+    from cardium import closing, pipeline
 
     _demo_data(arguments)
     settings = _settings()
     if not pipeline.reproduce(settings.root, []):
         print("Nothing to do: data, code and settings are as they were.")
     print()
-    print(report.closing(settings))
+    print(closing.closing(settings))
 
 
 def _download(arguments: argparse.Namespace) -> None:
@@ -411,6 +479,7 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "features": ("the banks: frozen backbones' features of all records", _dataset, _target("features")),
     "models": ("list the model zoo", _models_arguments, _models),
     "train": ("train one model; overrides make an experiment beside the pipeline", _train_arguments, _train),
+    "tune": ("search a model's settings by validation scores, never the test fold", _tune_arguments, _tune),
     "fuse": ("join three trained models by their features, or average them", _dataset, _target("fuse")),
     "ensemble": ("average models into one", _dataset, _target("ensemble")),
     "evaluate": (
@@ -420,6 +489,7 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     ),
     "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
+    "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),

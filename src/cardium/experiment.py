@@ -30,7 +30,6 @@ def train(root: Path, dataset: str, model: str, protocol: str, overrides: dict[s
         raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(plain.protocols)}.")
     name = run_name(dataset, model, protocol)
     line = line_of(plain, dataset, model, protocol)
-    kind = plain.rendering_of(line)
     used = plain.train_of(line)
     changed = {key: value for key, value in overrides.items() if getattr(used, key.rpartition(".")[2]) != value}
     # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.

@@ -191,6 +191,20 @@ class Row:
     reference: float | None = None
 
 
+def coverage(curves: Sequence[tuple[str, ArrayLike, ArrayLike]], out: Path, title: str = "") -> None:
+    """(name, shares of records answered, accuracy on them) per run: what abstaining on the least sure brings."""
+    figure, (axes,) = _figure(10, 4.8)
+    for i, (name, answered, accuracy) in enumerate(curves):
+        axes.plot(answered, accuracy, color=CYCLE[i % len(CYCLE)], linestyle=LINES[i % len(LINES)], linewidth=2, label=name)
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.01)
+    axes.set_xlabel("share of records that are answered, the surest first")
+    axes.set_ylabel("accuracy on them")
+    axes.legend(frameon=False, fontsize=10, loc="lower left")
+    _quiet(axes)
+    _save(figure, out, title)
+
+
 def leaderboard(rows: Sequence[Row], out: Path, title: str = "", interval: float = 0.95) -> None:
     """A forest plot: a line a run in the order given, a block a group (protocol), the naive score a line through its block."""
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -265,6 +279,132 @@ def montage(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", 
     _save(figure, out, title)
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """An input laid out flat and its attribution: picture uint8 (h, w) or (h, w, 3), heat float32 (h, w), -1..1.
+
+    signed: whether what speaks against is told too. labels: (x, y, text) of parts of the picture.
+    """
+
+    picture: np.ndarray
+    heat: np.ndarray
+    signed: bool
+    labels: Sequence[tuple[float, float, str]] = ()
+    caption: str = ""
+
+
+def attribution(
+    overlay: Overlay, out: Path, title: str = "", bars: Sequence[tuple[str, Sequence[str], Sequence[float]]] = ()
+) -> None:
+    """The input, the same under its attribution with a colour bar, and (heading, names, shares) as bars beside them."""
+    height, width = overlay.picture.shape[:2]
+    shape = min(1.6, max(0.35, height / width))
+    columns = 2 + bool(bars)
+    ratios = [1.0, 1.12] + ([0.8] if bars else [])
+    figure, axes = _figure(13 if bars else 10, max(3.4, 4.6 * shape + 0.9), columns=columns, width_ratios=ratios)
+    _show_picture(axes[0], overlay, heat=False)
+    axes[0].set_title("input", loc="left", fontsize=11)
+    shown = _show_picture(axes[1], overlay)
+    axes[1].set_title(overlay.caption, loc="left", fontsize=11)
+    _heat_bar(figure, shown, [axes[1]], overlay.signed)
+    if bars:
+        axes[2].axis("off")
+        at, room = 0.0, 1.0 / len(bars)
+        for heading, names, shares in bars:
+            inner = axes[2].inset_axes((0.22, 1 - at - room + 0.05, 0.78, room - 0.13))
+            places = np.arange(len(names))
+            inner.barh(places, shares, color=BLUE, height=0.8)
+            step = max(1, -(-len(names) // 26))
+            inner.set_yticks(places[::step], [str(name) for name in names][::step], fontsize=8)
+            inner.tick_params(axis="x", labelsize=8)
+            inner.invert_yaxis()
+            inner.set_title(heading, loc="left", fontsize=10)
+            _quiet(inner)
+            at += room
+    _save(figure, out, title)
+
+
+def attribution_gallery(rows: Sequence[tuple[str, Sequence[Overlay]]], out: Path, title: str = "") -> None:
+    """Overlays, a row a group (heading, overlays), under one colour bar; each scaled to its own largest attribution."""
+    columns = max(1, *(len(overlays) for _, overlays in rows))
+    first = rows[0][1][0].picture
+    side = 10.6 / max(3, columns)
+    tall = side * min(1.4, max(0.4, first.shape[0] / first.shape[1])) + 0.75
+    figure, axes = _figure(side * columns + 1.2, tall * len(rows) + 0.6, len(rows), columns)
+    shown = None
+    for number, (heading, overlays) in enumerate(rows):
+        for place in range(columns):
+            one = axes[number * columns + place]
+            if place >= len(overlays):
+                one.axis("off")
+                continue
+            shown = _show_picture(one, overlays[place], size=6)
+            one.set_xlabel(overlays[place].caption, fontsize=9)
+        axes[number * columns].set_title(heading, loc="left", fontsize=11, color=GREY, style="italic")
+    signed = any(overlay.signed for _, overlays in rows for overlay in overlays)
+    _heat_bar(figure, shown, axes, signed)
+    _save(figure, out, title)
+
+
+def _show_picture(axes: Axes, overlay: Overlay, heat: bool = True, size: float = 8) -> Any:
+    """Draws the picture and, transparent where there is little of it, the heat over it; returns what a colour bar is of."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.imshow(overlay.picture, cmap="gray", vmin=0, vmax=255, aspect="equal", interpolation="nearest")
+    shown = None
+    if heat:
+        strength = np.clip(np.abs(overlay.heat), 0, 1)
+        low, colours = (-1, "RdBu_r") if overlay.signed else (0, "YlOrRd")
+        shown = axes.imshow(overlay.heat, cmap=colours, vmin=low, vmax=1, alpha=0.75 * strength**0.7, interpolation="nearest")
+    for x, y, text in overlay.labels:
+        box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
+        axes.text(x + 1, y + 1, text, fontsize=size, va="top", ha="left", bbox=box)
+    return shown
+
+
+def _heat_bar(figure: Figure, shown: Any, axes: Sequence[Axes], signed: bool) -> None:
+    if shown is None:
+        return
+    from matplotlib.cm import ScalarMappable
+
+    # The picture's own is transparent where it is weak; the bar is not.
+    bar = figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=list(axes), shrink=0.85, pad=0.02, aspect=28)
+    bar.set_label("against       attribution       for" if signed else "attribution, share of the largest", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def faithfulness(
+    methods: Sequence[tuple[str, ArrayLike, ArrayLike, ArrayLike, Sequence[tuple[float, float]]]], out: Path, title: str = ""
+) -> None:
+    """(method, shares of places, deletion, insertion, cascade) each: the tests of attribution methods, side by side.
+
+    cascade: (share of layers shuffled, rank correlation); empty of the method `random`, which is drawn in grey.
+    """
+    figure, (left, middle, right) = _figure(13, 5.2, columns=3)
+    for i, (name, shares, deletion, insertion, cascade) in enumerate(methods):
+        colour = GREY if not len(cascade) else CYCLE[i % len(CYCLE)]
+        style = ":" if not len(cascade) else LINES[(i // len(CYCLE)) % len(LINES)]
+        left.plot(shares, deletion, style, color=colour, linewidth=2)
+        middle.plot(shares, insertion, style, color=colour, linewidth=2, label=name)
+        if len(cascade):
+            x, y = zip(*cascade, strict=True)
+            right.plot([0, *x], [1, *y], style, marker="o", markersize=4, color=colour, linewidth=2)
+    for axes, heading, x_name, y_name in (
+        (left, "deletion: low is good", "share of places emptied", "probability of the class"),
+        (middle, "insertion: high is good", "share of places filled in", "probability of the class"),
+        (right, "shuffled weights: 0 is good", "share of layers shuffled, from the last", "rank correlation"),
+    ):
+        axes.set_title(heading, loc="left", fontsize=12)
+        axes.set_xlabel(x_name)
+        axes.set_ylabel(y_name)
+        _quiet(axes)
+    left.set_ylim(-0.03, 1.03)
+    middle.set_ylim(-0.03, 1.03)
+    handles, _ = middle.get_legend_handles_labels()
+    _legend_below(figure, [list(handles[i : i + 4]) for i in range(0, len(handles), 4)])
+    _save(figure, out, title)
+
+
 def gallery(pictures: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", columns: int = 4) -> None:
     """(caption, picture) side by side, row by row; a picture is uint8 (h, w, 3)."""
     rows = -(-len(pictures) // columns)
@@ -279,6 +419,107 @@ def gallery(pictures: Sequence[tuple[str, np.ndarray]], out: Path, title: str = 
             one.imshow(picture)
             one.set_title(caption, fontsize=8, loc="left")
     _save(figure, out, title)
+
+
+def search_history(trials: Path, out: Path, title: str = "") -> None:
+    """trials.csv of a search -> each trial's score in the order of the trials, and the best so far."""
+    from matplotlib.ticker import MaxNLocator
+
+    rows = [row for row in _rows_of(trials) if row["state"] in ("complete", "pruned") and row["score"]]
+    figure, (axes,) = _figure(10, 4.6)
+    for state, colour, face in (("complete", BLUE, BLUE), ("pruned", GREY, "none")):
+        own = [row for row in rows if row["state"] == state]
+        axes.plot(
+            [int(row["trial"]) for row in own], _column(own, "score"), "o", color=colour, markerfacecolor=face, markersize=7
+        )
+    best: list[tuple[int, float]] = []
+    for row in rows:
+        if row["state"] == "complete" and (not best or float(row["score"]) > best[-1][1]):
+            best.append((int(row["trial"]), float(row["score"])))
+    if best:
+        ends = [*best, (max(int(row["trial"]) for row in rows), best[-1][1])]
+        axes.step([x for x, _ in ends], [y for _, y in ends], where="post", color=RED, linewidth=2)
+    for row in rows:
+        if row["defaults"] == "True" and row["state"] == "complete":
+            axes.axhline(float(row["score"]), color=GREY, linewidth=1, linestyle=":")
+    axes.set_xlabel("trial")
+    axes.set_ylabel("validation balanced accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _quiet(axes)
+    handles = [
+        _line(BLUE, "", "completed", marker="o"),
+        _line(GREY, "", "cut short", marker="o", face="none"),
+        _line(RED, "-", "best so far"),
+        _line(GREY, ":", "the run as it is", width=1),
+    ]
+    _legend_below(figure, [handles])
+    _save(figure, out, title)
+
+
+def search_importance(importance: dict[str, float], out: Path, title: str = "") -> None:
+    """Setting -> share of the scores' variance that it explains, as bars; {} says that there were too few trials."""
+    names = sorted(importance, key=lambda name: importance[name])
+    figure, (axes,) = _figure(8, 1.4 + 0.42 * max(1, len(names)))
+    axes.barh(range(len(names)), [importance[name] for name in names], color=BLUE, height=0.65)
+    for place, name in enumerate(names):
+        axes.text(importance[name], place, f" {importance[name]:.2f}", va="center", fontsize=11, color=GREY)
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_xlim(0, 1.12 * max([*importance.values(), 0.1]))
+    axes.set_xlabel("share of the variance of the scores" if names else "too few completed trials to tell")
+    _quiet(axes)
+    _save(figure, out, title)
+
+
+def search_slices(trials: Path, dimensions: dict[str, dict[str, Any]], out: Path, title: str = "") -> None:
+    """trials.csv of a search -> a panel a setting: each trial's score over what it set; later trials are darker.
+
+    dimensions: setting -> {"choices": [...]} or {"low", "high", "log"}, as study.json has them.
+    """
+    rows = [row for row in _rows_of(trials) if row["state"] in ("complete", "pruned") and row["score"]]
+    columns = min(4, max(1, len(dimensions)))
+    lines = -(-len(dimensions) // columns)
+    figure, panels = _figure(3.1 * columns, 2.7 * lines + 0.5, lines, columns)
+    latest = max([int(row["trial"]) for row in rows], default=1) or 1
+    for axes, (name, dimension) in zip(panels, dimensions.items(), strict=False):
+        own = [row for row in rows if f"set.{name}" in row]
+        scores, shades = _column(own, "score"), [0.25 + 0.75 * int(row["trial"]) / latest for row in own]
+        faces = [BLUE if row["state"] == "complete" else "none" for row in own]
+        if "choices" in dimension:
+            labels = [str(choice) for choice in dimension["choices"]]
+            places: Any = [_place(row[f"set.{name}"], labels) for row in own]
+            axes.set_xticks(range(len(labels)), [label or "none" for label in labels], rotation=20, fontsize=9)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        else:
+            places = _column(own, f"set.{name}")
+            axes.set_xscale("log" if dimension["log"] else "linear")
+        for x, y, face, shade in zip(places, scores, faces, shades, strict=True):
+            axes.plot(x, y, "o", color=BLUE if face == BLUE else GREY, markerfacecolor=face, alpha=shade, markersize=6)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=12)
+        axes.tick_params(labelsize=9)
+        _quiet(axes)
+    for axes in panels[len(dimensions) :]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("balanced accuracy", fontsize=10)
+    _save(figure, out, title)
+
+
+def _place(value: str, labels: list[str]) -> float:
+    """Where a value of a CSV file stands among the labels: 32 may be written 32.0 there."""
+    if value in labels:
+        return labels.index(value)
+    for place, label in enumerate(labels):
+        try:
+            if float(value) == float(label):
+                return place
+        except ValueError:
+            continue
+    return float("nan")
+
+
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, list[Axes]]:

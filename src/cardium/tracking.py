@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # before it.
 REQUESTED = "CARDIUM_MLFLOW_RUN"
 ID, COMPLETE, EVALUATION, SAME_AS = "cardium.id", "cardium.complete", "cardium.evaluation", "cardium.same_as"
+SEARCH, PARENT = "cardium.search", "mlflow.parentRunId"
 # One process at a time writes to the store from this project; logging the largest model takes seconds.
 _LOCK_SECONDS = 600
 # MLflow's own defaults (7 retries of 120 s) would hold a pipeline for a quarter of an hour when the server hangs.
@@ -176,6 +177,17 @@ def log_evaluation(settings: Settings, dataset: str) -> int | None:
     return None
 
 
+def log_search(settings: Settings, folder: Path) -> str | None:
+    """Logs a search's folder (study.json) as a run with one child a trial; returns the run's id.
+
+    A search that has gone on since gets its new trials as children, its figures and its best settings anew. Errors as in
+    `log_run`.
+    """
+    with _warned(), connected(settings) as client:
+        return _log_search(client, settings, folder)[0]
+    return None
+
+
 def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]:
     """Logs every run folder and evaluation (of one dataset, or all) that the store lacks.
 
@@ -194,6 +206,14 @@ def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]
             except CardiumError as error:
                 summary["failed"].append(f"{name}: {error}")
             except Exception as error:  # one run's trouble must not keep the others out of the store
+                _probe(tracking_uri(settings))
+                summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/tuning/*/study.json")):
+            name = path.parent.relative_to(settings.root).as_posix()
+            try:
+                _, new = _log_search(client, settings, path.parent)
+                summary["logged" if new else "known"].append(name)
+            except Exception as error:
                 _probe(tracking_uri(settings))
                 summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
         for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/evaluation/metrics.json")):
@@ -708,6 +728,121 @@ def _log_evaluation_files(
 
 def _figure_of(stem: str, run: str, protocol: str) -> bool:
     return stem in ("leaderboard", "roc" + suffix(protocol)) or stem.endswith(f"-{run}")
+
+
+# ----------------------------------------------------------------------------------------------------------------- search
+
+
+def _log_search(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str, bool]:
+    """The MLflow run's id, and whether anything was new. The search's id and its trials' numbers are the keys."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    info = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((folder / "study.json").read_bytes()).hexdigest()
+    known = find_run(client, ID, info["id"])
+    requested = _requested(client, {"run": f"tune {info['run']}", "id": info["id"]})
+    run = known[0] if known else requested
+    title = f"tune {info['model']}" + ("" if info["space"] == "bank" else f" {info['space']}")
+    tags = {
+        ID: info["id"],
+        "cardium.run": info["run"],
+        "dataset": info["dataset"],
+        "model": info["model"],
+        "kind": "tune",
+        "verdict": info["verdict"],
+        "mlflow.note.content": f"**tune {info['run']}**. {info['verdict']}",
+        "mlflow.source.name": f"cardium tune {info['run']}",
+        "mlflow.source.type": "PROJECT",
+        **({"mlflow.source.git.commit": info["commit"]} if info.get("commit") else {}),
+    }
+    if run is None:
+        start = int(_ended(info).timestamp() * 1000 - 1000 * float(info["seconds"]["trials"]))
+        experiment = _experiment(client, settings, info["dataset"])
+        run = client.create_run(experiment, start_time=start, tags=tags, run_name=title)
+    run_id, experiment = run.info.run_id, run.info.experiment_id
+    new = run.data.tags.get(SEARCH) != digest
+    if new:
+        client.log_batch(run_id, tags=[RunTag(key, value[:4900]) for key, value in {**tags, "mlflow.runName": title}.items()])
+        # Only what a search that goes on cannot change: MLflow takes a param once.
+        fixed = {**info["defaults"]["settings"], "space": info["space"], "held_out": info["held_out"], "study": info["study"]}
+        _batched(client, run_id, params=[Param(_key(f"cfg.{key}"), _text(value)) for key, value in fixed.items()])
+        stamp = int(_ended(info).timestamp() * 1000)
+        found = {
+            "best": info["best"]["score"],
+            "defaults": info["defaults"]["score"],
+            **{f"gain_{name}": value for name, value in info["gain"].items()},
+            **{f"trials_{name}": value for name, value in info["trials"].items()},
+            "seconds_per_trial": info["seconds_per_trial"],
+            **{f"importance/{name}": value for name, value in info["importance"].items()},
+        }
+        _batched(
+            client, run_id, metrics=[Metric(_key(k), float(v), stamp, info["trials"]["completed"]) for k, v in found.items()]
+        )
+        _log_trials(client, experiment, run_id, folder, info)
+        for name in ("study.json", "trials.csv"):
+            client.log_artifact(run_id, str(folder / name))
+        for figure in sorted(folder.glob("*.png")):
+            client.log_artifact(run_id, str(figure), "figures")
+        tuned = Workspace(settings.root).tuned(info["run"])
+        if tuned.is_file():
+            client.log_artifact(run_id, str(tuned))
+        client.log_batch(run_id, tags=[RunTag(SEARCH, digest), RunTag(COMPLETE, "true")])
+        if not _ours(run_id):
+            client.set_terminated(run_id, "FINISHED", end_time=stamp)
+    if requested is not None and requested.info.run_id != run_id and SAME_AS not in requested.data.tags:
+        note = f"This search was logged before, in run {run_id}: its trials and figures are there. {info['verdict']}"
+        shown = {key: value for key, value in tags.items() if key != ID} | {
+            "mlflow.note.content": note,
+            "mlflow.runName": title,
+        }
+        client.log_batch(
+            requested.info.run_id, tags=[RunTag(key, value[:4900]) for key, value in {**shown, SAME_AS: run_id}.items()]
+        )
+        new = True
+    return run_id, new
+
+
+def _log_trials(client: MlflowClient, experiment: str, parent: str, folder: Path, info: dict[str, Any]) -> None:
+    """A child run for each trial that has ended and has none yet."""
+    import pandas as pd
+    from mlflow.entities import Param
+
+    children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'", max_results=5000)
+    there = {run.data.tags.get(ID): run for run in children}
+    trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
+    for row in trials[trials["state"].isin(["complete", "pruned"])].to_dict("records"):
+        key = f"{info['id']}/{row['trial']}"
+        run = there.get(key)
+        if run is not None and run.data.tags.get(COMPLETE) == "true":
+            continue
+        began = int(datetime.fromisoformat(str(row["started"])).timestamp() * 1000)
+        ended = began + int(1000 * float(row["seconds"] or 0))
+        if run is None:
+            tags = {
+                ID: key,
+                PARENT: parent,
+                "dataset": info["dataset"],
+                "model": info["model"],
+                "kind": "trial",
+                "state": "completed" if row["state"] == "complete" else "cut short",
+                **({"note": str(row["note"])} if row["note"] else {}),
+                **({"defaults": "true"} if str(row["defaults"]) == "True" else {}),
+            }
+            run = client.create_run(experiment, start_time=began, tags=tags, run_name=f"trial {row['trial']}")
+        set_to = {str(name).removeprefix("set."): value for name, value in row.items() if str(name).startswith("set.")}
+        _batched(client, run.info.run_id, params=[Param(_key(f"cfg.{name}"), str(value)) for name, value in set_to.items()])
+        metrics: list[Any] = []
+        for name in ("score", "seconds", *(name for name in row if str(name).startswith("fold_"))):
+            value = row[name]
+            metrics += _metric("val_balanced_accuracy" if name == "score" else str(name), _number(value), ended, 0)
+        _batched(client, run.info.run_id, metrics=metrics)
+        client.set_terminated(run.info.run_id, "FINISHED", end_time=ended)
+        client.set_tag(run.info.run_id, COMPLETE, "true")
+
+
+def _number(text: Any) -> float | None:
+    """A cell of a CSV file; None where it is empty."""
+    return float(text) if str(text) else None
 
 
 # -------------------------------------------------------------------------------------------------------------- the store

@@ -194,6 +194,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
             "scored_from": "bank" if bank and not train.fine_tune else "pixels",
             "settings": effective_settings(settings, line),
             "overrides": settings.overrides,
+            "tuned": line.tuned,
             "test_folds": folds,
             "folds": settings.split.folds,
             "data": {
@@ -208,7 +209,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
             "seconds": {"features": round(bank.info["seconds"], 1) if bank else 0.0, "train": round(seconds, 1)},
             "phases": phases,
             "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
-            "warnings": [bank.info["weights"]["warning"]] if bank and bank.info["weights"]["warning"] else [],
+            "warnings": _warnings(line, bank, folds),
         }
         atomic.write_json(part / "run.json", info)
     shutil.rmtree(state, ignore_errors=True)
@@ -219,6 +220,14 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
     return info
+
+
+def _warnings(line: Run, bank: Bank | None, folds: list[int]) -> list[str]:
+    """What a reader of the run's scores must know."""
+    found = [bank.info["weights"]["warning"]] if bank and bank.info["weights"]["warning"] else []
+    if line.tuned and len(folds) > 1:
+        found.append(f"tuned on the records of every fold but {folds[0]}: its scores on them are optimistic")
+    return found
 
 
 def _mean_of_folds(

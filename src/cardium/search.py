@@ -1,0 +1,352 @@
+"""A search as a queue of trials that many processes share and any of them may leave: Optuna's study, made safe against kills.
+
+Every trial carries who works on it (host, process, its start) and a heartbeat. A trial whose worker is gone is failed and its
+settings are put back into the queue, up to three times; so none is lost, and none counts twice. Trials are counted before one
+is begun, under a lock on this machine, and by their number between machines: as many are ended as were asked for.
+
+The storage is a journal, one file that processes append to, or any database that Optuna takes (an SQLAlchemy URL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, OptunaError, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from cardium.errors import CardiumError
+
+# What a trial says of itself, beside Optuna's own.
+WORKER, BEAT, ATTEMPT, RETRY_OF, DEFAULTS, NOTE = "worker", "beat", "attempt", "retry_of", "defaults", "note"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_TAKEN = (*ENDED, TrialState.RUNNING)
+# A settings' worker may be killed for what they need (memory): after so many attempts they are left alone.
+_ATTEMPTS = 3
+_BEAT_SECONDS = 15.0
+# A worker of another machine that has been silent for this long is gone; clocks may differ by less.
+_SILENT_SECONDS = 300.0
+
+Objective = Callable[[optuna.Trial], float]
+
+
+def open_storage(url: str, journal: Path) -> BaseStorage:
+    """The storage at `url` (an SQLAlchemy URL or a journal's path), or, if it is empty, the journal at `journal`.
+
+    Raises CardiumError when it cannot be reached, without the URL's password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if "://" not in url:
+        path = Path(url) if url else journal
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _end_last_line(path)
+            return JournalStorage(JournalFileBackend(str(path)))
+        except (OSError, ValueError) as error:
+            raise CardiumError(f"--storage: {path} is no journal that can be written to ({error}).") from None
+    shown = _without_password(url)
+    try:
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except ImportError as error:
+        missing = "psycopg2-binary" if url.startswith("postgresql") else str(error.name)
+        raise CardiumError(
+            f"--storage: {shown} needs a driver that is not installed: `uv pip install {missing}` into this environment."
+        ) from None
+    except Exception as error:  # SQLAlchemy's errors, its drivers', and ArgumentError for a URL that is none
+        raise CardiumError(f"--storage: {shown} does not answer ({_reason(error)}): start it, or leave it out.") from None
+
+
+def _end_last_line(journal: Path) -> None:
+    """Takes off what a writer that was killed, or a full disk, left of a line: nothing could be appended after it."""
+    if not journal.is_file():
+        return
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    try:
+        content = journal.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(journal, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def open_study(storage: BaseStorage, name: str, defaults: dict[str, Any], seed: int, startup: int) -> optuna.Study:
+    """The study `name`, made if it is new, with a trial of the `defaults` in its queue.
+
+    startup: the trials drawn at random before the sampler learns and any trial is cut short.
+    """
+    options: dict[str, Any] = {
+        "storage": storage,
+        "study_name": name,
+        "sampler": _SeededByNumber(seed, startup),
+        "pruner": optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=0),
+    }
+    try:
+        study = optuna.create_study(**options, direction="maximize")
+    except DuplicatedStudyError:
+        options.pop("direction", None)
+        study = optuna.load_study(**options)
+        if not _has_defaults(study):
+            time.sleep(1.0)  # Another process has just made the study and is about to put them in.
+    if not _has_defaults(study):
+        study.enqueue_trial(defaults, user_attrs={DEFAULTS: True})
+    return study
+
+
+def _has_defaults(study: optuna.Study) -> bool:
+    trials = study.get_trials(deepcopy=False, states=(*_TAKEN, TrialState.WAITING))
+    return any(trial.user_attrs.get(DEFAULTS) for trial in trials)
+
+
+class _SeededByNumber(BaseSampler):
+    """TPE (Bergstra et al. 2011, NeurIPS) whose draws are a function of seed, trial number and the trials before.
+
+    With one seed a process, workers on two machines would all draw the same first trials.
+    """
+
+    def __init__(self, seed: int, startup: int) -> None:
+        self._seed, self._startup = seed, startup
+        self._tpe = self._made(0)
+
+    def _made(self, number: int) -> TPESampler:
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        return TPESampler(seed=seed, n_startup_trials=self._startup, multivariate=True, constant_liar=True)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._tpe = self._made(trial.number)
+        self._tpe.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self._tpe.after_trial(study, trial, state, values)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a study is: its trials that ended, those under way, and the best completed one."""
+
+    completed: int
+    pruned: int
+    running: int
+    best: FrozenTrial | None
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.pruned
+
+    def text(self) -> str:
+        """What a bar says at its end."""
+        return "" if self.best is None or self.best.value is None else f"best {self.best.value:.3f} (trial {self.best.number})"
+
+
+def standing(study: optuna.Study) -> Standing:
+    """How far the study is. Of equal trials the first is the best, so that the defaults win a tie."""
+    trials = study.get_trials(deepcopy=False)
+    of = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
+    completed = of[TrialState.COMPLETE]
+    best = max(completed, key=lambda trial: (trial.value, bool(trial.user_attrs.get(DEFAULTS)), -trial.number), default=None)
+    return Standing(len(completed), len(of[TrialState.PRUNED]), len(of[TrialState.RUNNING]), best)
+
+
+def run_trials(study: optuna.Study, total: int, objective: Objective, lock: Path) -> Iterator[int]:
+    """Runs trials until `total` are ended or under way, by whichever process; yields the number of each that it ran.
+
+    objective: trial -> score, larger is better; it may raise optuna.TrialPruned, and CardiumError for settings that cannot be
+    trained: such a trial counts as cut short. lock: a file that this machine's workers share.
+    """
+    import filelock
+
+    while True:
+        with filelock.FileLock(lock):
+            recover(study)
+            trial = _claim(study, total)
+        if trial is None:
+            return
+        _run(study, trial, objective)
+        yield trial.number
+
+
+def recover(study: optuna.Study) -> list[int]:
+    """Fails the trials whose worker is gone and queues their settings again; returns the trials' numbers."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if not _alive(trial) and _give_back(study, trial):
+            found.append(trial.number)
+    return found
+
+
+def _claim(study: optuna.Study, total: int) -> optuna.Trial | None:
+    """The next trial, marked as this process'; None when enough are taken."""
+    if len(study.get_trials(deepcopy=False, states=_TAKEN)) >= total:
+        return None
+    trial = study.ask()
+    trial.set_user_attr(WORKER, _myself())
+    trial.set_user_attr(BEAT, time.time())
+    # Another machine may have asked at the same moment: numbers are given out one by one, and the first `total` stand.
+    before = sum(other.number < trial.number for other in study.get_trials(deepcopy=False, states=_TAKEN))
+    if before >= total:
+        trial.set_user_attr(NOTE, "one too many: another worker was first")
+        study.tell(trial, state=TrialState.FAIL)
+        return None
+    return trial
+
+
+def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective) -> None:
+    value: float | None = None
+    state = TrialState.COMPLETE
+    try:
+        with _beating(trial):
+            value = objective(trial)
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except CardiumError as error:
+        if trial.user_attrs.get(DEFAULTS):  # Not the settings' fault.
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
+        trial.set_user_attr(NOTE, str(error))
+        state = TrialState.PRUNED
+    except UpdateFinishedTrialError:
+        return  # This machine was silent for so long that another has taken the trial over.
+    except KeyboardInterrupt:
+        _give_back(study, study.get_trials(deepcopy=False)[trial.number])
+        raise
+    except Exception:
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
+    with contextlib.suppress(UpdateFinishedTrialError):
+        study.tell(trial, value, state=state, skip_if_finished=True)
+
+
+def _give_back(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Fails a running trial and queues its settings again; False where another process was quicker."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return False
+    attempt = int(trial.user_attrs.get(ATTEMPT, 1))
+    # What it had drawn, or was to try; a trial that was killed before is made up for by a new one.
+    settings = trial.params or trial.system_attrs.get("fixed_params")
+    if settings and attempt < _ATTEMPTS:
+        kept = {DEFAULTS: True} if trial.user_attrs.get(DEFAULTS) else {}
+        study.enqueue_trial(settings, user_attrs={ATTEMPT: attempt + 1, RETRY_OF: trial.number, **kept})
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------ who is alive
+
+
+def _myself() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine began, in the system's own count; "" where the system does not tell; None: it is gone.
+
+    A process that has ended but whose parent has not looked yet is gone too.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return ""
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _alive(trial: FrozenTrial) -> bool:
+    """Whether somebody works on a running trial: on this machine the process is looked for, elsewhere the heartbeat tells."""
+    worker = trial.user_attrs.get(WORKER)
+    if worker is None:
+        # Between asking and signing lies a moment. Clocks and their zones may differ.
+        begun = trial.datetime_start or datetime.datetime.now()
+        return abs((datetime.datetime.now() - begun).total_seconds()) < 10
+    if worker["host"] == socket.gethostname():
+        started = _started(int(worker["pid"]))
+        return started is not None and started == worker["started"]
+    return time.time() - float(trial.user_attrs.get(BEAT, 0.0)) < _SILENT_SECONDS
+
+
+@contextlib.contextmanager
+def _beating(trial: optuna.Trial) -> Iterator[None]:
+    """Renews the trial's heartbeat while the block runs."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_BEAT_SECONDS):
+            # A storage that is away for a moment must not end a training.
+            with contextlib.suppress(Exception):
+                trial.set_user_attr(BEAT, time.time())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def leave_with(parent: int) -> None:
+    """Ends this process at once when its parent is gone: a search that was killed leaves no workers behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def importance(study: optuna.Study, seed: int) -> dict[str, float]:
+    """How much of the completed trials' scores each setting explains (fANOVA, Hutter et al. 2014), largest first."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    if standing(study).completed < 3:
+        return {}
+    try:
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    except (OptunaError, ValueError, RuntimeError):  # all trials alike
+        return {}
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
