@@ -12,7 +12,7 @@ from keras import layers
 
 from cardium import bank, models
 from cardium.errors import CardiumError
-from cardium.models import backbones
+from cardium.models import backbones, weights
 from cardium.models.frame_layers import FilledFrames, FrameCNN, FramesAsImages, ImagesAsFrames
 from cardium.models.trained import set_trained, trained_weights
 
@@ -171,3 +171,17 @@ def test_the_zoo_has_every_backbone_on_slices() -> None:
     assert models.list_models("*_lstm") == sorted(
         [*(f"{name}_lstm" for name in backbones.BACKBONES), "attention_lstm", "cnn_lstm"]
     )
+
+
+def test_pretrained_weights_fit_a_whole_model_of_fewer_frames_than_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    source.save_weights(tmp_path / "mobilenet.weights.h5")
+    monkeypatch.setenv("CARDIUM_WEIGHTS", str(tmp_path))
+    model = models.create_model("mobilenet_lstm", classes=3, height=32, width=32, frames=3, seed=5)
+    assert weights.load_weights(model, "mobilenet_frames", "imagenet", tmp_path).used == "imagenet"
+    given = [weight for layer in backbones.layers_of_backbone(source) for weight in layer.get_weights()]
+    held = [weight for layer in backbones.layers_of_backbone(model) for weight in layer.get_weights()]
+    assert len(given) == len(held)
+    assert all(np.array_equal(one, other) for one, other in zip(given, held, strict=True))

@@ -56,7 +56,8 @@ def load_weights(model: keras.Model, backbone: str, asked: str, root: Path) -> W
     """
     if asked == "none":
         return Weights(asked, "random")
-    height, width = model.input_shape[1:3]
+    # Of frames (n, T, height, width) as of images (n, height, width, 3).
+    height, width = model.input_shape[1:3] if model.input_shape[-1] == 3 else model.input_shape[2:4]
     file = find_file(backbone, root, max(height, width))
     try:
         source = _plain(backbone, height, width, file)
