@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cardium.params import Settings
 
 _STAGES = (
-    "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
+    "tracked", "ingest", "split", "validate", "audit", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
     "promote", "tune", "report",
 )  # fmt: skip
 
@@ -130,6 +130,13 @@ def _tune_arguments(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _audit_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("which", nargs="?", default="", metavar="DATASET", help="a dataset of params.yaml (default: cmri)")
+    verb.add_argument("--dataset", default="", help="the same, as the other verbs take it")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
+    verb.add_argument("--strict", **flag, help="exit with 1 when a leak is found")
+
+
 def _promote_arguments(verb: argparse.ArgumentParser) -> None:
     _dataset(verb)
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
@@ -201,7 +208,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     import importlib
 
     settings = _settings()
-    if arguments.stage in ("features", "train", "tune", "fuse", "ensemble", "evaluate"):
+    if arguments.stage in ("audit", "features", "train", "tune", "fuse", "ensemble", "evaluate"):
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
@@ -226,6 +233,10 @@ def _stage(arguments: argparse.Namespace) -> None:
         from cardium import tracking
 
         tracking.log_evaluation(settings, item)
+    elif arguments.stage == "audit":
+        from cardium import tracking
+
+        tracking.log_audit(settings, item)
 
 
 def _show(settings: Settings, folder: Path) -> None:
@@ -325,6 +336,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
         import_tensorflow()
         external.evaluate_external(_settings(), arguments.dataset, Path(arguments.external), arguments.name)
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    import json
+
+    from cardium import pipeline
+    from cardium.audit import verdict
+    from cardium.workspace import Workspace
+
+    settings = _settings()
+    dataset = _known_dataset(settings, arguments.which or arguments.dataset or "cmri")
+    ran = pipeline.reproduce(settings.root, [f"audit@{dataset}"])
+    folder = Workspace(settings.root).audit(dataset)
+    report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    page = (folder / "audit.html").relative_to(settings.root).as_posix()
+    if not ran:
+        print(f"{verdict.text(report)}\nNothing to do: {page} is as data, code and settings are.")
+    if arguments.strict and report["leaks"]:
+        first, rest = report["leaks"][0]["said"], len(report["leaks"]) - 1
+        more = f" And {rest} more." if rest else ""
+        raise CardiumError(f"{dataset} leaks: {first}{more} See {page}, which says what to do.")
 
 
 def _promote(arguments: argparse.Namespace) -> None:
@@ -475,6 +507,7 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "ingest": ("raw files -> manifest", _dataset, _target("ingest")),
     "split": ("manifest -> folds, patients kept whole", _dataset, _target("split")),
     "validate": ("check manifest and folds (Great Expectations)", _dataset, _target("validate")),
+    "audit": ("how much of a score is real: copies, optimism, shortcuts, labels", _audit_arguments, _audit),
     "prepare": ("render every record into one array", _dataset, _target("prepare")),
     "features": ("the banks: frozen backbones' features of all records", _dataset, _target("features")),
     "models": ("list the model zoo", _models_arguments, _models),

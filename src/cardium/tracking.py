@@ -188,6 +188,14 @@ def log_search(settings: Settings, folder: Path) -> str | None:
     return None
 
 
+def log_audit(settings: Settings, dataset: str) -> bool | None:
+    """Logs reports/<dataset>/audit as a run `audit` of the dataset's experiment, unless it is there already; errors as in
+    `log_run`."""
+    with _warned(), connected(settings) as client:
+        return _log_audit(client, settings, dataset)
+    return None
+
+
 def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]:
     """Logs every run folder and evaluation (of one dataset, or all) that the store lacks.
 
@@ -213,6 +221,13 @@ def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]
             try:
                 _, new = _log_search(client, settings, path.parent)
                 summary["logged" if new else "known"].append(name)
+            except Exception as error:
+                _probe(tracking_uri(settings))
+                summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/audit/audit.json")):
+            name = path.parent.relative_to(settings.root).as_posix()
+            try:
+                summary["logged" if _log_audit(client, settings, path.parents[1].name) else "known"].append(name)
             except Exception as error:
                 _probe(tracking_uri(settings))
                 summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
@@ -843,6 +858,42 @@ def _log_trials(client: MlflowClient, experiment: str, parent: str, folder: Path
 def _number(text: Any) -> float | None:
     """A cell of a CSV file; None where it is empty."""
     return float(text) if str(text) else None
+
+
+def _log_audit(client: MlflowClient, settings: Settings, dataset: str) -> bool:
+    """Whether anything was logged: the run `audit` is known by the hash of its audit.json."""
+    folder = Workspace(settings.root).audit(dataset)
+    path = folder / "audit.json"
+    if not path.is_file():
+        return False
+    content = path.read_bytes()
+    report = json.loads(content)
+    own = f"audit-{hashlib.sha256(content).hexdigest()[:32]}"
+    known = find_run(client, ID, own)
+    if known and known[0].data.tags.get(COMPLETE) == "true":
+        return False
+    if known:
+        run_id = known[0].info.run_id
+    else:
+        tags = {ID: own, "dataset": dataset, "kind": "audit", "verdict": report["verdict"]["verdict"]}
+        run_id = client.create_run(_experiment(client, settings, dataset), run_name="audit", tags=tags).info.run_id
+    stamp = int(path.stat().st_mtime * 1000)
+    values: dict[str, Any] = {
+        "files": report["copies"]["files"],
+        "distinct": report["copies"]["distinct_contents"],
+        "leaks": len(report["leaks"]),
+        "label_issues": report["label_issues"]["count"],
+    }
+    scores = dict(report["optimism"] or {})
+    scores |= {f"shortcut_{line['name']}": line["score"] for line in report["shortcuts"] if line["score"]}
+    for name, score in scores.items():
+        values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+    metrics = [metric for name, value in values.items() for metric in _metric(f"audit_{name}", value, stamp, 0)]
+    _batched(client, run_id, metrics=metrics)
+    client.log_artifacts(run_id, str(folder), "audit")
+    client.set_tag(run_id, COMPLETE, "true")
+    client.set_terminated(run_id)
+    return True
 
 
 # -------------------------------------------------------------------------------------------------------------- the store

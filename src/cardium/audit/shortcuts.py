@@ -1,0 +1,110 @@
+"""What tells the label without the heart: each a held-out balanced accuracy with an interval, groups kept apart.
+
+A shortcut is *clear* if its interval stays above chance at a level divided by the number of shortcuts tried (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cardium.audit.probe import Kind, Score, count_folds, held_out, score
+from cardium.metrics import GroupBootstrap
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Something that is known of a record and is not its heart.
+
+    title, meaning: what it is, in a word and in a line; values: (n, d), a row a record. of_groups: the same for all of a
+    group's records, which are then one.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    values: NDArray[np.float32]
+    kind: Kind = "tree"
+    of_groups: bool = False
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A shortcut's score, None where it is the same for every record; clear: its corrected interval excludes chance."""
+
+    shortcut: Shortcut
+    score: Score | None
+    clear: bool
+
+
+def known_of_files(manifest: pd.DataFrame, encoding: NDArray[np.float32], volumes: bool, patients: bool) -> list[Shortcut]:
+    """The shortcuts that need no picture. manifest: all of a dataset's records; encoding: (n, d), of each."""
+    what = "volume" if volumes else "picture"
+    sides = manifest[["width", "height"]].to_numpy(dtype=np.float32)
+    written = [encoding, *(_one_hot(manifest[name]) for name in ("mode", "format"))]
+    groups = manifest["group"]
+    size = groups.map(groups.value_counts()).to_numpy(dtype=np.float32)
+    distinct = groups.map(manifest[manifest["copy_of"] == -1].groupby("group").size()).to_numpy(dtype=np.float32)
+    series = groups.map(manifest.groupby("group")["series"].nunique()).to_numpy(dtype=np.float32)
+    counted = "a patient" if patients else "a content"
+    found = [
+        Shortcut("file_size", "file size", "bytes of the file", manifest[["bytes"]].to_numpy(dtype=np.float32)),
+        Shortcut("dimensions", "dimensions", f"width and height of the {what}", sides),
+        Shortcut(
+            "encoding", "encoding", "data type and packing" if volumes else "format, colour mode, compression settings",
+            np.column_stack(written).astype(np.float32),
+        ),
+        Shortcut(
+            "brightness", "mean brightness", f"the mean level of the {what}", manifest[["mean"]].to_numpy(dtype=np.float32)
+        ),
+    ]  # fmt: skip
+    if volumes:
+        depth = manifest[["depth"]].to_numpy(dtype=np.float32)
+        found.append(Shortcut("slices", "slice count", "slices of the volume", depth))
+    counts = np.column_stack([size, distinct, series]).astype(np.float32)
+    how_many = f"files, distinct files and series of {counted}" if patients else "how many identical files there are of it"
+    found.append(Shortcut("files", "file count", how_many, counts, of_groups=True))
+    return found
+
+
+def measure_shortcuts(
+    shortcuts: Sequence[Shortcut],
+    labels: NDArray[np.integer[Any]],
+    groups: Sequence[str],
+    classes: Sequence[str],
+    folds: int,
+    repeats: int,
+    resamples: int,
+    seed: int,
+    interval: float,
+) -> list[Tested]:
+    """Scores each shortcut on the records given (distinct ones), the strongest first; nothing where no folds can be made."""
+    corrected = 1 - (1 - interval) / max(1, len(shortcuts))
+    own = np.asarray(groups).astype(str)
+    tested: list[Tested] = []
+    for shortcut in shortcuts:
+        rows = np.arange(len(labels))
+        if shortcut.of_groups:
+            # One row a group and class: a group of two classes says nothing by its size alone.
+            pairs = np.char.add(own, [f"\n{label}" for label in labels])
+            rows = np.unique(pairs, return_index=True)[1]
+        values, label, group = shortcut.values[rows], labels[rows], own[rows].tolist()
+        cut = count_folds(group, [classes[one] for one in label], classes, folds)
+        if not cut or not (values != values[0]).any():
+            tested.append(Tested(shortcut, None, False))
+            continue
+        settled: dict[str, Any] = {"classes": classes, "folds": cut, "repeats": repeats, "seed": seed, "apart": True}
+        repeated = held_out(values, label, group, **settled, kind=shortcut.kind, what=shortcut.title)
+        found = score(label, group, repeated, GroupBootstrap(group, label, resamples, seed))
+        tested.append(Tested(shortcut, found, found.interval(corrected)[0] > 1 / len(classes)))
+    return sorted(tested, key=lambda one: -one.score.value if one.score else 0.0)
+
+
+def _one_hot(column: pd.Series) -> NDArray[np.float32]:
+    values = column.astype(str).to_numpy()
+    return np.column_stack([values == name for name in np.unique(values)]).astype(np.float32)
