@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cardium.params import Settings
 
 _STAGES = (
-    "tracked", "ingest", "split", "validate", "audit", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
-    "promote", "tune", "report",
+    "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
+    "promote", "audit", "tune", "report",
 )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     elif arguments.stage == "tune":
         from cardium import tracking
 
-        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, settings.runs[item].model))
+        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, item))
     elif arguments.stage == "fuse":
         fusion = settings.fusions[item]
         _show(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
@@ -323,7 +323,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
     options = {"space": arguments.space, "storage": arguments.storage}
     tune_run(settings, line, reads, trials=arguments.trials or 0, workers=arguments.workers or 0, **options)
-    tracking.log_search(settings, Workspace(settings.root).tuning(dataset, arguments.model))
+    tracking.log_search(settings, Workspace(settings.root).tuning(dataset, f"{dataset}-{arguments.model}"))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

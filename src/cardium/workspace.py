@@ -8,7 +8,7 @@ processed/<dataset>/<rendering>/     pixels.npy, render.json
 features/<dataset>/<protocol>/<backbone>/      the bank
 models/<dataset>/<protocol>/<model>/           a run: model.keras, run.json, history.csv, validation.parquet
 reports/<dataset>/audit/, evaluation/, promotion/
-reports/<dataset>/tuning/<model>/     a search: trials.csv, study.json, figures
+reports/<dataset>/tuning/<run>/       a search: trials.csv, study.json, figures
 configs/tuned/<run>.yaml             what it found; git keeps it, a run's line in params.yaml names it
 experiments/<run>/<overrides>/       runs with overrides: the same folder contract, outside the pipeline
 """
@@ -74,12 +74,15 @@ class Workspace:
     def promotion(self, dataset: str) -> Path:
         return self.root / "reports" / dataset / "promotion"
 
+    def report(self, dataset: str) -> Path:
+        return self.root / "reports" / dataset / "report"
+
     def explanations(self, dataset: str, run: str) -> Path:
         """A folder a method below it."""
         return self.root / "reports" / dataset / "explanations" / run
 
-    def tuning(self, dataset: str, model: str) -> Path:
-        return self.root / "reports" / dataset / "tuning" / model
+    def tuning(self, dataset: str, run: str) -> Path:
+        return self.root / "reports" / dataset / "tuning" / run
 
     def tuned(self, run: str) -> Path:
         return self.root / "configs" / "tuned" / f"{run}.yaml"

@@ -1,4 +1,4 @@
-"""tune: searches the settings of one run -> configs/tuned/<run>.yaml, and what was tried in reports/<dataset>/tuning/<model>/.
+"""tune: searches the settings of one run -> configs/tuned/<run>.yaml, and what was tried in reports/<dataset>/tuning/<run>/.
 
 A trial trains the run's model as `train` does, with other settings, once for every fold but the hold-out: validated on that
 fold, trained on the rest. Its score is the mean over the folds of the validation balanced accuracy. The hold-out, the first
@@ -383,7 +383,7 @@ def conclude(plan: Plan, study: optuna.Study, asked: int, seconds: float) -> dic
         "warnings": [],
     }
     workspace = Workspace(root)
-    out = workspace.tuning(line.dataset, line.model)
+    out = workspace.tuning(line.dataset, plan.run)
     with atomic.replacing_folder(out) as part:
         _write_trials(plan, trials, part / "trials.csv")
         own.to_parquet(part / "defaults.parquet", index=False)
@@ -508,7 +508,7 @@ def _say(plan: Plan, info: dict[str, Any], workspace: Workspace) -> None:
     print(info["verdict"])
     root = plan.settings.root
     tuned = workspace.tuned(plan.run).relative_to(root)
-    written = f"Wrote {tuned} and {workspace.tuning(plan.line.dataset, plan.line.model).relative_to(root)}/."
+    written = f"Wrote {tuned} and {workspace.tuning(plan.line.dataset, plan.run).relative_to(root)}/."
     if not best["settings"] and best["model"] == plan.line.model:
         print(f"{written} Next: leave the run as it is, or search on with more --trials.")
         return
