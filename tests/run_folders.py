@@ -147,8 +147,12 @@ def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
     naive = predictions(0, 1.0).assign(p_Normal=0.6, p_Sick=0.4)
     naive.to_parquet(folder / "predictions" / "naive.parquet", index=False)
     half = {"balanced_accuracy": {"value": 0.5, "low": 0.5, "high": 0.5}}
-    runs["naive"] = {"model": "naive", "protocol": "honest", "kind": "naive", "run_id": "", "image": half, "patient": half}
+    runs["naive"] = {
+        "model": "naive", "protocol": "honest", "kind": "naive", "weights": "", "run_id": "", "image": half, "patient": half,
+    }  # fmt: skip
     Image.new("L", (40, 30), 100).save(folder / "leaderboard.png")
-    table_of = {"dataset": "cmri", "classes": CLASSES, "interval": 0.95, "bootstrap": 200, "data": data, "runs": runs}
+    table_of = {
+        "dataset": "cmri", "classes": CLASSES, "interval": 0.95, "bootstrap": 200, "threshold": 0.5, "data": data, "runs": runs,
+    }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps(table_of))
     return folder

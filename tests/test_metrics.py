@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 
 import numpy as np
@@ -305,8 +304,14 @@ def test_calibration_curve_is_what_the_error_averages():
     assert (count * abs(accuracy - confidence)).sum() / 500 == pytest.approx(score(labels, p)["calibration_error"])
 
 
-def test_two_thousand_resamples_are_fast():
-    labels, p, groups = sample(19, 12_000, 2, 40)
-    start = time.perf_counter()
-    score_with_intervals(labels, p, groups, GroupBootstrap(groups, labels, 2000, 0))
-    assert time.perf_counter() - start < 3
+@given(seed=st.integers(0, 10_000), n=st.integers(5, 60), classes=st.integers(2, 4), coarse=st.booleans())
+def test_coverage_is_the_accuracy_of_the_surest(seed, n, classes, coarse):
+    labels, p, _ = sample(seed, n, classes, 3, coarse)
+    decided = metrics.decide(p, 0.5)
+    sure = p[np.arange(n), decided]
+    answered, accuracy = metrics.coverage_curve(labels, p)
+    right = decided == labels
+    wanted = [(np.mean(sure >= level), np.mean(right[sure >= level])) for level in sorted(set(sure), reverse=True)]
+    np.testing.assert_allclose(np.column_stack([answered, accuracy]), wanted)
+    assert answered[-1] == 1
+    assert accuracy[-1] == pytest.approx(score(labels, p)["accuracy"])

@@ -31,7 +31,7 @@ def closing(settings: Settings) -> str:
     first = settings.active[0]
     lines += [
         "Next:",
-        f"  {workspace.evaluation(first).relative_to(settings.root)}/leaderboard.png    the same as a picture",
+        "  reports/index.html                           open it in a browser: which model to use, how far to trust it",
         "  make ui                                      compare the runs in MLflow",
         f"  .venv/bin/cardium train --dataset {first} --model resnet152v2 --epochs 12     an experiment beside the pipeline",
         f"  .venv/bin/cardium predict --dataset {first} data/{first}/<a file>      the champion, without a server",

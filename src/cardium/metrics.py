@@ -211,6 +211,22 @@ def calibration_curve(
     return mean, accuracy, count[full].astype(np.int64)
 
 
+def coverage_curve(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> tuple[Floats, Floats]:
+    """What abstaining brings: (n,) shares of records that are answered, and (n,) the accuracy on them, the surest first.
+
+    Sure is how probable the decided class is; records that are equally sure are answered together, or not at all
+    (Geifman and El-Yaniv, arXiv:1705.08500: the complement of their risk).
+    """
+    y, p = _checked(labels, probabilities)
+    decided = decide(p, threshold)
+    sure = p[np.arange(len(y)), decided]
+    order = np.argsort(-sure, kind="stable")
+    answered = np.arange(1, len(y) + 1)
+    accuracy = np.cumsum(decided[order] == y[order]) / answered
+    last = np.append(np.flatnonzero(np.diff(sure[order])), len(y) - 1)
+    return answered[last] / len(y), accuracy[last]
+
+
 def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Ints, Floats]:
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] < 2 or y.shape != (len(p),) or len(y) == 0:

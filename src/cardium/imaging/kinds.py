@@ -12,9 +12,11 @@ What follows a `_` tells kinds of one form apart: `slices_published` has setting
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEADS = 13
 FORMS = ("image", "leads", "traces", "slices", "volume")

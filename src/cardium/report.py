@@ -1,0 +1,344 @@
+"""One dataset's results as a page for people: what to use and how far to trust it; from the files of the other verbs alone.
+
+Read are reports/<dataset>/evaluation and promotion, the run folders, and, where they are, reports/<dataset>/external,
+audit and explanations. Every figure is a PNG that plots.py has drawn, embedded: the page needs no network.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardium import metrics, plots, provenance
+from cardium.datasets import get_collection
+from cardium.errors import CardiumError
+from cardium.imaging.kinds import family
+from cardium.manifest import read_fingerprint
+from cardium.params import Settings
+from cardium.predictions import probability_columns
+from cardium.published import SOURCES
+from cardium.workspace import Workspace, run_name, suffix
+
+_TEMPLATES = Path(__file__).parent / "templates"
+# Runs whose curves and matrices are shown; the leaderboard has all.
+_SHOWN = 3
+# Shares of records that are answered, as the page's table has them.
+_COVERAGES = (1.0, 0.9, 0.8, 0.5)
+_INPUTS = {
+    "image": "a picture (JPEG, PNG, DICOM), as the network takes it uint8 {shape}, 0-255, RGB",
+    "leads": "an ECG sheet (JPEG, PNG, DICOM), as the network takes it uint8 {shape}, 0-255: its thirteen leads",
+    "traces": "an ECG sheet (JPEG, PNG, DICOM), as the network takes it uint8 {shape}: its leads as signals",
+    "slices": "a volume (NIfTI), as the network takes it uint8 {shape}, 1-255, frames of 0 are padding",
+    "volume": "a volume (NIfTI), as the network takes it uint8 {shape}, 1-255, frames of 0 are padding",
+}
+
+
+def write_page(settings: Settings, dataset: str, folder: Path) -> None:
+    """index.html and what is drawn for it, into `folder`.
+
+    Raises CardiumError where the dataset has not been evaluated or its runs are gone.
+    """
+    (folder / "figures").mkdir(parents=True)
+    context = page_context(settings, dataset, folder / "figures")
+    (folder / "index.html").write_text(_rendered("report.html.j2", context), encoding="utf-8")
+
+
+def index_page(settings: Settings) -> str:
+    """The page that leads to every dataset's, for reports/index.html; rows for those that have one."""
+    rows = []
+    for dataset in settings.active:
+        page = Workspace(settings.root).report(dataset) / "index.html"
+        if page.is_file():
+            table = _evaluation(settings, dataset)
+            rows.append({"dataset": dataset, "title": get_collection(dataset).title, **_advice(settings, dataset, table)})
+    return _rendered("report_index.html.j2", {"rows": rows, "active": settings.active})
+
+
+def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
+    """All that the page says, as the template takes it; figures of its own are drawn into the folder `figures`."""
+    workspace = Workspace(settings.root)
+    table = _evaluation(settings, dataset)
+    fingerprint = read_fingerprint(workspace.manifest(dataset))
+    advice = _advice(settings, dataset, table)
+    collection = get_collection(dataset)
+    shown = _runs_to_show(table, advice["run"])
+    tables = {name: _predictions(workspace, dataset, name) for name in shown}
+    curves = {
+        name: metrics.coverage_curve(
+            frame["label"].to_numpy(), frame[probability_columns(table["classes"])].to_numpy(), table["threshold"]
+        )
+        for name, frame in tables.items()
+    }
+    plots.coverage([(name, *curve) for name, curve in curves.items()], figures / "coverage.png")
+    evaluation = workspace.evaluation(dataset)
+    info = _run_info(settings, table, advice["run"])
+    return {
+        "dataset": dataset,
+        "title": collection.title,
+        "classes": table["classes"],
+        "advice": advice,
+        "blocks": _leaderboard_blocks(table),
+        "picture_of_leaderboard": _embedded(evaluation / "leaderboard.png"),
+        "interval": f"{table['interval']:.0%}",
+        "bootstrap": table["bootstrap"],
+        "patients": table.get("patients", True),
+        "source": SOURCES.get(dataset, ""),
+        "per_class": _per_class(table, advice["run"]),
+        "runs": [
+            {
+                "name": name,
+                "curves": _embedded(_folder(settings, table["runs"][name], dataset) / "history.png"),
+                "confusion": _embedded(evaluation / "figures" / f"confusion-{name}.png"),
+                "reliability": _embedded(evaluation / "figures" / f"reliability-{name}.png"),
+            }
+            for name in shown
+        ],
+        "roc": [
+            {"name": protocol, "figure": _embedded(evaluation / "figures" / f"roc{suffix(protocol)}.png")}
+            for protocol in ("honest", "published")
+        ],
+        "coverage": _embedded(figures / "coverage.png"),
+        "coverages": [
+            {"name": name, "accuracy": [_at(curve, share) for share in _COVERAGES]} for name, curve in curves.items()
+        ],
+        "shares": [f"{share:.0%}" for share in _COVERAGES],
+        "external": _external(workspace, dataset),
+        "audit": _audit(workspace, dataset),
+        "galleries": _galleries(workspace, dataset),
+        "card": _card(info, fingerprint, collection.licence, collection.page),
+        "data": {
+            "records": fingerprint["records"],
+            "groups": fingerprint["groups"],
+            "copies": fingerprint["copies"],
+            "conflicts": len(fingerprint["conflicts"]),
+            "rejected": fingerprint["rejected"]["total"],
+            "counts": fingerprint["counts"],
+        },
+        "reproduce": {
+            "commit": info.get("commit", ""),
+            "dirty": info.get("dirty", False),
+            "data": provenance.dvc_md5(settings.root) or "untracked",
+            "manifest": table["data"]["manifest_sha256"],
+            "split": table["data"]["split_sha256"],
+            "profile": settings.profile,
+            "created": info.get("created", ""),
+            "versions": info.get("versions", {}),
+        },
+    }
+
+
+def _evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
+    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
+    except ValueError:
+        raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None
+
+
+def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run to use, whether it is to be used at all, and what it scores: the page's first lines.
+
+    The promotion decides where there is one; without, the honest run that validation chose. run: "" where none was trained.
+    """
+    promotion = _json(Workspace(settings.root).promotion(dataset) / "promotion.json")
+    honest = {name: row for name, row in table["runs"].items() if row["protocol"] == "honest" and row["kind"] != "naive"}
+    named = promotion.get("challenger") or {}
+    promoted = promotion.get("action") == "promoted"
+    if not promoted and promotion.get("champion"):
+        named, promoted = promotion["champion"], True
+    run = named.get("run", "")
+    if run not in table["runs"]:
+        run = max(honest, key=lambda name: honest[name]["validation_balanced_accuracy"] or 0.0, default="")
+    row = table["runs"].get(run, {})
+    score = row.get("image", {}).get("balanced_accuracy")
+    return {
+        "run": run,
+        "use": promoted,
+        "score": score,
+        "patient_score": row.get("patient", {}).get("balanced_accuracy"),
+        "chance": 1 / len(table["classes"]),
+        "records": row.get("records", 0),
+        "groups": row.get("groups", 0),
+        "other": _twin_score(table, dataset, row),
+        "reason": promotion.get("summary", ""),
+        "warnings": row.get("warnings", []),
+    }
+
+
+def _twin_score(table: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """The same model's score under `published`, where it was run."""
+    twin = table["runs"].get(run_name(dataset, row.get("model", ""), "published"))
+    return twin["image"]["balanced_accuracy"] if twin else None
+
+
+def _runs_to_show(table: Mapping[str, Any], first: str) -> list[str]:
+    """The advised run, then the best others under `honest`; without any, the best under `published`."""
+    runs = {name: row for name, row in table["runs"].items() if row["kind"] != "naive"}
+    own = [name for name, row in runs.items() if row["protocol"] == "honest"] or list(runs)
+    own.sort(key=lambda name: -runs[name]["image"]["balanced_accuracy"]["value"])
+    return list(dict.fromkeys(([first] if first in runs else []) + own))[:_SHOWN]
+
+
+def _predictions(workspace: Workspace, dataset: str, name: str) -> Any:
+    import pandas as pd
+
+    path = workspace.evaluation(dataset) / "predictions" / f"{name}.parquet"
+    if not path.is_file():
+        raise CardiumError(f"The test predictions of {name} are missing: run `dvc repro -f evaluate@{dataset}`.")
+    return pd.read_parquet(path)
+
+
+def _leaderboard_blocks(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The leaderboard by protocol, best first."""
+    blocks = []
+    for protocol in ("honest", "published"):
+        rows = [{"name": name, **row} for name, row in table["runs"].items() if row["protocol"] == protocol]
+        rows.sort(key=lambda row: -row["image"]["balanced_accuracy"]["value"])
+        if rows:
+            blocks.append(
+                {"protocol": protocol, "rows": rows, "chosen_on_test": any(row.get("chosen_on_test") for row in rows)}
+            )
+    return blocks
+
+
+def _per_class(table: Mapping[str, Any], run: str) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of every class and their means, each with its interval; the true records of the class."""
+    if run not in table["runs"]:
+        return []
+    row = table["runs"][run]
+    support = [sum(cells) for cells in row["confusion"]]
+    lines = [(name, name, count) for name, count in zip(table["classes"], support, strict=True)]
+    lines += [("mean", "macro", sum(support)), ("weighted mean", "weighted", sum(support))]
+    return [
+        {
+            "name": shown,
+            "records": count,
+            "scores": [row["image"].get(f"{metric}_{key}") for metric in ("precision", "recall", "f1")],
+        }
+        for shown, key, count in lines
+    ]
+
+
+def _at(curve: tuple[np.ndarray, np.ndarray], share: float) -> float | None:
+    """The accuracy where at least `share` of the records is answered."""
+    answered, accuracy = curve
+    there = np.flatnonzero(answered >= share - 1e-9)
+    return float(accuracy[there[0]]) if len(there) else None
+
+
+def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
+    """Scores on other collections: name, records, and the runs, best first."""
+    found = []
+    for path in sorted((workspace.root / "reports" / dataset / "external").glob("*/external.json")):
+        table = _json(path)
+        rows = [{"name": name, **row["image"]["balanced_accuracy"]} for name, row in table.get("runs", {}).items()]
+        rows.sort(key=lambda row: -row["value"])
+        found.append({"name": path.parent.name, "records": sum(table["external"]["records"].values()), "rows": rows})
+    return found
+
+
+def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
+    """The audit's verdict in its own words; empty where none was made."""
+    folder = workspace.root / "reports" / dataset / "audit"
+    found = _json(folder / "audit.json")
+    verdict = found.get("verdict", {})
+    if not isinstance(verdict, dict):
+        verdict = {"text": str(verdict)}
+    page = folder / "audit.html"
+    return {"verdict": verdict, "page": "../audit/audit.html" if page.is_file() else ""} if found else {}
+
+
+def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
+    """The explanations' galleries: one figure a run, method and question."""
+    folder = workspace.root / "reports" / dataset / "explanations"
+    return [
+        {"name": path.relative_to(folder).with_suffix("").as_posix().replace("/", ", "), "figure": _embedded(path)}
+        for path in sorted(folder.rglob("*.png"))
+        if path.stem.startswith("gallery")
+    ]
+
+
+def _card(info: Mapping[str, Any], fingerprint: Mapping[str, Any], licence: str, page: str) -> dict[str, Any]:
+    """The model card of the advised run; empty where there is none."""
+    if not info:
+        return {}
+    rendering = dict(info["rendering"])
+    kind = rendering.pop("kind")
+    sides = [rendering[side] for side in ("height", "width")]
+    form = family(kind)
+    shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides}.get(form, [rendering.get("frames", 0), *sides])
+    return {
+        "run": info["run"],
+        "input": _INPUTS[form].format(shape=tuple(shape)),
+        "parameters": info.get("parameters"),
+        "bytes": info.get("model_bytes"),
+        "weights": info["weights"].get("used", ""),
+        "licence": licence,
+        "page": page,
+        "patients_named": fingerprint.get("names_patients", True),
+        "test_folds": len(info["test_folds"]),
+        "engine": info.get("engine", ""),
+    }
+
+
+def _run_info(settings: Settings, table: Mapping[str, Any], run: str) -> dict[str, Any]:
+    if run not in table["runs"]:
+        return {}
+    return _json(_folder(settings, table["runs"][run], table["dataset"]) / "run.json")
+
+
+def _folder(settings: Settings, row: Mapping[str, Any], dataset: str) -> Path:
+    return Workspace(settings.root).run(dataset, row["model"], row["protocol"])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON file's table; {} where there is none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError):
+        raise CardiumError(f"{path.parent.name}/{path.name} is damaged: make it again.") from None
+
+
+def _embedded(path: Path) -> str:
+    """A PNG as a data: address; "" where there is none."""
+    if not path.is_file():
+        return ""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _rendered(name: str, context: Mapping[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["score"] = _score
+    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
+    return environment.get_template(name).render(**context)
+
+
+def _score(score: Mapping[str, float | None] | None) -> str:
+    """A value with its interval, as the leaderboard writes it."""
+    if not score or score["value"] is None:
+        return "-"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def pages_of(settings: Settings, datasets: Sequence[str]) -> list[Path]:
+    """The pages that are there, of the index first."""
+    workspace = Workspace(settings.root)
+    pages = [workspace.root / "reports" / "index.html", *(workspace.report(dataset) / "index.html" for dataset in datasets)]
+    return [page for page in pages if page.is_file()]

@@ -1,0 +1,18 @@
+"""report: evaluation, promotion and run folders -> reports/<dataset>/report/: one page for people, with all in it."""
+
+from __future__ import annotations
+
+from cardium import atomic
+from cardium.params import Settings
+from cardium.report import index_page, write_page
+from cardium.workspace import Workspace
+
+
+def run(settings: Settings, item: str) -> None:
+    """Writes the page of dataset `item`, and the index of all pages anew."""
+    out = Workspace(settings.root).report(item)
+    with atomic.replacing_folder(out) as part:
+        write_page(settings, item, part)
+    index = settings.root / "reports" / "index.html"
+    atomic.write_text(index, index_page(settings))
+    print(f"wrote {out.relative_to(settings.root).as_posix()}/index.html and reports/index.html: open it in a browser")

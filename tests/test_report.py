@@ -1,0 +1,146 @@
+"""The page for people: what it says is what the files say, it needs nothing else, and it never breaks on what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from run_folders import evaluation, make_project, run_folder
+
+from cardium.errors import CardiumError
+from cardium.params import Settings
+from cardium.stages import report
+
+
+class Page(HTMLParser):
+    """The text of a page, its links and sources, and whether its tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links += [given["href"] or ""] if "href" in given else []
+        self.sources += [given["src"] or ""] if "src" in given else []
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Settings:
+    settings = make_project(tmp_path / "project")
+    run_folder(settings, "mobilenetv2", real=False, seed=1)
+    run_folder(settings, "inceptionv3", real=False, seed=2)
+    run_folder(settings, "mobilenetv2", protocol="published", real=False, seed=3)
+    evaluation(settings, {"cmri-mobilenetv2": 0.8, "cmri-inceptionv3": 0.6, "cmri-mobilenetv2-published": 0.97})
+    manifest = settings.root / "processed/cmri/manifest"
+    manifest.mkdir(parents=True)
+    counts = {name: {"records": 30, "groups": 6, "distinct": 30} for name in ("Normal", "Sick")}
+    facts = {"records": 60, "groups": 12, "copies": 4, "conflicts": [], "rejected": {"total": 3}, "counts": counts}
+    (manifest / "fingerprint.json").write_text(json.dumps(facts))
+    return settings
+
+
+def promotion(settings: Settings, **changes: Any) -> None:
+    folder = settings.root / "reports/cmri/promotion"
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"action": "promoted", "summary": "cmri-mobilenetv2 is the champion: <b>better</b>", "champion": None}
+    said["challenger"] = {"run": "cmri-mobilenetv2"}
+    (folder / "promotion.json").write_text(json.dumps(said | changes))
+
+
+def page(settings: Settings) -> Page:
+    report.run(settings, "cmri")
+    return Page((settings.root / "reports/cmri/report/index.html").read_text(encoding="utf-8"))
+
+
+def scores(settings: Settings, run: str) -> dict[str, Any]:
+    table = json.loads((settings.root / "reports/cmri/evaluation/metrics.json").read_text())
+    return table["runs"][run]["image"]
+
+
+def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Settings) -> None:
+    promotion(project)
+    made = page(project)
+    score = scores(project, "cmri-mobilenetv2")["balanced_accuracy"]
+    assert "Use cmri-mobilenetv2." in made.text
+    assert f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" in made.text
+    published = scores(project, "cmri-mobilenetv2-published")["balanced_accuracy"]["value"]
+    assert f"As the original would report it {published:.3f}" in made.text
+    recall = scores(project, "cmri-mobilenetv2")["recall_Sick"]
+    assert f"{recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}]" in made.text
+    assert "<b>better</b>" in made.text, "text from files is text"
+    assert not made.open
+
+
+def test_a_model_that_is_not_better_than_guessing_is_not_advised(project: Settings) -> None:
+    promotion(project, action="kept")
+    assert "Use none of these models yet." in page(project).text
+    promotion(project, action="kept", champion={"run": "cmri-inceptionv3"})
+    assert "Use cmri-inceptionv3." in page(project).text, "an older champion stays the champion"
+
+
+def test_the_page_needs_no_network_and_no_other_file(project: Settings) -> None:
+    promotion(project)
+    made = page(project)
+    assert made.sources
+    assert all(source.startswith("data:image/png;base64,") for source in made.sources)
+    outside = [link for link in made.links if not link.startswith(("#", "../../index.html", "https://www.kaggle.com/"))]
+    assert not outside
+    text = (project.root / "reports/cmri/report/index.html").read_text(encoding="utf-8")
+    assert str(project.root) not in text, "a path of this machine"
+    assert "<script" not in text
+
+
+def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
+    promotion(project)
+    assert "Where it looked" not in page(project).text
+    folder = project.root / "reports/cmri"
+    gallery = folder / "explanations/cmri-mobilenetv2/gradcam/gallery-right.png"
+    gallery.parent.mkdir(parents=True)
+    Image.new("L", (10, 10)).save(gallery)
+    elsewhere = folder / "external/other/external.json"
+    elsewhere.parent.mkdir(parents=True)
+    row = {"image": {"balanced_accuracy": {"value": 0.512, "low": 0.41, "high": 0.61}}}
+    table = {"runs": {"cmri-mobilenetv2": row}, "external": {"records": {"Normal": 20, "Sick": 30}}}
+    elsewhere.write_text(json.dumps(table))
+    text = page(project).text
+    assert "Where it looked" in text
+    assert "On another collection, other 0.512" in text
+    assert "50 records that this dataset has not" in text
+
+
+def test_the_index_leads_to_every_page(project: Settings) -> None:
+    promotion(project)
+    page(project)
+    index = Page((project.root / "reports/index.html").read_text(encoding="utf-8"))
+    assert index.links == ["cmri/report/index.html"]
+    assert (project.root / "reports" / index.links[0]).is_file()
+
+
+def test_without_an_evaluation_the_error_names_the_verb_and_nothing_is_written(project: Settings) -> None:
+    (project.root / "reports/cmri/evaluation/metrics.json").unlink()
+    with pytest.raises(CardiumError, match="cardium evaluate --dataset cmri"):
+        report.run(project, "cmri")
+    assert not (project.root / "reports/cmri/report").exists()
+    assert not (project.root / "reports/index.html").exists()
