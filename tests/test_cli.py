@@ -102,7 +102,7 @@ def test_profile_says_and_changes_what_is_run(
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.setenv("CARDIUM_ROOT", str(tmp_path))
     assert cli.main(["profile"]) == 0
-    assert capsys.readouterr().out.startswith("Profile demo: cmri, ecg4, ecg5; ")
+    assert capsys.readouterr().out.startswith("Profile demo: cmri, ecg4, ecg5, chd; ")
     assert cli.main(["profile", "study"]) == 0
     assert capsys.readouterr().out.startswith("Profile study: ")
     assert cli.main(["profile", "studdy"]) == 1
