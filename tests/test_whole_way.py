@@ -47,6 +47,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": members}}
     members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
     params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
+    params["explanations"] = {}
     params["datasets"] = ["cmri", "ecg4"]
     params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image")}
     for dataset in ("cmri", "ecg4"):

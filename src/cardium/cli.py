@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _STAGES = (
     "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
-    "promote", "audit", "tune", "report",
+    "promote", "explain", "audit", "tune", "report",
 )  # fmt: skip
 
 
@@ -163,6 +163,21 @@ def _predict_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
 
 
+def _explain_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", nargs="*", metavar="FILE", help="files to explain; without any, test records of the run")
+    _dataset(verb)
+    verb.add_argument("--model", default="", help="a trained model (default: the recommended one of the dataset)")
+    verb.add_argument("--protocol", default="", help="honest (default) or published")
+    verb.add_argument(
+        "--method",
+        default="",
+        help="gradcam (default where the model has a map), gradcam++, integrated_gradients, saliency, smoothgrad, occlusion",
+    )
+    verb.add_argument("--class", default="", dest="of_class", metavar="CLASS", help="what to explain (default: the decision)")
+    flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
+    verb.add_argument("--test-all", **flag, help="test every method on the run, and not only this one")
+
+
 def _download_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("dataset", help="the collection to fetch: cmri, ecg4, ecg5 or chd")
     verb.add_argument("--force", action="store_true", help="replace what is in data/<dataset>")
@@ -208,13 +223,13 @@ def _stage(arguments: argparse.Namespace) -> None:
     import importlib
 
     settings = _settings()
-    if arguments.stage in ("audit", "features", "train", "tune", "fuse", "ensemble", "evaluate"):
+    if arguments.stage in ("audit", "features", "train", "tune", "fuse", "ensemble", "evaluate", "explain"):
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
     module = importlib.import_module(f"cardium.stages.{arguments.stage}")
     module.run(settings, arguments.item)
-    from cardium.workspace import Workspace
+    from cardium.workspace import Workspace, run_name
 
     workspace, item = Workspace(settings.root), arguments.item
     if arguments.stage == "train":
@@ -233,6 +248,12 @@ def _stage(arguments: argparse.Namespace) -> None:
         from cardium import tracking
 
         tracking.log_evaluation(settings, item)
+    elif arguments.stage == "explain":
+        from cardium import tracking
+
+        told = settings.explanations[item]
+        name = run_name(told.dataset, told.model, told.protocol)
+        tracking.log_explanations(settings, workspace.explanations(told.dataset, name) / told.method)
     elif arguments.stage == "audit":
         from cardium import tracking
 
@@ -404,6 +425,37 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    settings = _settings()
+    dataset = _known_dataset(settings, arguments.dataset)
+    model, protocol = arguments.model or settings.recommended[dataset], arguments.protocol or "honest"
+    if protocol not in settings.protocols:
+        raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(settings.protocols)}.")
+    from cardium.models import parse_name
+
+    if model not in ("ensemble", "fused_average"):  # Made of others, they are no names of the zoo.
+        parse_name(model)
+    from cardium.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    files = [file for file in arguments.files if file]  # `mlflow run` passes an empty one where none was given.
+    if files:
+        from cardium.explain.files import explain_files
+
+        rows = explain_files(settings, dataset, model, protocol, arguments.method, files, arguments.of_class)
+        for row in rows:
+            print(f"{row['file']}: {row['text'] if 'text' in row else 'error: ' + row['error']}")
+        return 1 if any("error" in row for row in rows) else 0
+    from cardium import tracking
+    from cardium.stages.explain import explain_run
+
+    folder = explain_run(
+        settings, dataset, model, protocol, arguments.method, of_class=arguments.of_class, test_all=arguments.test_all
+    )
+    tracking.log_explanations(settings, folder)
+    return 0
+
+
 def _sync(_: argparse.Namespace) -> int:
     from cardium import tracking
 
@@ -524,6 +576,7 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
+    "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),

@@ -95,6 +95,21 @@ class Fusion:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """A line of `explanations`: a trained run of which the pipeline says where it looked, and the method that says it.
+
+    reads: the rendering that the run's model reads from its pixels on, `processed/<dataset>/<kind>`.
+    """
+
+    run: str
+    dataset: str
+    model: str
+    protocol: Protocol
+    method: str
+    reads: str
+
+
+@dataclass(frozen=True)
 class Ingest:
     """max_bad: share of a class's files. max_pixels, max_bytes: of one image; max_voxels, max_volume_bytes: of one volume."""
 
@@ -239,6 +254,24 @@ class Promote:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """shown: records a row of the gallery. candidates: test records that they are chosen from. tested: records that the methods
+    are tested on. steps to window: as explain.attribution.How. curve: steps of deletion and insertion.
+    cascade: how often weights are shuffled from the last layer to the first."""
+
+    shown: int
+    candidates: int
+    tested: int
+    steps: int
+    most_steps: int
+    samples: int
+    noise: float
+    window: float
+    curve: int
+    cascade: int
+
+
+@dataclass(frozen=True)
 class Dimension:
     """What a search may set one thing to: a number from `low` to `high`, one of `choices`, or one of `sets` of settings.
 
@@ -285,6 +318,7 @@ class Settings:
     runs: dict[str, Run]
     fusions: dict[str, Fusion]
     ensembles: dict[str, Ensemble]
+    explanations: dict[str, Explanation]
     recommended: dict[str, str]
     systems: dict[str, dict[str, Any]]
     ingest: Ingest
@@ -296,6 +330,7 @@ class Settings:
     evaluate: Evaluate
     audit: Audit
     promote: Promote
+    explain: Explain
     tune: Tune
     tracking: Tracking
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -386,6 +421,7 @@ _AT_LEAST = {
     "folds": 3, "epochs": 1, "batch": 1, "views": 1, "height": 8, "width": 8, "bootstrap": 10, "fine_tune": 0,
     "weight_decay": 0, "clip_norm": 0, "hidden": 0, "stop_patience": 1, "plateau_patience": 1, "fine_tune_epochs": 1,
     "min_side": 1, "max_pixels": 1, "max_bytes": 1, "max_voxels": 1, "max_volume_bytes": 1, "frames": 0, "accumulate": 1,
+    "shown": 1, "candidates": 1, "tested": 1, "steps": 1, "most_steps": 1, "samples": 1, "curve": 1, "cascade": 2,
     "trials": 1, "startup": 1, "workers": 1, "repeats": 1, "records": 100,
 }  # fmt: skip
 _SHARE = {
@@ -398,6 +434,7 @@ _SHARE = {
     "label_tolerance",
     "label_smoothing",
     "step_factor",
+    "noise",
     "brightness",
     "augment_share",
     "grid",
@@ -435,7 +472,7 @@ def _read(root: Path) -> RawTable:
 
 
 # The tables of `lines` that the file's own tables are aliases of: `runs: *demo_runs`.
-_CHOSEN = ("renderings", "banks", "runs", "fusions", "ensembles")
+_CHOSEN = ("renderings", "banks", "runs", "fusions", "ensembles", "explanations")
 
 
 def choose_profile(root: Path, profile: str) -> None:
@@ -480,6 +517,7 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     table["overrides"] = overrides
     settings = _build(Settings, table, "")
     _check_runs(settings)
+    _check_explanations(settings)
     _check_spaces(settings)
     return settings
 
@@ -595,6 +633,24 @@ def _check_runs(settings: Settings) -> None:
             if run_of_member not in settings.runs:
                 table = "fusions" if name in settings.fusions else "ensembles"
                 raise CardiumError(f"params.yaml, {table}.{name}: member `{member}` has no line `{run_of_member}` in runs.")
+
+
+def _check_explanations(settings: Settings) -> None:
+    """Each line of `explanations` names a run that there is, and the rendering that its model reads."""
+    for name, line_of in settings.explanations.items():
+        run_of_line = run_name(line_of.dataset, line_of.model, line_of.protocol)
+        _check_dataset(settings, f"explanations.{name}", line_of.dataset)
+        if (name, line_of.run) != (f"{run_of_line}-{line_of.method}", run_of_line):
+            raise CardiumError(
+                f"params.yaml, explanations.{name}: by its content this line's name is `{run_of_line}-{line_of.method}`, "
+                f"its run `{run_of_line}`."
+            )
+        if run_of_line not in {**settings.runs, **settings.fusions, **settings.ensembles}:
+            raise CardiumError(f"params.yaml, explanations.{name}: there is no line `{run_of_line}` in runs.")
+        explained = settings.runs.get(run_of_line)
+        kind = settings.rendering_of(explained) if explained else "image"
+        if line_of.reads != f"processed/{line_of.dataset}/{kind}":
+            raise CardiumError(f"params.yaml, explanations.{name}.reads: its model reads `processed/{line_of.dataset}/{kind}`.")
 
 
 def _check_dataset(settings: Settings, where: str, dataset: str) -> None:

@@ -114,6 +114,11 @@ class Classifier:
         }
 
 
+def limits_of(kind: str) -> Ingest:
+    """What one file may cost that is to be rendered so."""
+    return _limits(MAX_VOLUME_BYTES if of_volumes(kind) else MAX_IMAGE_BYTES)
+
+
 def _limits(max_bytes: int) -> Ingest:
     """What a request may cost: a file's bytes, and what they decode to."""
     return Ingest(0.0, 50_000_000, max_bytes, 300_000_000, 3 * max_bytes)

@@ -13,6 +13,7 @@ What a run is called and holds:
     metrics    val_* final validation scores · test_*, test_patient_* from evaluate, the main ones with _low and _high ·
                training/* the curves (several test folds: the mean over the folds) · training_folds/* each fold's losses ·
                training_cost/* seconds, parameters, size. The UI sorts tables by name: the test scores come first
+               explain/<method>_* how true each method's explanations are of the run
     inputs     the dataset, its digest DVC's md5 of data/
     artifacts  run.json, history.csv, figures/, predictions/, and `model`: a pyfunc from code that holds the whole run folder
 """
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 # before it.
 REQUESTED = "CARDIUM_MLFLOW_RUN"
 ID, COMPLETE, EVALUATION, SAME_AS = "cardium.id", "cardium.complete", "cardium.evaluation", "cardium.same_as"
+EXPLAINED = "cardium.explained"
 SEARCH, PARENT = "cardium.search", "mlflow.parentRunId"
 # One process at a time writes to the store from this project; logging the largest model takes seconds.
 _LOCK_SECONDS = 600
@@ -196,6 +198,16 @@ def log_audit(settings: Settings, dataset: str) -> bool | None:
     return None
 
 
+def log_explanations(settings: Settings, folder: Path) -> int | None:
+    """Adds reports/<dataset>/explanations/<run>/<method>/ to its run: the methods' table, their scores, the gallery.
+
+    Returns how many MLflow runs it was new to. A run that is not logged is left to `sync`. Errors as in `log_run`.
+    """
+    with _warned(), connected(settings) as client:
+        return _log_explanations(client, folder)
+    return None
+
+
 def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]:
     """Logs every run folder and evaluation (of one dataset, or all) that the store lacks.
 
@@ -238,6 +250,13 @@ def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]
             except Exception as error:
                 _probe(tracking_uri(settings))
                 summary["failed"].append(f"evaluation of {evaluated}: {type(error).__name__}: {_first_line(error)}")
+        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/explanations/*/*/explanations.json")):
+            try:
+                _log_explanations(client, path.parent)
+            except Exception as error:
+                _probe(tracking_uri(settings))
+                where = path.parent.relative_to(settings.root).as_posix()
+                summary["failed"].append(f"{where}: {type(error).__name__}: {_first_line(error)}")
     return summary
 
 
@@ -550,6 +569,10 @@ def _log_table(client: MlflowClient, run_id: str, predictions: Any, classes: lis
             **{f"p_{c}": p[:, i].round(4) for i, c in enumerate(classes)},
         }
     )
+    _show_table(client, run_id, table, name)
+
+
+def _show_table(client: MlflowClient, run_id: str, table: Any, name: str) -> None:
     client.log_text(run_id, table.to_json(orient="split", index=False), name)
     tables = json.loads(client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
     if {"path": name, "type": "table"} not in tables:
@@ -706,6 +729,35 @@ def _log_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> l
             _log_evaluation_files(client, run_id, folder, name, entry, table)
             client.log_batch(run_id, tags=[RunTag(EVALUATION, digest)])
             logged.append(name)
+    return logged
+
+
+def _log_explanations(client: MlflowClient, folder: Path) -> int:
+    from mlflow.entities import RunTag
+
+    told = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
+    faithful = folder / "faithfulness.json"
+    if not faithful.is_file():
+        return 0  # of files that somebody gave: no part of a run
+    import pandas as pd
+
+    digest = hashlib.sha256((folder / "explanations.json").read_bytes() + faithful.read_bytes()).hexdigest()
+    tag, place = f"{EXPLAINED}.{_key(told['method'])}", f"explanations/{_key(told['method'])}"
+    stamp = int(faithful.stat().st_mtime * 1000)
+    logged = 0
+    for run in find_run(client, ID, told["run_id"]):
+        run_id = run.info.run_id
+        if run.data.tags.get(tag) == digest:
+            continue
+        metrics: list[Any] = []
+        for method, row in json.loads(faithful.read_text(encoding="utf-8"))["methods"].items():
+            for name, value in row.items():
+                metrics += _metric(f"explain/{method}_{name}", value, stamp, 0)
+        _batched(client, run_id, metrics=metrics)
+        _show_table(client, run_id, pd.read_csv(folder / "faithfulness.csv"), f"{place}/faithfulness_table.json")
+        client.log_artifacts(run_id, str(folder), place)
+        client.log_batch(run_id, tags=[RunTag(tag, digest)])
+        logged += 1
     return logged
 
 

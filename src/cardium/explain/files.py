@@ -1,0 +1,91 @@
+"""Explains files that somebody has: rendered and decided as `cardium predict` does, then explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardium import atomic
+from cardium.errors import CardiumError
+from cardium.explain.attribution import check_method, default_method
+from cardium.explain.gallery import Shown, file_name, write_explanations
+from cardium.explain.trained_run import class_number, how_of, open_run, sheet_boxes
+from cardium.imaging.decode import Undecodable
+from cardium.imaging.kinds import of_volumes
+from cardium.imaging.render import render_file
+from cardium.metrics import decide
+from cardium.params import Settings
+from cardium.serving import limits_of
+from cardium.workspace import Workspace
+
+# What a model takes, by whether it reads volumes.
+_GIVEN = {False: "JPEG, PNG or DICOM files", True: "NIfTI files"}
+
+
+def explain_files(
+    settings: Settings,
+    dataset: str,
+    model: str,
+    protocol: str,
+    method: str,
+    files: Sequence[str],
+    of_class: str = "",
+) -> list[dict[str, Any]]:
+    """Writes reports/<dataset>/explanations/<run>/files/<method>/ and returns a row a file: `file` and `text`, or `error`.
+
+    method: "" for the default one. of_class: the class to explain, the model's decision by default. It is the model that
+    answers requests that is explained (`served.keras`, where there is one). Raises CardiumError if the run is not trained, and
+    if no file can be read.
+    """
+    if method:
+        check_method(method)
+    opened = open_run(settings, dataset, model, protocol, served=True)
+    method = method or default_method(opened.model)
+    check_method(method, opened.model)
+    chosen = class_number(opened.classes, of_class)
+    rows: list[dict[str, Any]] = []
+    shown: list[Shown] = []
+    for number, file in enumerate(files):
+        try:
+            data = Path(file).read_bytes()
+            rendered = render_file(data, opened.kind, opened.size, limits_of(opened.kind))
+        except OSError as error:
+            rows.append({"file": file, "error": (error.strerror or str(error)).lower()})
+            continue
+        except Undecodable as error:
+            rows.append({"file": file, "error": str(error)})
+            continue
+        probabilities = opened.model.probabilities(rendered.array[None].astype(np.float32))
+        decided = int(decide(probabilities, opened.threshold)[0])
+        boxes = sheet_boxes(data, opened.kind, opened.size)
+        target = decided if chosen is None else chosen
+        shown.append(
+            Shown(
+                name=f"{number + 1:03d}-{file_name(Path(file).name)}",
+                group="files",
+                path=file,
+                pixels=rendered.array,
+                decided=decided,
+                explained=target,
+                probabilities=probabilities[0],
+                warnings=rendered.warnings,
+                boxes=boxes,
+            )
+        )
+        rows.append({"file": file, "number": len(shown) - 1})
+    if not shown:
+        reasons = "; ".join(f"{row['file']}: {row['error']}" for row in rows)
+        raise CardiumError(f"None of the files can be explained ({reasons}): give {_GIVEN[of_volumes(opened.kind)]}.")
+    how = how_of(settings)
+    out = Workspace(settings.root).explanations(opened.info["dataset"], opened.info["run"]) / "files" / method
+    with atomic.replacing_folder(out) as part:
+        entries = write_explanations(part, opened.model, method, how, shown, opened.classes, opened.summary())
+    for row in rows:
+        if "number" in row:
+            entry = entries[row.pop("number")]
+            row |= {"text": entry["text"], "quality": entry["quality"], "overlay": str(out / entry["overlay"])}
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: open {out.relative_to(settings.root) / 'gallery.png'}")
+    return rows
