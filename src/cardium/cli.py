@@ -509,7 +509,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     _demo_data(arguments)
     settings = _settings()
-    if not pipeline.reproduce(settings.root, []):
+    # All that leads to the reports: audits, explanations and searches are asked for by name, or by `dvc repro`.
+    if not pipeline.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active]):
         print("Nothing to do: data, code and settings are as they were.")
     print()
     print(closing.closing(settings))
