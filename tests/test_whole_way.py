@@ -40,7 +40,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     study = params["lines"]["study"]
     runs = ["cmri-mobilenetv2", "cmri-mobilenetv2_spatial", "cmri-resnet152v2", "ecg4-mobilenetv2", "ecg4-mobilenetv2_se"]
-    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom"]}
+    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom", "chd-cnn_lstm"]}
     params["banks"] = {name: study["banks"][name] for name in ("cmri-mobilenetv2", "cmri-resnet152v2", "ecg4-mobilenetv2")}
     # dvc.yaml names four members, and three to fuse.
     members = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
@@ -48,14 +48,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
     params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
     params["explanations"] = {}
-    params["datasets"] = ["cmri", "ecg4"]
-    params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image")}
+    params["datasets"] = ["cmri", "ecg4", "chd"]
+    params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image", "chd-slices")}
+    params["explanations"] = {}
     for dataset in ("cmri", "ecg4"):
         params[dataset]["train"]["weights"] = "none"
         params["profiles"]["demo"][dataset]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
     params["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
     params["profiles"]["demo"]["ecg4"]["render"] = {"image": {"height": 32, "width": 48}}
-    params["profiles"]["demo"]["systems"] = {"003": {"epochs": 1}, "004": {"epochs": 1}}
+    params["profiles"]["demo"]["chd"]["render"] = {"slices": {"frames": 6, "height": 16, "width": 16}}
+    params["profiles"]["demo"]["systems"] = {"002": {"epochs": 1, "batch": 8}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone"]):
@@ -135,6 +137,11 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
     ecg = json.loads((clone / "reports/ecg4/evaluation/metrics.json").read_text())
     models = {"mobilenetv2", "mobilenetv2_se", "cnn_custom", "fused"}
     assert set(ecg["runs"]) == {f"ecg4-{model}" for model in models} | {"naive"}
+    # No backbone's bank is there for volumes: their one run is trained end to end.
+    volumes = json.loads((clone / "reports/chd/evaluation/metrics.json").read_text())
+    assert volumes["runs"]["chd-cnn_lstm"]["records"] == 30
+    assert (clone / "models/chd/honest/cnn_lstm/montage.png").is_file()
+    assert (clone / "reports/chd/report/index.html").is_file()
     # Sheets filed under two classes and copies are counted neither twice nor at all.
     fingerprint = json.loads((clone / "processed/ecg4/manifest/fingerprint.json").read_text())
     conflicting = {record["path"] for conflict in fingerprint["conflicts"] for record in conflict["records"]}
