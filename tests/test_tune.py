@@ -19,8 +19,11 @@ from optuna.trial import FrozenTrial
 from test_pipeline import closure
 
 from cardium import cli, params, search, tracking
+from cardium.bank import Bank, average_places
 from cardium.errors import CardiumError
 from cardium.metrics import score
+from cardium.models import create_head, tells_places
+from cardium.models.attention import BLOCKS
 from cardium.params import Settings
 from cardium.search_space import AS_IT_IS, search_space, space_of
 from cardium.splits import read_parts
@@ -359,6 +362,24 @@ def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_neve
     # Which ones changes from epoch to epoch, and not with the batch that a record is in.
     assert not np.array_equal(shown[0.5][0] > 0, shown[0.5][2] > 0)
     np.testing.assert_array_equal(seen[0.5].inputs(5, np.array([7, 3])).ravel(), shown[0.5][5, [7, 3]])
+
+
+@pytest.mark.parametrize("block", ["", *BLOCKS])
+def test_a_head_that_does_not_tell_places_apart_says_the_same_of_their_average(block: str, tmp_path: Path) -> None:
+    name = f"efficientnetb0_{block}" if block else "efficientnetb0"
+    if block and BLOCKS[block].taps:
+        assert tells_places(name)
+        return
+    maps = np.random.default_rng(0).normal(size=(5, 3, 4, 32)).astype(np.float16)
+    for view in (0, 1):
+        np.save(tmp_path / f"view{view}.npy", maps)
+    averaged = average_places(Bank(tmp_path, {"plan": {"views": 1}, "map_shape": [3, 4, 32]}), tmp_path / "averaged")
+    assert averaged.map_shape == (1, 1, 32)
+    full = create_head(name, classes=3, map_shape=(3, 4, 32), hidden=7, seed=1)
+    small = create_head(name, classes=3, map_shape=(1, 1, 32), hidden=7, seed=1)
+    small.set_weights(full.get_weights())
+    said, of_average = full.predict_on_batch(maps.astype("float32")), small.predict_on_batch(averaged.view(1))
+    assert np.allclose(said, of_average, atol=1e-5) != tells_places(name)
 
 
 def params_parts() -> Any:

@@ -89,6 +89,25 @@ def open_bank(folder: Path, command: str) -> Bank:
     return Bank(folder, info)
 
 
+def average_places(bank: Bank, folder: Path) -> Bank:
+    """`bank` with every map averaged over its places, (N, 1, 1, C) float32, in `folder`; made there if it is missing.
+
+    To a head that does not tell places apart both say the same, and this one is as many times smaller as there are places.
+    """
+    if not (folder / "bank.json").is_file():
+        with atomic.replacing_folder(folder) as part:
+            for number in range(bank.views + 1):
+                view = bank.view(number)
+                shape = (len(view), 1, 1, view.shape[-1])
+                averages = np.lib.format.open_memmap(part / f"view{number}.npy", mode="w+", dtype=np.float32, shape=shape)
+                for start in range(0, len(view), _CHUNK * 16):
+                    some = slice(start, start + _CHUNK * 16)
+                    averages[some] = view[some].mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+                averages.flush()
+            atomic.write_json(part / "bank.json", {**bank.info, "map_shape": [1, 1, bank.map_shape[-1]]})
+    return Bank(folder, json.loads((folder / "bank.json").read_text(encoding="utf-8")))
+
+
 def hash_records(records: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(records, dtype="<i8").tobytes()).hexdigest()
 

@@ -37,6 +37,7 @@ __all__ = [
     "parse_name",
     "reads_rendering",
     "rendering_of",
+    "tells_places",
 ]
 
 
@@ -102,6 +103,12 @@ def bank_of(name: str) -> str:
     if parts.block == _SEQUENCE:
         return f"{parts.backbone}{FRAMES}"
     return f"{parts.backbone}_taps" if parts.block and BLOCKS[parts.block].taps else parts.backbone
+
+
+def tells_places(name: str) -> bool:
+    """Whether the model's head needs its map place by place: a plain one averages first, and some blocks commute with that."""
+    parts = parse_name(name)
+    return bool(parts.architecture) or parts.block == _SEQUENCE or (bool(parts.block) and BLOCKS[parts.block].places)
 
 
 def create_model(
