@@ -98,7 +98,8 @@ class Fusion:
 class Explanation:
     """A line of `explanations`: a trained run of which the pipeline says where it looked, and the method that says it.
 
-    reads: the rendering that the run's model reads from its pixels on, `processed/<dataset>/<kind>`.
+    reads: the rendering that the run's model reads from its pixels on, `processed/<dataset>/<kind>`. tests: whether all methods
+    are tested on the run, or this one alone.
     """
 
     run: str
@@ -107,6 +108,7 @@ class Explanation:
     protocol: Protocol
     method: str
     reads: str
+    tests: Literal["all", "own"]
 
 
 @dataclass(frozen=True)

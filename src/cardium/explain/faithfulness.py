@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,12 @@ def _cascades(
     found: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     if not methods:
         return found
-    before = {method: _ranked(explained[method]) for method in methods}
+    # Integrated gradients with as many points before as after: a shuffled network asks for far more.
+    how = replace(how, most_steps=how.steps)
+    before = {
+        method: _ranked(attribute(model, method, pixels, target, how) if method in _COMPLETE else explained[method])
+        for method in methods
+    }
     with shuffled_from_the_top(model, stages, how.seed) as shares:
         for share in progress(shares, total=stages, desc="shuffled weights", unit="stage"):
             for method in methods:

@@ -48,11 +48,11 @@ _GROUPS = {
 
 
 def run(settings: Settings, item: str) -> None:
-    """Explains the line `item` of params.yaml's `explanations`, and tests all methods on its run."""
+    """Explains the line `item` of params.yaml's `explanations`, and tests the methods on its run."""
     if item not in settings.explanations:
         raise unknown("explanation", item, list(settings.explanations))
     line = settings.explanations[item]
-    explain_run(settings, line.dataset, line.model, line.protocol, line.method, test_all=True)
+    explain_run(settings, line.dataset, line.model, line.protocol, line.method, test_all=line.tests == "all")
 
 
 def explain_run(
