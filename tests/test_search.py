@@ -231,6 +231,10 @@ def test_a_journal_whose_writer_was_killed_within_a_line_goes_on(tmp_path: Path)
     [
         ("sqlite:////nowhere/at/all/s.db", r"--storage: sqlite:////nowhere/at/all/s.db does not answer \(unable to open"),
         ("nonsense://user:secret@host/db", r"--storage: nonsense://host/db does not answer"),
+        (
+            "mysql://user:secret@host/db",
+            r"--storage: mysql://host/db needs a driver that is not installed: `uv pip install mysqlcl",
+        ),
         ("/proc/none/s.journal", "--storage: /proc/none/s.journal is no journal"),
     ],
 )

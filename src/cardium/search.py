@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, OptunaError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, OptunaError, StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -62,12 +62,26 @@ def open_storage(url: str, journal: Path) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ImportError as error:
-        missing = "psycopg2-binary" if url.startswith("postgresql") else str(error.name)
+        module = str(getattr(error.__cause__ or error, "name", "") or "its driver")
+        missing = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}.get(module, module)
         raise CardiumError(
             f"--storage: {shown} needs a driver that is not installed: `uv pip install {missing}` into this environment."
         ) from None
     except Exception as error:  # SQLAlchemy's errors, its drivers', and ArgumentError for a URL that is none
         raise CardiumError(f"--storage: {shown} does not answer ({_reason(error)}): start it, or leave it out.") from None
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Turns what a database raises that goes away within a search into a CardiumError that says so."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StorageInternalError) or type(error).__module__.startswith("sqlalchemy."):
+            raise CardiumError(
+                f"--storage: it stopped answering ({_reason(error)}): once it does, the same command goes on where this one stopped."
+            ) from None
+        raise
 
 
 def _end_last_line(journal: Path) -> None:

@@ -96,16 +96,18 @@ def tune_run(
     """
     trials, workers = trials or settings.tune.trials, workers or settings.tune.workers
     plan = plan_search(settings, line, reads, space)
-    study = open_search(plan, storage)
     began = time.perf_counter()
-    before = search.standing(study)
-    if before.ended:
-        print(f"{plan.run}: {before.ended} trials are done already.")
-    total = max(trials, before.ended)
-    steps = _steps(plan, study, trials, workers, storage)
-    for _ in progress(steps, total=total, desc=f"tune {plan.run}", unit="trial", note=lambda: search.standing(study).text()):
-        pass
-    return conclude(plan, study, trials, time.perf_counter() - began)
+    with search.answering():
+        study = open_search(plan, storage)
+        before = search.standing(study)
+        if before.ended:
+            print(f"{plan.run}: {before.ended} trials are done already.")
+        steps, total = _steps(plan, study, trials, workers, storage), max(trials, before.ended)
+        for _ in progress(
+            steps, total=total, desc=f"tune {plan.run}", unit="trial", note=lambda: search.standing(study).text()
+        ):
+            pass
+        return conclude(plan, study, trials, time.perf_counter() - began)
 
 
 def plan_search(settings: Settings, line: Run, reads: Path, space: str = "") -> Plan:
@@ -337,9 +339,10 @@ def _work(
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
     try:
         plan = plan_search(params.load(root), line, reads, space)
-        study = open_search(plan, storage)
-        for _ in search.run_trials(study, trials, objective_of(plan), plan.scratch / f"{name}.lock"):
-            pass
+        with search.answering():
+            study = open_search(plan, storage)
+            for _ in search.run_trials(study, trials, objective_of(plan), plan.scratch / f"{name}.lock"):
+                pass
     except CardiumError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
