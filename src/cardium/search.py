@@ -79,7 +79,7 @@ def answering() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, StorageInternalError) or type(error).__module__.startswith("sqlalchemy."):
             raise CardiumError(
-                f"--storage: it stopped answering ({_reason(error)}): start it and run the same command, which goes on from here."
+                f"--storage: it stopped answering ({_reason(error)}): start it and run this again, which goes on from here."
             ) from None
         raise
 
