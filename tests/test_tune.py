@@ -24,7 +24,7 @@ from cardium.errors import CardiumError
 from cardium.metrics import score
 from cardium.models import create_head, tells_places
 from cardium.models.attention import BLOCKS
-from cardium.params import Settings
+from cardium.params import Run, Settings
 from cardium.search_space import AS_IT_IS, search_space, space_of
 from cardium.splits import read_parts
 from cardium.stages import settings as settings_stage
@@ -49,6 +49,7 @@ def make_project(root: Path, **changes: Any) -> Settings:
     for table, lines in raw["lines"]["demo"].items():
         raw[table] = {name: line for name, line in lines.items() if name.startswith("cmri")}
     raw["cmri"]["train"] |= {"learning_rate": 1e-3, "dropout": 0.0}
+    raw["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
     raw["profiles"]["demo"]["cmri"]["train"] = {"epochs": 2, "batch": 16, "views": 1}
     raw["profiles"]["demo"]["tune"] = {"trials": 5, "startup": 2, "spaces": {"bank": {}}}
     raw["tune"]["spaces"]["bank"] = SPACE
@@ -67,7 +68,7 @@ def make_project(root: Path, **changes: Any) -> Settings:
     rng = np.random.default_rng(0)
     pixels = root / "processed" / "cmri" / "image"
     pixels.mkdir()
-    np.save(pixels / "pixels.npy", np.zeros((len(records), 32, 32, 3), np.uint8))
+    np.save(pixels / "pixels.npy", np.random.default_rng(1).integers(0, 256, (len(records), 32, 32, 3), np.uint8))
     (pixels / "render.json").write_text(json.dumps({"manifest_sha256": "m", "pixels_sha256": "p"}))
     sick = (records["label"] == "Sick").to_numpy()
     maps = rng.normal(size=(2, len(records), 2, 2, 8)).astype(np.float16)
@@ -445,6 +446,21 @@ def test_the_search_depends_on_what_it_imports() -> None:
     needed = closure("tune")
     assert not {path for path in needed if not any(path == dep or path.startswith(f"{dep}/") for dep in declared)}
     assert not {dep for dep in declared if not any(path == dep or path.startswith(f"{dep}/") for path in needed)}
+
+
+def test_an_architecture_of_its_own_is_searched_whole(tmp_path: Path) -> None:
+    settings = make_project(tmp_path / "project")
+    line = Run("cmri", "cnn_baseline", "honest", "processed/cmri/image")
+    plan = tune.plan_search(settings, line, settings.root / line.reads)
+    assert plan.space.name == "end_to_end"
+    _, own = plan.space.applied(plan.space.defaults)
+    _, augmented = plan.space.applied({**plan.space.defaults, "augmented": True, "learning_rate": 0.1, "batch": 32})
+    once = [p for _, p, _ in tune.validate_folds(plan, line.model, dataclasses.replace(own, epochs=1))]
+    # Every fold starts from the same weights, whatever was trained before.
+    [first, *_] = tune.validate_folds(plan, line.model, dataclasses.replace(own, epochs=1))
+    np.testing.assert_array_equal(once[0], first[1])
+    [other, *_] = tune.validate_folds(plan, line.model, dataclasses.replace(augmented, epochs=1))
+    assert not np.allclose(once[0], other[1])
 
 
 def test_equal_predictions_are_no_better_and_no_worse(searched: tuple[Settings, dict[str, Any]]) -> None:

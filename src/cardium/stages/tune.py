@@ -530,5 +530,12 @@ def _say(plan: Plan, info: dict[str, Any], workspace: Workspace) -> None:
     if not best["settings"] and best["model"] == plan.line.model:
         print(f"{written} Next: leave the run as it is, or search on with more --trials.")
         return
-    name = run_name(plan.line.dataset, best["model"], plan.line.protocol)
-    print(f"{written} Next: put `tuned: {tuned}` into the line {name} of params.yaml's runs, then `dvc repro train@{name}`.")
+    line = plan.line
+    name = run_name(line.dataset, best["model"], line.protocol)
+    if name in plan.settings.runs:
+        print(
+            f"{written} Next: put `tuned: {tuned}` into the line {name} of params.yaml's runs, then `dvc repro train@{name}`."
+        )
+        return
+    made = f"{{dataset: {line.dataset}, model: {best['model']}, protocol: honest, reads: {line.reads}, tuned: {tuned}}}"
+    print(f"{written} Next: put this line into params.yaml's runs, then `dvc repro train@{name}`:\n  {name}: {made}")
