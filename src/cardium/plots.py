@@ -297,11 +297,11 @@ def attribution(
     overlay: Overlay, out: Path, title: str = "", bars: Sequence[tuple[str, Sequence[str], Sequence[float]]] = ()
 ) -> None:
     """The input, the same under its attribution with a colour bar, and (heading, names, shares) as bars beside them."""
-    height, width = overlay.picture.shape[:2]
-    shape = min(1.6, max(0.35, height / width))
+    shape = min(1.6, max(0.35, overlay.picture.shape[0] / overlay.picture.shape[1]))
     columns = 2 + bool(bars)
     ratios = [1.0, 1.12] + ([0.8] if bars else [])
-    figure, axes = _figure(13 if bars else 10, max(3.4, 4.6 * shape + 0.9), columns=columns, width_ratios=ratios)
+    height = max(4.4 if bars else 3.4, 4.6 * shape + 0.9)
+    figure, axes = _figure(13 if bars else 10, height, columns=columns, width_ratios=ratios)
     _show_picture(axes[0], overlay, heat=False)
     axes[0].set_title("input", loc="left", fontsize=11)
     shown = _show_picture(axes[1], overlay)
@@ -350,7 +350,7 @@ def _show_picture(axes: Axes, overlay: Overlay, heat: bool = True, size: float =
     """Draws the picture and, transparent where there is little of it, the heat over it; returns what a colour bar is of."""
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.imshow(overlay.picture, cmap="gray", vmin=0, vmax=255, aspect="equal", interpolation="nearest")
+    axes.imshow(overlay.picture, cmap="gray", vmin=0, vmax=255, aspect="equal")
     shown = None
     if heat:
         strength = np.clip(np.abs(overlay.heat), 0, 1)
@@ -368,7 +368,8 @@ def _heat_bar(figure: Figure, shown: Any, axes: Sequence[Axes], signed: bool) ->
     from matplotlib.cm import ScalarMappable
 
     # The picture's own is transparent where it is weak; the bar is not.
-    bar = figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=list(axes), shrink=0.85, pad=0.02, aspect=28)
+    shrink = 0.85 if len(axes) == 1 else 0.4
+    bar = figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=list(axes), shrink=shrink, pad=0.02, aspect=28)
     bar.set_label("against       attribution       for" if signed else "attribution, share of the largest", fontsize=9)
     bar.ax.tick_params(labelsize=8)
 

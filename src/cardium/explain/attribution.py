@@ -279,9 +279,9 @@ def _windows(model: OpenedModel, share: float) -> Iterator[tuple[slice, ...]]:
             side = step = 1  # One lead, or one row of measurements.
         elif model.form in ("slices", "volume"):
             # Twice as coarse: the windows of a volume are many, and each costs a pass over all of it.
-            side = step = max(1, round(size * min(0.5, 2 * share)))
+            side = step = max(1, round(size * min(1.0, 2 * share)))
         elif model.form == "leads":
-            side = step = max(1, round(size * min(0.5, 2 * share)))
+            side = step = max(1, round(size * min(1.0, 2 * share)))
         else:
             side = max(1, round(size * share))
             step = max(1, side // 2)

@@ -117,9 +117,9 @@ def _explained(
 
 
 def file_name(path: str) -> str:
-    """A file's name made of a path: letters, digits and - only."""
+    """A file's name made of a path's last letters: letters, digits and - only."""
     stem = re.sub(r"\.(nii\.gz|nii|jpe?g|png|dcm)$", "", path, flags=re.IGNORECASE)
-    return re.sub(r"[^\w-]+", "-", stem).strip("-")[-80:] or "record"
+    return re.sub(r"[^\w-]+", "-", stem).strip("-")[-48:].strip("-") or "record"
 
 
 def _caption(one: Shown, classes: Sequence[str]) -> str:

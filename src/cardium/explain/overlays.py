@@ -31,9 +31,11 @@ def overlay_of(model: OpenedModel, method: str, pixels: NDArray[Any], values: Ar
     """The picture of one record: pixels (...), 0-255, its attribution (places), scaled to its own largest magnitude."""
     signed = method not in UNSIGNED and bool((values < 0).any())
     shown = _smoothed(values) if method in _FINE and model.form != "traces" else values
+    if model.form == "traces":
+        shown = shown[: len(LEADS)]  # Measurements, which are not in the picture, would make the beats pale.
     magnitudes = np.abs(shown)[shown != 0]
     largest = float(np.percentile(magnitudes, 100 - _BEYOND)) if magnitudes.size else 0.0
-    heat = np.clip(shown / largest, -1, 1).astype(np.float32) if largest > 0 else np.zeros_like(values)
+    heat = np.clip(shown / largest, -1, 1).astype(np.float32) if largest > 0 else np.zeros_like(shown)
     if model.form == "image":
         return Overlay(pixels.astype(np.uint8), heat, signed, caption=caption)
     if model.form == "leads":
@@ -76,7 +78,7 @@ def _beats(pixels: NDArray[Any], heat: Array) -> tuple[NDArray[np.uint8], Array]
         fine = np.interp(np.arange(width), np.arange(pixels.shape[1]) * wide + wide / 2, rows)
         before = np.concatenate([fine[:1], fine[:-1]])
         for column, (low, high) in enumerate(zip(np.minimum(before, fine), np.maximum(before, fine), strict=True)):
-            pictures[number, int(low) : int(high) + 2, column] = 0
+            pictures[number, int(low) : int(high) + 3, column] = 0
     columns = np.repeat(heat[:count], wide, axis=1)[:, None, :]
     return pictures, np.repeat(columns, height, axis=1)
 

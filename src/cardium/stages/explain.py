@@ -103,7 +103,7 @@ def explain_run(
         row = manifest.iloc[record]
         target = int(decided[at]) if chosen is None else chosen
         return Shown(
-            name=file_name(f"{group}-{place + 1}-{row['path']}"),
+            name=f"{file_name(group)}-{place + 1}-{file_name(row['path'])}",
             group=group,
             path=str(row["path"]),
             pixels=read_rows(pixels, np.array([record]))[0],
