@@ -65,14 +65,15 @@ def held_out(
 ) -> list[NDArray[np.float64]]:
     """`repeats` arrays (n, classes): every record's probabilities by classifiers that were not fitted to it.
 
-    apart: whole groups are dealt into folds (as splits.honest_folds does it); otherwise records, class by class at random.
+    what: the name of the progress bar; "" for none. apart: whole groups are dealt into folds (as splits.honest_folds does it);
+    otherwise records, class by class at random.
     """
     out = [np.zeros((len(labels), len(classes))) for _ in range(repeats)]
     tasks = []
     for repeat in range(repeats):
         fold = _folds(labels, groups, classes, folds, seed + repeat, apart)
         tasks += [(repeat, np.flatnonzero(fold != held), np.flatnonzero(fold == held)) for held in range(folds)]
-    for repeat, fitted, held in progress(tasks, total=len(tasks), desc=what or "probe", unit="fit"):
+    for repeat, fitted, held in progress(tasks, total=len(tasks), desc=what, unit="fit") if what else tasks:
         model = _classifier(kind, seed + repeat, len(fitted))
         model.fit(vectors[fitted], labels[fitted])
         out[repeat][np.ix_(held, model.classes_)] = model.predict_proba(vectors[held])

@@ -27,7 +27,7 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "of": held["files"],
                     "said": f"{total:,} of {held['files']:,} files in the given {held['part']} folder are also in the training"
                     f" folder: {', '.join(parts)}.",
-                    "remedy": "Scores on this folder measure memory: split again by groups (`cardium split`).",
+                    "remedy": "Scores on this folder measure memory: take the folds of `cardium split`, of whole groups.",
                 }
             )
     links = copies["links"]
@@ -47,7 +47,7 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "of": copies["files"],
                 "said": f"{said} With 20 % of the files drawn as a test, {chance:.0%} of them"
                 " have an identical twin in training.",
-                "remedy": "Protocol `honest` counts them once and keeps them together; a split by files does not.",
+                "remedy": "Protocol honest counts them once and keeps them together; a split by files does not.",
             }
         )
     crossing = {how: links[how]["across_classes"] for how in links}
@@ -57,7 +57,7 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": "two_classes",
                 "count": sum(crossing.values()),
                 "of": copies["files"],
-                "said": f"{_sum_of(crossing)} of a file stand under another class: one of the two labels is wrong.",
+                "said": f"Under another class than the file that they repeat: {_sum_of(crossing)}; one of two labels is wrong.",
                 "remedy": "Identical files of two classes take part in nothing; correct the label or remove the file.",
             }
         )
@@ -68,8 +68,8 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": "across_groups",
                 "count": sum(apart.values()),
                 "of": copies["files"],
-                "said": f"{_sum_of(apart)} of a file belong to another group: protocol `honest`, which goes by bytes and"
-                " patients, does not hold them together.",
+                "said": f"In another group than the file that they repeat: {_sum_of(apart)}. Protocol honest goes by bytes and"
+                " patients, and does not hold them together.",
                 "remedy": "Remove one of each pair (audit.json lists them), then run `cardium ingest` again.",
             }
         )
@@ -77,8 +77,9 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _sum_of(counts: Mapping[str, int]) -> str:
-    words = {"bytes": "identical copies", "pixels": "copies of the same pixels", "near": "near copies"}
-    return " and ".join(f"{count:,} {words[how]}" for how, count in counts.items() if count)
+    words = {"bytes": "identical", "pixels": "of the same pixels", "near": "near"}
+    said = [f"{count:,} {words[how]}" for how, count in counts.items() if count]
+    return f"{' and '.join(said)} {'copy' if sum(counts.values()) == 1 else 'copies'}"
 
 
 def judge(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,10 +111,14 @@ def judge(report: Mapping[str, Any]) -> dict[str, Any]:
     issues = report["label_issues"]
     if issues["conflicts"]:
         said.append(f"{issues['conflicts']:,} files are filed under two classes and take part in nothing.")
-    if issues["count"]:
+    if issues["count"] and optimism is not None:
+        count, judged = f"{issues['count']:,}", f"{issues['judged']:,}"
+        # Half of the way from chance to always right: below it the probe errs more often than the labels do.
+        able = optimism["grouped"]["value"] >= (1 + report["chance"]) / 2
         said.append(
-            f"{issues['count']:,} of {issues['judged']:,} labels are contradicted by the probe's held-out probabilities: worth"
-            " a look, strongest first."
+            f"{count} of {judged} labels are contradicted by the probe's held-out probabilities: worth a look, strongest first."
+            if able
+            else f"The probe contradicts {count} of {judged} labels, but is itself too seldom right to judge them."
         )
     verdict = "leak" if report["leaks"] else "warnings" if warned else "clean"
     headline = {

@@ -11,6 +11,7 @@ It looks at all records, those of the test fold too: it scores data, by a probe 
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +38,7 @@ from cardium.workspace import Workspace
 # Slices of a volume that stand for it where volumes are compared, and where only their border is looked at.
 _SLICES = 8
 # Pairs and records that audit.json names; the page shows fewer.
-_NAMED, _SHOWN = 500, 12
+_NAMED, _SHOWN = 500, 8
 # Longest side of a picture on the page, in pixels.
 _THUMBNAIL = 320
 _TEMPLATE = Path(__file__).parents[1] / "templates" / "audit.html.j2"
@@ -249,11 +250,16 @@ def audit_copies(
     parts = [duplicates.given_part(path) for path in paths]
     given = duplicates.held_in_training(parts, sha256, content, near)
 
-    def crossing(link: duplicates.Link) -> tuple[bool, bool, bool, float]:
-        a, b = link.copy, link.of
-        return parts[a] == parts[b], labels[a] == labels[b], groups[a] == groups[b] and link.how != "bytes", link.similarity
+    seen: Counter[tuple[str, str, str]] = Counter()
 
-    links.sort(key=crossing)
+    def worst(link: duplicates.Link) -> tuple[bool, bool, bool, int]:
+        a, b = link.copy, link.of
+        # In turn from every class: a gallery of one class's copies shows little.
+        kind = (link.how, labels[a], labels[b])
+        seen[kind] += 1
+        return parts[a] == parts[b], labels[a] == labels[b], groups[a] == groups[b] and link.how != "bytes", seen[kind]
+
+    links.sort(key=worst)
     within = {link.copy for link in near if groups[link.copy] == groups[link.of]}
     told = [duplicates.describe(link, paths, labels, groups) for link in links[:_NAMED]]
     return {

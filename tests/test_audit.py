@@ -1,0 +1,459 @@
+"""The audit against data whose faults are known: planted copies, planted shortcuts, planted labels; and data without any."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageEnhance
+
+from cardium import cli, params, pipeline
+from cardium.audit import duplicates
+from cardium.audit.encoder import Encoder
+from cardium.audit.label_issues import find_label_issues
+from cardium.audit.optimism import measure_optimism
+from cardium.audit.probe import count_folds
+from cardium.audit.shortcuts import Shortcut, measure_shortcuts
+from cardium.audit.survey import SIDE, Work, border_only, survey_chunk
+from cardium.datasets import phantom
+from cardium.datasets.demo import chd_files, ecg4_paths, ecg_files
+from cardium.errors import CardiumError
+from cardium.stages import audit, ingest
+
+PROJECT = Path(__file__).resolve().parents[1]
+REAL = Path("/work/shared/real/ecg")
+
+
+def settings(root: Path, **overrides: Any) -> params.Settings:
+    raw = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    return params.resolve(raw, root, {"audit.repeats": 2, "evaluate.bootstrap": 200, **overrides})
+
+
+def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="JPEG", quality=quality)
+    return data.getvalue()
+
+
+def png(data: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(out, format="PNG")
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------------------------- copies
+
+
+def test_copies_are_linked_to_the_first_of_their_kind():
+    links = duplicates.exact_links(["a", "b", "a", "c", "a", "d"], ["x", "y", "x", "x", "x", "y"])
+    assert links == [
+        duplicates.Link(2, 0, "bytes"),
+        duplicates.Link(3, 0, "pixels"),
+        duplicates.Link(4, 0, "bytes"),
+        duplicates.Link(5, 1, "pixels"),
+    ]
+    labels = ["MI", "N", "MI", "N", "N", "N"]
+    groups = ["1", "2", "1", "3", "1", "2"]
+    counted = duplicates.count_links(links, labels, groups, ["p", "q", "p", "r", "s", "q"], ["train"] * 3 + ["test"] * 3)
+    assert counted["bytes"] == {
+        "links": 2, "files": 3, "across_classes": 1, "across_units": 1, "across_groups": 0, "across_parts": 1,
+    }  # fmt: skip
+    assert counted["pixels"] == {
+        "links": 2, "files": 4, "across_classes": 1, "across_units": 1, "across_groups": 1, "across_parts": 2,
+    }  # fmt: skip
+    assert counted["near"]["links"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("ECG_DATA/train/Normal/1.jpg", "train"),
+        ("ECG_DATA/Test/Normal/1.jpg", "test"),
+        ("train/val/1.jpg", "validation"),
+        ("Normal/test.jpg", ""),
+        ("contest/training set/1.jpg", ""),
+    ],
+)
+def test_a_given_part_is_a_whole_folder_name(path, part):
+    assert duplicates.given_part(path) == part
+
+
+def test_twins_in_a_given_test_folder_are_counted_once_by_their_strongest_kind():
+    train = [f"t{i}" for i in range(10)]
+    sha256 = [*train, "t0", "t0", "new1", "new2", "new3"]
+    content = [*(f"c{i}" for i in range(10)), "c0", "c0", "c1", "other", "another"]
+    parts = ["train"] * 10 + ["test"] * 4 + ["validation"]
+    near = [duplicates.Link(13, 4, "near", 0.97), duplicates.Link(13, 0, "near", 0.96)]
+    held = duplicates.held_in_training(parts, sha256, content, near)
+    assert held == [
+        duplicates.Held("test", 4, {"bytes": 2, "pixels": 1, "near": 1}),
+        duplicates.Held("validation", 1, {"bytes": 0, "pixels": 0, "near": 0}),
+    ]
+    assert duplicates.held_in_training(["test"] * 15, sha256, content, near) == []
+
+
+def test_expected_twins_are_what_random_splits_give():
+    names = [
+        f"{kind}{i}"
+        for kind, count, times in (("m", 30, 8), ("n", 70, 2), ("o", 90, 1))
+        for i in range(count)
+        for _ in range(times)
+    ]
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(100):
+        test = rng.random(len(names)) < 0.2
+        trained = {name for name, held in zip(names, test, strict=True) if not held}
+        shares.append(np.mean([name in trained for name, held in zip(names, test, strict=True) if held]))
+    assert duplicates.twins_by_chance(names) == pytest.approx(np.mean(shares), abs=0.01)
+
+
+def surveyed(folder: Path, files: dict[str, bytes], sheets: bool) -> list[Any]:
+    folder.mkdir(parents=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    work = Work("data/x", "again", folder, "image", sheets, settings(folder).ingest, 96, 128)
+    return survey_chunk(work, [(name, True) for name in files])
+
+
+def variants(data: bytes) -> dict[str, bytes]:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    white = (255, 255, 255) if np.asarray(image).mean() > 128 else (0, 0, 0)
+    return {
+        "recoded": jpeg(np.asarray(image), 50),
+        "smaller": jpeg(np.asarray(image.resize((image.width * 4 // 5, image.height * 4 // 5)))),
+        "grey": jpeg(np.asarray(image.convert("L"))),
+        "dark": jpeg(np.asarray(ImageEnhance.Brightness(image).enhance(0.85))),
+        "turned": jpeg(np.asarray(image.rotate(0.5, Image.Resampling.BICUBIC, fillcolor=white))),
+    }
+
+
+@pytest.mark.parametrize("sheets", [True, False])
+def test_near_copies_are_found_and_different_pictures_are_not(tmp_path, sheets):
+    if sheets:
+        first = {paths[0] for paths in ecg4_paths(2, 0).values()}
+        originals = [data for path, data in ecg_files("ecg4", 2, 4004) if path in first]
+    else:
+        originals = [jpeg(phantom.phantom(patient, 1, 0)[0]) for patient in phantom.cohort(8, 5)]
+    files = {f"{number}": data for number, data in enumerate(originals)}
+    for name, data in variants(originals[1]).items():
+        files[f"1 {name}"] = data
+    found = surveyed(tmp_path / "pictures", files, sheets)
+    names = list(files)
+    # Vectors that know nothing: the pictures' own neighbourhood must do.
+    vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
+    rasters = np.stack([one.raster for one in found])
+    links = duplicates.near_links(np.arange(len(names)), rasters, vectors, names, sheets)
+    ends = {(names[link.of][0], names[link.copy][0]) for link in links}
+    assert ends == {("1", "1")}
+    assert {names[link.copy] for link in links if names[link.of] == "1"} == {name for name in names if name.startswith("1 ")}
+    # Told apart with room to spare: the strongest resemblance of two different pictures.
+    prepared = [duplicates.prepare(raster, sheets) for raster in rasters[: len(originals)]]
+    others = [duplicates.similarity(a, b) for i, a in enumerate(prepared) for b in prepared[:i]]
+    assert max(others) < (duplicates.NEAR_SHEETS if sheets else duplicates.NEAR) - 0.02
+
+
+def test_pictures_without_the_heart_show_none_of_it(tmp_path):
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 255, (200, 300, 3)).astype(np.uint8)
+    other = picture.copy()
+    other[40:160, 60:240] = 7
+    border = border_only(picture)
+    assert np.array_equal(border, border_only(other))
+    assert (border[20:180, 30:270] == 128).all()
+    assert np.array_equal(border[:20], picture[:20])
+    # Of a sheet: whatever its traces, what is outside of them is all that is left.
+    sheet = next(data for path, data in ecg_files("ecg4", 2, 4004))
+    found = surveyed(tmp_path / "sheet", {"a.jpg": sheet}, True)[0]
+    assert found.raster.shape == (13, SIDE, SIDE)
+    assert (found.outside == 128).all(axis=2).mean() > 0.4
+    assert not (found.border == 128).all(axis=2).all()
+
+
+def test_a_file_that_is_gone_is_one_line(tmp_path):
+    work = Work("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest, 96, 128)
+    with pytest.raises(CardiumError, match=r"^data/ecg4/a.jpg cannot be read \(.*\): run it again\.$"):
+        survey_chunk(work, [("a.jpg", False)])
+
+
+# ---------------------------------------------------------------------------------------------------------------- the probe
+
+CLASSES = ["Normal", "Sick"]
+
+
+def cohort(groups: int, each: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """(labels, groups, index of the group) of `groups` patients a class with `each` records."""
+    index = np.repeat(np.arange(2 * groups), each)
+    return (index % 2).astype(np.int64), [f"p{i:02d}" for i in index], index
+
+
+def test_a_probe_that_knows_patients_by_heart_is_caught():
+    labels, groups, index = cohort(12, 8)
+    rng = np.random.default_rng(0)
+    # Every patient has a look of its own, and no class has one.
+    vectors = (rng.normal(size=(24, 40))[index] + 0.1 * rng.normal(size=(len(index), 40))).astype(np.float32)
+    once = np.ones(len(labels), dtype=bool)
+    found = measure_optimism(vectors, labels, groups, once, CLASSES, 4, 3, 300, 1)
+    assert found is not None
+    assert found.random.value > 0.99
+    assert found.grouped.value < 0.7
+    low, high = found.gap.interval(0.95)
+    assert 0 < low < found.gap.value < high
+    assert found.gap.value == pytest.approx(found.random.value - found.grouped.value)
+
+
+def test_an_honest_dataset_has_no_gap():
+    labels, groups, _ = cohort(40, 2)
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(len(labels), 10)) + 0.8 * labels[:, None]).astype(np.float32)
+    found = measure_optimism(vectors, labels, groups, np.ones(len(labels), dtype=bool), CLASSES, 5, 3, 300, 1)
+    assert found is not None
+    low, high = found.gap.interval(0.95)
+    assert low <= 0 <= high
+    assert found.grouped.value > 0.8
+
+
+def test_copies_count_once_only_where_groups_are_kept_apart():
+    labels = np.array([0, 1] * 20)
+    groups = [f"g{i:02d}" for i in range(20) for _ in range(2)]
+    labels = np.array([i % 2 for i in range(20) for _ in range(2)])
+    once = np.array([True, False] * 20)
+    vectors = np.random.default_rng(0).normal(size=(20, 60)).astype(np.float32).repeat(2, axis=0)
+    found = measure_optimism(vectors, labels, groups, once, CLASSES, 5, 3, 200, 1)
+    assert found is not None
+    assert found.random.value > 0.75 > found.grouped.value
+    assert np.isnan(found.probabilities[~once]).all()
+    assert np.isfinite(found.probabilities[once]).all()
+
+
+def test_too_few_groups_are_said_and_not_scored():
+    labels, groups, _ = cohort(1, 5)
+    assert count_folds(groups, [CLASSES[label] for label in labels], CLASSES, 5) == 0
+    vectors = np.zeros((len(labels), 2), np.float32)
+    assert measure_optimism(vectors, labels, groups, np.ones(len(labels), bool), CLASSES, 5, 2, 50, 0) is None
+    labels, groups, _ = cohort(3, 5)
+    assert count_folds(groups, [CLASSES[label] for label in labels], CLASSES, 5) == 3
+
+
+def test_a_planted_shortcut_is_named_and_noise_is_not():
+    labels, groups, index = cohort(15, 2)
+    rng = np.random.default_rng(4)
+    size = (1000 + 300 * labels + rng.normal(0, 100, len(labels))).astype(np.float32)
+    planted = [
+        Shortcut("size", "file size", "", size[:, None]),
+        # A tree finds what no straight line tells: the middle sizes are sick.
+        Shortcut(
+            "middle", "middle", "", np.where(labels == 1, 5, rng.choice([0, 10], len(labels))).astype(np.float32)[:, None]
+        ),
+        Shortcut("count", "files", "", (5.0 + labels)[:, None].astype(np.float32), of_groups=True),
+        Shortcut("same", "constant", "", np.ones((len(labels), 1), np.float32)),
+    ]
+    noise = [
+        Shortcut(f"noise{i}", "", "", rng.normal(size=(30, 1))[index].astype(np.float32), "logistic" if i % 2 else "tree")
+        for i in range(2)
+    ]
+    tested = measure_shortcuts([*noise, *planted], labels, groups, CLASSES, 4, 1, 200, 0, 0.95)
+    assert {one.shortcut.name for one in tested if one.clear} == {"size", "middle", "count"}
+    assert [one.shortcut.name for one in tested if one.score is None] == ["same"]
+    values = [one.score.value for one in tested if one.score]
+    assert values == sorted(values, reverse=True)
+
+
+def test_label_issues_are_those_of_cleanlab():
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 3, 60)
+    true = labels.copy()
+    flipped = rng.choice(60, 8, replace=False)
+    true[flipped] = (true[flipped] + 1) % 3
+    p = rng.dirichlet(np.ones(3), 60) * 0.5
+    p[np.arange(60), true] += 0.5
+    p = np.round(p, 3)
+    p /= p.sum(axis=1, keepdims=True)
+    # cleanlab 2.9.0: find_label_issues(filter_by="confident_learning", return_indices_ranked_by="normalized_margin").
+    assert [issue.row for issue in find_label_issues(labels, p)] == [5, 0, 26, 13, 14]
+    assert all(issue.suggested == true[issue.row] for issue in find_label_issues(labels, p))
+    p[5] = np.nan
+    assert 5 not in {issue.row for issue in find_label_issues(labels, p)}
+
+
+# ---------------------------------------------------------------------------------------------------------------- the verb
+
+
+def stand_in(settings: params.Settings, dataset: str, manifest: Any, volumes: bool) -> Encoder:
+    """Vectors without a network: a picture's own coarse levels."""
+
+    def encode(pictures: np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(Image.fromarray(one).convert("L").resize((8, 8)), np.float32).ravel() for one in pictures])
+
+    folder = settings.root / "data" / dataset
+    pictures = [np.asarray(Image.open(folder / path).convert("RGB").resize((64, 64))) for path in manifest["path"]]
+    size = params.Render(48, 64)
+    return Encoder("coarse", "none", "", "image", size, encode(np.stack(pictures)), np.stack(pictures), encode)
+
+
+def sheets_by_class(count: int) -> dict[str, list[bytes]]:
+    paths = ecg4_paths(count, 0)
+    label_of = {of[0]: label for (label, _), of in paths.items()}
+    found: dict[str, list[bytes]] = collections.defaultdict(list)
+    for path, data in ecg_files("ecg4", count, 4004):
+        if path in label_of:
+            found[label_of[path]].append(data)
+    return found
+
+
+def audited(root: Path, files: dict[str, bytes], patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    for path, data in files.items():
+        target = root / "data" / "ecg4" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    own = settings(root)
+    ingest.run(own, "ecg4")
+    patch.setattr(audit, "open_encoder", stand_in)
+    audit.run(own, "ecg4")
+    report: dict[str, Any] = json.loads((root / "reports" / "ecg4" / "audit" / "audit.json").read_text())
+    return report
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory):
+    """A clean dataset, and the same with a given split in which 5 of 7 test files are known from training."""
+    sheets = sheets_by_class(3)
+    clean = {f"{label}/{n}.jpg": data for label, own in sheets.items() for n, data in enumerate(own[:2])}
+    leaky = {f"ECG_DATA/train/{path}": data for path, data in clean.items()}
+    pixels = np.asarray(Image.open(io.BytesIO(sheets["Normal"][1])).convert("RGB"))
+    leaky |= {
+        "ECG_DATA/test/MI/a.jpg": sheets["MI"][0],
+        "ECG_DATA/test/MI/b.jpg": sheets["MI"][0],
+        "ECG_DATA/test/Abnormal/a.jpg": sheets["Abnormal"][1],
+        "ECG_DATA/test/Normal/same pixels.png": png(sheets["Normal"][0]),
+        "ECG_DATA/test/Normal/recoded.jpg": jpeg(pixels, 60),
+        "ECG_DATA/test/History/new.jpg": sheets["History"][2],
+        "ECG_DATA/test/MI/new.jpg": sheets["MI"][2],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("audit")
+        return {name: (root / name, audited(root / name, files, patch)) for name, files in (("clean", clean), ("leaky", leaky))}
+
+
+def test_a_clean_dataset_passes(projects):
+    _, report = projects["clean"]
+    assert report["leaks"] == []
+    assert report["verdict"]["verdict"] in ("clean", "warnings")
+    assert (report["copies"]["files"], report["copies"]["distinct_contents"]) == (8, 8)
+    assert report["copies"]["pairs"] == []
+    assert report["copies"]["twins_by_chance"] == 0
+
+
+def test_a_leaky_split_is_caught_with_exact_numbers(projects):
+    root, report = projects["leaky"]
+    copies = report["copies"]
+    assert copies["given"] == [{"part": "test", "files": 7, "twins": {"bytes": 3, "pixels": 1, "near": 1}}]
+    assert (copies["files"], copies["distinct"], copies["distinct_contents"]) == (15, 12, 11)
+    assert {how: row["links"] for how, row in copies["links"].items()} == {"bytes": 3, "pixels": 1, "near": 1}
+    assert {leak["name"]: leak["count"] for leak in report["leaks"]} == {
+        "given_test": 5, "identical_files": 3, "across_groups": 2,
+    }  # fmt: skip
+    assert report["verdict"]["verdict"] == "leak"
+    assert report["verdict"]["said"][0] == (
+        "5 of 7 files in the given test folder are also in the training folder: 3 identical to a training file, 1 of the same"
+        " pixels as a training file, 1 nearly a copy of a training file."
+    )
+    near = next(pair for pair in copies["pairs"] if pair["how"] == "near")
+    assert {near["copy"], near["of"]} == {"ECG_DATA/test/Normal/recoded.jpg", "ECG_DATA/train/Normal/1.jpg"}
+    assert (root / "reports" / "ecg4" / "audit" / "figures" / "copies.png").is_file()
+
+
+def test_the_page_stands_by_itself(projects):
+    root, report = projects["leaky"]
+    page = (root / "reports" / "ecg4" / "audit" / "audit.html").read_text()
+    assert "<script" not in page
+    assert re.findall(r'(?:src|href)="(?!data:image/jpeg;base64,)', page) == []
+    assert page.count('<img src="data:') == 2 * 5 + min(8, report["label_issues"]["count"])
+    assert "5</strong> of 7" in page or "5 of 7</strong>" in page
+    assert page.count('class="tag">tells the label') == sum(line["clear"] for line in report["shortcuts"])
+    assert "ECG_DATA/test/Normal/recoded.jpg" in page
+
+
+def test_the_same_data_give_the_same_report(projects, monkeypatch):
+    root, _ = projects["leaky"]
+    monkeypatch.setattr(audit, "open_encoder", stand_in)
+    folder = root / "reports" / "ecg4" / "audit"
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    audit.run(settings(root), "ecg4")
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_strict_is_an_error_where_there_is_a_leak(projects, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "reproduce", lambda root, targets: False)
+    for name, strict in (("leaky", 1), ("clean", 0)):
+        root, report = projects[name]
+        for file in ("params.yaml", "dvc.yaml"):
+            (root / file).write_text((PROJECT / file).read_text())
+        monkeypatch.setenv("CARDIUM_ROOT", str(root))
+        assert cli.main(["audit", "ecg4"]) == 0
+        assert report["verdict"]["headline"] in capsys.readouterr().out
+        assert cli.main(["audit", "--dataset", "ecg4", "--strict"]) == strict
+        error = capsys.readouterr().err
+        assert error.count("\n") == strict
+        assert ("5 of 7 files in the given test folder" in error) == bool(strict)
+    assert cli.main(["audit", "ecg9"]) == 1
+    assert "Unknown dataset `ecg9`" in capsys.readouterr().err
+
+
+def test_volumes_are_audited_by_a_backbone(tmp_path):
+    own = settings(tmp_path, **{"chd.train.weights": "none"})
+    for path, data in chd_files(2, 2002):
+        (tmp_path / "data" / "chd" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "chd" / path).write_bytes(data)
+    ingest.run(own, "chd")
+    audit.run(own, "chd")
+    report = json.loads((tmp_path / "reports" / "chd" / "audit" / "audit.json").read_text())
+    assert report["leaks"] == []
+    assert report["probe"]["backbone"] == "mobilenetv2_frames"
+    assert {line["name"] for line in report["shortcuts"]} >= {"slices", "border", "file_size", "encoding"}
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_large_collection_is_probed_in_part_and_every_group_has_its_turn():
+    import pandas as pd
+
+    groups = ["a"] * 90 + ["b"] * 6 + ["c"] * 4
+    manifest = pd.DataFrame({"record": range(100), "group": groups, "conflict": [False] * 99 + [True]})
+    chosen = audit.choose_records(manifest, 21, 0)
+    assert chosen.sum() == 21
+    assert not chosen[99]
+    assert collections.Counter(np.array(groups)[chosen].tolist()) == {"a": 12, "b": 6, "c": 3}
+    assert audit.choose_records(manifest, 100, 0).sum() == 99
+
+
+# ---------------------------------------------------------------------------------------------------------------- real sheets
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real sheets of /work/shared/real are not here")
+def test_the_published_split_of_real_sheets_is_caught_with_its_numbers():
+    import csv
+
+    with (REAL / "files.csv").open(newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["version"] == "v2"]
+    sha256 = [hashlib.sha256((REAL / "images" / row["image"]).read_bytes()).hexdigest() for row in rows]
+    links = duplicates.exact_links(sha256, sha256)
+    assert (len(rows), len(set(sha256)), len(links)) == (928, 491, 437)
+    assert duplicates.twins_by_chance(sha256) == pytest.approx(0.65, abs=0.01)
+    # As Kaggle's ECG_DATA has it: 187 test files, 118 of them identical to a training file.
+    copies = collections.Counter(sha256)
+    several = [row for row, name in enumerate(sha256) if copies[name] > 1]
+    first = {name: row for row, name in reversed(list(enumerate(sha256)))}
+    twins = [row for row in several if first[sha256[row]] != row][:118]
+    single = [row for row, name in enumerate(sha256) if copies[name] == 1][: 187 - 118]
+    parts = np.full(928, "train", dtype="<U5")
+    parts[twins + single] = "test"
+    held = duplicates.held_in_training(parts.tolist(), sha256, sha256, [])
+    assert held == [duplicates.Held("test", 187, {"bytes": 118, "pixels": 0, "near": 0})]
