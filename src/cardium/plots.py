@@ -409,7 +409,8 @@ def faithfulness(
 def gallery(pictures: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", columns: int = 4) -> None:
     """(caption, picture) side by side, row by row; a picture is uint8 (h, w, 3)."""
     rows = -(-len(pictures) // columns)
-    tallest = max(picture.shape[0] / picture.shape[1] for _, picture in pictures)
+    # A single tall picture is shown smaller rather than that all rows are as high.
+    tallest = float(np.median([picture.shape[0] / picture.shape[1] for _, picture in pictures]))
     lines = max(caption.count("\n") + 1 for caption, _ in pictures)
     wide = 10 / columns
     figure, axes = _figure(10, rows * (wide * min(tallest, 1.3) + 0.17 * lines) + 0.4, rows, columns)
