@@ -420,3 +420,32 @@ def test_what_is_no_run_folder_says_so(settings: Any, capsys: pytest.CaptureFixt
     (folder / "run.json").write_text(json.dumps({"id": 3, "classes": CLASSES}))
     with pytest.raises(CardiumError, match="cardium train"):
         tracking.read_info(folder)
+
+
+def test_explanations_are_added_to_their_run_once(settings: Any) -> None:
+    run = run_folder(settings, real=False)
+    info = json.loads((run / "run.json").read_text())
+    with tracking.connected(settings) as client:
+        experiment = tracking._experiment(client, settings, "cmri")
+        run_id = client.create_run(experiment, tags={tracking.ID: info["id"]}).info.run_id
+    folder = settings.root / "reports" / "cmri" / "explanations" / info["run"] / "gradcam++"
+    folder.mkdir(parents=True)
+    (folder / "explanations.json").write_text(json.dumps({"run_id": info["id"], "method": "gradcam++"}))
+    assert tracking.log_explanations(settings, folder) == 0, "without its tests it is no part of a run"
+    methods = {"gradcam++": {"deletion": 0.2, "inside_heart": 0.7, "curve": [[0, 1, 0]]}, "random": {"deletion": 0.5}}
+    (folder / "faithfulness.json").write_text(json.dumps({"methods": methods}))
+    (folder / "faithfulness.csv").write_text("method,deletion,inside_heart\ngradcam++,0.2,0.7\nrandom,0.5,\n")
+    assert tracking.log_explanations(settings, folder) == 1
+    assert tracking.log_explanations(settings, folder) == 0
+    client = client_of(settings)
+    logged = client.get_run(run_id).data
+    assert logged.metrics == {
+        "explain/gradcampp_deletion": 0.2,
+        "explain/gradcampp_inside_heart": 0.7,
+        "explain/random_deletion": 0.5,
+    }
+    assert "explanations/gradcampp/faithfulness_table.json" in logged.tags["mlflow.loggedArtifacts"]
+    assert {one.path for one in client.list_artifacts(run_id, "explanations/gradcampp")} == {
+        f"explanations/gradcampp/{name}"
+        for name in ("explanations.json", "faithfulness.json", "faithfulness.csv", "faithfulness_table.json")
+    }
