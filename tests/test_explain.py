@@ -28,6 +28,7 @@ from cardium.imaging.kinds import family
 from cardium.imaging.render import render_file
 from cardium.imaging.traces import SHAPE
 from cardium.models.architectures import ARCHITECTURES
+from cardium.models.fusion import create_fusion
 from cardium.models.weights import calibrate_batch_norm
 from cardium.stages import explain, ingest, prepare, split
 from cardium.workspace import Workspace
@@ -177,28 +178,33 @@ def test_a_map_is_laid_over_its_input_from_middle_to_middle() -> None:
 
 # ---------------------------------------------------------------------------------------------------- the whole zoo
 
-# Every architecture, every block at least once; of heavy backbones none twice.
-ZOO = [
-    *ARCHITECTURES,
-    *("mobilenet_spatial", "mobilenet_se", "mobilenet_cbam", "mobilenet_bottleneck", "efficientnetb0_msa"),
-    "mobilenet_lstm",
-]
+# Every architecture, a backbone on images and on slices, the joined models of small members, and of every block its head: to a
+# block it is all the same what made the map that it reads.
+ZOO = [*(set(ARCHITECTURES) - {"fused"}), "mobilenet_spatial", "mobilenet_lstm", "fused", "ensemble"]
+HEADS = {"mobilenet_se": 1024, "mobilenet_cbam": 1024, "mobilenet_bottleneck": 1024, "efficientnetb0_msa": 312}
 FRAMES = 3
 
 
 @lru_cache
 def tiny(name: str) -> OpenedModel:
     """The model on the smallest input that it takes."""
+    if name in HEADS:
+        return OpenedModel(models.create_head(name, classes=3, map_shape=(4, 4, HEADS[name]), seed=1), "image")
+    if name in ("fused", "ensemble"):
+        members = [models.create_model(one, classes=3, height=16, width=16, seed=1) for one in ("cnn_custom", "cnn_baseline")]
+        joined = create_fusion(members, mode="features" if name == "fused" else "average", classes=3)
+        return OpenedModel(joined, "image")
     kind = models.rendering_of(name)
     height = width = max(16, ARCHITECTURES[name].min_side) if name in ARCHITECTURES else 32
     if kind == "traces":
         height, width = SHAPE
     frames = FRAMES if family(kind) == "slices" else 0
     model = models.create_model(name, classes=3, height=height, width=width, seed=1, frames=frames)
-    if model.count_params() > 1_000_000 and not models.parse_name(name).architecture:
+    backbone = bool(models.parse_name(name).backbone)
+    if backbone:
         calibrate_batch_norm(model, levels(4, *model.input_shape[1:]))
     # Tracing a deep network costs more than a few calls; stepping through an LSTM in Python costs more than tracing it.
-    return OpenedModel(model, kind, eager=bool(models.parse_name(name).backbone) or name == "fused")
+    return OpenedModel(model, kind, eager=backbone)
 
 
 def records(model: OpenedModel, count: int) -> np.ndarray:
@@ -208,7 +214,7 @@ def records(model: OpenedModel, count: int) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", sorted([*ZOO, *HEADS]))
 def test_every_method_explains_every_model(name: str) -> None:
     model = tiny(name)
     pixels, target = records(model, 1), np.array([2])
@@ -217,7 +223,8 @@ def test_every_method_explains_every_model(name: str) -> None:
     )
     known = applicable(model)
     assert set(known) == set(METHODS) - (set() if model.cams else {"gradcam", "gradcam++"})
-    assert bool(model.cams) == (name != "attention_lstm")
+    members = {"attention_lstm": 0, "fused": 2, "ensemble": 2}
+    assert len(model.cams) == members.get(name, 1)
     for method in known:
         found = attribute(model, method, pixels, target, QUICK)
         assert (found.dtype, found.shape) == (np.float32, (1, *model.places)), method
@@ -253,11 +260,11 @@ def test_a_models_own_attention_has_its_names() -> None:
             layer = model.model.get_layer("se")
             inner = keras.Model(model.model.input, layer.input)(pixels, training=False)
             np.testing.assert_allclose(found.values, layer.attention(inner), rtol=1e-5)
-    assert [(one.of, one.values.shape) for one in attention_of(tiny("mobilenet_cbam"), levels(2, 32, 32, 3))] == [
+    assert [(one.of, one.values.shape) for one in attention_of(tiny("mobilenet_cbam"), levels(2, 4, 4, 1024))] == [
         ("channels", (2, 1024)),
-        ("places", (2, 1, 1)),
+        ("places", (2, 4, 4)),
     ]
-    scales = attention_of(tiny("efficientnetb0_msa"), levels(2, 32, 32, 3))
+    scales = attention_of(tiny("efficientnetb0_msa"), levels(2, 4, 4, 312))
     assert [(one.of, one.values.shape) for one in scales] == [("scales", (2, 3))]
     vgg = attention_of(tiny("attention_vgg"), levels(1, 13, 32, 32))
     assert [one.values.shape for one in vgg] == [(1, 32, 32), (1, 16, 16), (1, 8, 8)]
