@@ -169,9 +169,11 @@ LAST_WIDTHS = {
 
 @pytest.mark.parametrize("name", [name for name in models.list_models() if not models.parse_name(name).architecture])
 def test_every_head_of_the_grid_has_its_parameters_and_a_gradient_for_each(name: str) -> None:
-    head = models.create_head(name, classes=4, map_shape=(2, 2, width_of(name)), seed=3)
     block = models.parse_name(name).block
     c = width_of(name)
+    # Of slices the head reads a vector each, four of them.
+    shape = (4, c) if block == "lstm" else (2, 2, c)
+    head = models.create_head(name, classes=4, map_shape=shape, seed=3)
     narrow = c // 16
     squeezing = c * narrow + narrow + narrow * c + c
     own, out = {
@@ -181,15 +183,17 @@ def test_every_head_of_the_grid_has_its_parameters_and_a_gradient_for_each(name:
         "cbam": (squeezing + 7 * 7 * 2, c),
         "bottleneck": (c * 256 + 4 * 256 + 256 * 1024 * 9 + 1024, 1024),
         "msa": (c * 256 + 3 * 256 + 768 * 64 + 64 + 64 * 3 + 3, 256),
+        # Four gates; the score's W; W2 on context and state.
+        "lstm": (4 * (c * 128 + 128 * 128 + 128) + 128 * 128 + 256 * 128, 128),
     }[block]
     assert head.count_params() == own + out * 4 + 4
-    assert head.get_layer("cam").output.shape == (None, 2, 2, out)
+    assert block == "lstm" or head.get_layer("cam").output.shape == (None, 2, 2, out)
     assert head.get_layer("embedding").output.shape == (None, out)
 
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
-        probabilities = head(np.abs(maps(c, 2, 4)), training=True)
+        probabilities = head(np.abs(maps(c, 2, 4)).reshape(-1, *shape), training=True)
         loss = -keras.ops.mean(keras.ops.log(probabilities[:, 0]))
     for weight, gradient in zip(head.trainable_weights, tape.gradient(loss, head.trainable_weights), strict=True):
         assert gradient is not None, weight.path
