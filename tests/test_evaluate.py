@@ -80,6 +80,7 @@ def make_project(root: Path) -> params.Settings:
         for name, model, protocol in lines
     }
     table["banks"], table["fusions"] = table["lines"]["study"]["banks"], {}
+    table["explanations"] = {}
     table["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": MODELS[1:]}}
     table["split"]["folds"], table["evaluate"]["bootstrap"] = FOLDS, 100
     table["profiles"]["demo"]["split"] = {}

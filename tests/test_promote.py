@@ -331,7 +331,8 @@ def manifest_of(patients: dict[str, int], each: int = 2) -> pd.DataFrame:
             "label": [CLASSES[label] for _, label, _ in rows], "group": [patient for patient, _, _ in rows],
             "patient": [patient for patient, _, _ in rows], "series": "", "frame": -1,
             "sha256": [f"{i:064d}" for i in range(n)],
-            "bytes": 100, "width": SIDE, "height": SIDE, "mode": "L", "format": "PNG", "mean": 1.0, "std": 1.0, "copy_of": -1,
+            "bytes": 100, "width": SIDE, "height": SIDE, "depth": 1, "mode": "L", "format": "PNG", "mean": 1.0, "std": 1.0,
+            "copy_of": -1,
             "conflict": False,
         }
     )  # fmt: skip

@@ -56,7 +56,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         params["profiles"]["demo"][dataset]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
     params["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
     params["profiles"]["demo"]["ecg4"]["render"] = {"image": {"height": 32, "width": 48}}
-    params["profiles"]["demo"]["chd"]["render"] = {"slices": {"frames": 6, "height": 16, "width": 16}}
+    params["profiles"]["demo"]["chd"]["render"] = {"slices": {"frames": 6, "height": 32, "width": 32}}
     params["profiles"]["demo"]["systems"] = {"002": {"epochs": 1, "batch": 8}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
