@@ -92,7 +92,23 @@ def test_a_stage_depends_on_the_modules_that_it_imports(stage: str) -> None:
     declared = [dep for dep in declared if dep not in found_by_name]
     carriers = {f"src/cardium/{name.replace('.', '/')}.py" for name in CARRIERS}
     unused = {dep for dep in declared if not any(path == dep or path.startswith(f"{dep}/") for path in needed)}
-    assert unused <= carriers | {"src/cardium/templates"}, f"{stage} lists what it does not import"
+    unused -= {dep for dep in declared if dep.startswith("src/cardium/templates/")}
+    assert unused <= carriers, f"{stage} lists what it does not import"
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_the_templates_that_it_renders(stage: str) -> None:
+    texts = [(ROOT / path).read_text() for path in closure(stage)]
+    waiting = {name for text in texts for name in re.findall(r'\brender\(\s*"([^"]+)"', text)}
+    needed: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        template = (SOURCE / "cardium" / "templates" / name).read_text()
+        waiting |= set(re.findall(r'{% (?:extends|include) "([^"]+)"', template)) - needed
+    declared = {Path(dep).name for dep in body(stage).get("deps", []) if dep.startswith("src/cardium/templates/")}
+    assert declared == needed
+    assert bool(needed) == (stage in ("validate", "audit", "report"))
 
 
 @pytest.mark.parametrize("stage", PIPELINE)

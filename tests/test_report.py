@@ -91,6 +91,9 @@ def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Se
     assert f"{recall['value']:.3f} [{recall['low']:.3f}, {recall['high']:.3f}]" in made.text
     assert "<b>better</b>" in made.text, "text from files is text"
     assert not made.open
+    told = json.loads((project.root / "reports/cmri/report/report.json").read_text())
+    assert told["advice"]["score"] == score
+    assert told["said"] in made.text
 
 
 def test_a_model_that_is_not_better_than_guessing_is_not_advised(project: Settings) -> None:
@@ -119,6 +122,10 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     gallery = folder / "explanations/cmri-mobilenetv2/gradcam/gallery-right.png"
     gallery.parent.mkdir(parents=True)
     Image.new("L", (10, 10)).save(gallery)
+    audit = folder / "audit/audit.json"
+    audit.parent.mkdir()
+    verdict = {"verdict": "leak", "headline": "A split by files leaks", "said": ["10 of 60 files are copies.", "<i>two</i>"]}
+    audit.write_text(json.dumps({"verdict": verdict}))
     elsewhere = folder / "external/other/external.json"
     elsewhere.parent.mkdir(parents=True)
     row = {"image": {"balanced_accuracy": {"value": 0.512, "low": 0.41, "high": 0.61}}}
@@ -126,6 +133,9 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     elsewhere.write_text(json.dumps(table))
     text = page(project).text
     assert "Where it looked" in text
+    assert "A split by files leaks 10 of 60 files are copies. <i>two</i>" in text
+    told = json.loads((folder / "report/report.json").read_text())
+    assert told["audit"] == {"headline": verdict["headline"], "said": verdict["said"]}
     assert "On another collection, other 0.512" in text
     assert "50 records that this dataset has not" in text
 

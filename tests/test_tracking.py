@@ -449,3 +449,43 @@ def test_explanations_are_added_to_their_run_once(settings: Any) -> None:
         f"explanations/gradcampp/{name}"
         for name in ("explanations.json", "faithfulness.json", "faithfulness.csv", "faithfulness_table.json")
     }
+
+
+def test_a_report_and_an_audit_are_runs_of_their_own_and_each_page_is_logged_once(settings: Any) -> None:
+    folder = settings.root / "reports" / "cmri"
+    score = {"value": 0.7, "low": 0.6, "high": 0.8}
+    advice = {"run": "cmri-mobilenetv2", "use": True, "records": 60, "groups": 12, "chance": 0.5, "score": score, "other": None}
+    (folder / "report").mkdir(parents=True)
+    (folder / "report" / "index.html").write_text("<h1>one</h1>")
+    (folder / "report" / "report.json").write_text(json.dumps({"advice": advice, "said": "Use cmri-mobilenetv2."}))
+    audit = {
+        "copies": {"files": 90, "distinct_contents": 80},
+        "leaks": [{}],
+        "label_issues": {"count": 3},
+        "optimism": {"gap": score},
+        "shortcuts": [{"name": "brightness", "score": score}, {"name": "size", "score": None}],
+        "verdict": {"verdict": "leak", "headline": "A split by files leaks", "said": ["10 of 90 files are copies."]},
+    }
+    (folder / "audit").mkdir()
+    (folder / "audit" / "audit.json").write_text(json.dumps(audit))
+    assert tracking.log_report(settings, "cmri") is True
+    assert tracking.log_report(settings, "cmri") is False, "the same page"
+    assert tracking.log_audit(settings, "cmri") is True
+    assert tracking.sync(settings)["known"] == ["reports/cmri/audit", "reports/cmri/report"]
+    (folder / "report" / "index.html").write_text("<h1>two</h1>")
+    assert tracking.sync(settings)["logged"] == ["reports/cmri/report"], "another page is another run"
+    runs = all_runs(settings)
+    assert sorted(run.info.run_name for run in runs) == ["audit", "report", "report"]
+    by_kind = {run.data.tags["kind"]: run for run in runs}
+    logged = by_kind["report"].data
+    assert logged.metrics["report_balanced_accuracy_low"] == 0.6
+    assert logged.tags["mlflow.note.content"] == "Use cmri-mobilenetv2."
+    client = client_of(settings)
+    pages = {one.path for one in client.list_artifacts(by_kind["report"].info.run_id, "report")}
+    assert pages == {"report/index.html", "report/report.json"}
+    found = by_kind["audit"].data
+    assert found.metrics["audit_gap_high"] == 0.8
+    assert found.metrics["audit_shortcut_brightness"] == 0.7
+    assert "audit_shortcut_size" not in found.metrics
+    assert found.tags["verdict"] == "leak"
+    assert "A split by files leaks" in found.tags["mlflow.note.content"]

@@ -47,7 +47,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": members}}
     members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
     params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
-    params["explanations"] = {}
     params["datasets"] = ["cmri", "ecg4", "chd"]
     params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image", "chd-slices")}
     params["explanations"] = {}
@@ -59,6 +58,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["profiles"]["demo"]["chd"]["render"] = {"slices": {"frames": 6, "height": 32, "width": 32}}
     params["profiles"]["demo"]["systems"] = {"002": {"epochs": 1, "batch": 8}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
+    params["audit"]["repeats"] = 2
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone"]):
         subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
@@ -78,6 +78,10 @@ def environment(root: Path, **more: str) -> dict[str, str]:
 
 def run(root: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=environment(root, **more), capture_output=True, text=True, check=False)
+
+
+def params_of(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "params.yaml").read_text())
 
 
 def mlflow_runs(root: Path) -> list[Any]:
@@ -151,9 +155,12 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
     for dataset in ("cmri", "ecg4"):
         promotion = json.loads((clone / f"reports/{dataset}/promotion/promotion.json").read_text())
         assert promotion["summary"]
-    # One MLflow run for each trained run, none doubled by going over it again.
+    # One MLflow run for each trained run and each audit, none doubled by going over it again.
     ids = [r["tags"]["cardium.id"] for r in mlflow_runs(clone) if "cardium.id" in r["tags"]]
-    assert len(ids) == len(set(ids)) == 8
+    assert len(ids) == len(set(ids))
+    audits = [name for name in ids if name.startswith("audit-")]
+    assert len(audits) == len(params_of(clone)["datasets"]) == 3
+    assert len(ids) - len(audits) == 7 + 1 + 1, "seven runs, an ensemble, a fusion"
     shown = run(clone, "dvc", "metrics", "show")
     assert "balanced_accuracy" in shown.stdout
     compared = run(clone, "dvc", "params", "diff", "--all")

@@ -14,8 +14,6 @@ from cardium import __version__
 from cardium.errors import CardiumError, closest, unknown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cardium.params import Settings
 
 _STAGES = (
@@ -229,41 +227,28 @@ def _stage(arguments: argparse.Namespace) -> None:
         import_tensorflow()
     module = importlib.import_module(f"cardium.stages.{arguments.stage}")
     module.run(settings, arguments.item)
+    from cardium import tracking
     from cardium.workspace import Workspace, run_name
 
     workspace, item = Workspace(settings.root), arguments.item
     if arguments.stage == "train":
         line = settings.runs[item]
-        _show(settings, workspace.run(line.dataset, line.model, line.protocol))
-    elif arguments.stage == "tune":
-        from cardium import tracking
-
-        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, item))
+        tracking.log_run(settings, workspace.run(line.dataset, line.model, line.protocol))
     elif arguments.stage == "fuse":
         fusion = settings.fusions[item]
-        _show(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
+        tracking.log_run(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
     elif arguments.stage == "ensemble":
-        _show(settings, workspace.run(settings.ensembles[item].dataset, "ensemble", settings.ensembles[item].protocol))
-    elif arguments.stage == "evaluate":
-        from cardium import tracking
-
-        tracking.log_evaluation(settings, item)
+        ensemble = settings.ensembles[item]
+        tracking.log_run(settings, workspace.run(ensemble.dataset, "ensemble", ensemble.protocol))
+    elif arguments.stage == "tune":
+        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, item))
     elif arguments.stage == "explain":
-        from cardium import tracking
-
         told = settings.explanations[item]
         name = run_name(told.dataset, told.model, told.protocol)
         tracking.log_explanations(settings, workspace.explanations(told.dataset, name) / told.method)
-    elif arguments.stage == "audit":
-        from cardium import tracking
-
-        tracking.log_audit(settings, item)
-
-
-def _show(settings: Settings, folder: Path) -> None:
-    from cardium import tracking
-
-    tracking.log_run(settings, folder)
+    elif arguments.stage in ("evaluate", "audit", "report"):
+        log = {"evaluate": tracking.log_evaluation, "audit": tracking.log_audit, "report": tracking.log_report}
+        log[arguments.stage](settings, item)
 
 
 def _repro(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ audit and explanations. Every figure is a PNG that plots.py has drawn, embedded:
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from cardium import metrics, plots, provenance
+from cardium.atomic import write_json
 from cardium.datasets import get_collection
 from cardium.errors import CardiumError
 from cardium.imaging.kinds import family
 from cardium.manifest import read_fingerprint
+from cardium.page import embedded, render, score_text
 from cardium.params import Settings
 from cardium.predictions import probability_columns
 from cardium.published import SOURCES
 from cardium.workspace import Workspace, run_name, suffix
 
-_TEMPLATES = Path(__file__).parent / "templates"
 # Runs whose curves and matrices are shown; the leaderboard has all.
 _SHOWN = 3
 # Shares of records that are answered, as the page's table has them.
@@ -39,13 +39,28 @@ _INPUTS = {
 
 
 def write_page(settings: Settings, dataset: str, folder: Path) -> None:
-    """index.html and what is drawn for it, into `folder`.
+    """index.html, what is drawn for it, and report.json (the page's first lines as data), into `folder`.
 
     Raises CardiumError where the dataset has not been evaluated or its runs are gone.
     """
     (folder / "figures").mkdir(parents=True)
     context = page_context(settings, dataset, folder / "figures")
-    (folder / "index.html").write_text(_rendered("report.html.j2", context), encoding="utf-8")
+    (folder / "index.html").write_text(render("report.html.j2", **context), encoding="utf-8")
+    audit = {key: context["audit"][key] for key in ("headline", "said")} if context["audit"] else None
+    told = {key: context[key] for key in ("dataset", "advice", "data", "reproduce")}
+    write_json(folder / "report.json", {**told, "said": words(context["advice"], context["patients"]), "audit": audit})
+
+
+def words(advice: Mapping[str, Any], patients: bool) -> str:
+    """The advice as text: which run to use, or none, and what to expect of it."""
+    if not advice["run"]:
+        return "No model has been trained under the honest protocol yet."
+    value, guessing = score_text(advice["score"]), f"guessing has {advice['chance']:.3f}"
+    if not advice["use"]:
+        chosen = f"The best one that validation chose, {advice['run']}, has a balanced accuracy of {value}"
+        return f"Use none of these models yet. {chosen}; {guessing}."
+    whom = "patient" if patients else "record of this collection"
+    return f"Use {advice['run']}. For the next {whom} expect a balanced accuracy of {value}; {guessing}."
 
 
 def index_page(settings: Settings) -> str:
@@ -56,7 +71,7 @@ def index_page(settings: Settings) -> str:
         if page.is_file():
             table = _evaluation(settings, dataset)
             rows.append({"dataset": dataset, "title": get_collection(dataset).title, **_advice(settings, dataset, table)})
-    return _rendered("report_index.html.j2", {"rows": rows, "active": settings.active})
+    return render("report_index.html.j2", rows=rows, active=settings.active)
 
 
 def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
@@ -80,10 +95,11 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
     return {
         "dataset": dataset,
         "title": collection.title,
+        "said": words(advice, table.get("patients", True)).partition(". "),
         "classes": table["classes"],
         "advice": advice,
         "blocks": _leaderboard_blocks(table),
-        "picture_of_leaderboard": _embedded(evaluation / "leaderboard.png"),
+        "picture_of_leaderboard": embedded(evaluation / "leaderboard.png"),
         "interval": f"{table['interval']:.0%}",
         "bootstrap": table["bootstrap"],
         "patients": table.get("patients", True),
@@ -92,17 +108,17 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "runs": [
             {
                 "name": name,
-                "curves": _embedded(_folder(settings, table["runs"][name], dataset) / "history.png"),
-                "confusion": _embedded(evaluation / "figures" / f"confusion-{name}.png"),
-                "reliability": _embedded(evaluation / "figures" / f"reliability-{name}.png"),
+                "curves": embedded(_folder(settings, table["runs"][name], dataset) / "history.png"),
+                "confusion": embedded(evaluation / "figures" / f"confusion-{name}.png"),
+                "reliability": embedded(evaluation / "figures" / f"reliability-{name}.png"),
             }
             for name in shown
         ],
         "roc": [
-            {"name": protocol, "figure": _embedded(evaluation / "figures" / f"roc{suffix(protocol)}.png")}
+            {"name": protocol, "figure": embedded(evaluation / "figures" / f"roc{suffix(protocol)}.png")}
             for protocol in ("honest", "published")
         ],
-        "coverage": _embedded(figures / "coverage.png"),
+        "coverage": embedded(figures / "coverage.png"),
         "coverages": [
             {"name": name, "accuracy": [_at(curve, share) for share in _COVERAGES]} for name, curve in curves.items()
         ],
@@ -248,18 +264,23 @@ def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
     """The audit's verdict in its own words; empty where none was made."""
     folder = workspace.root / "reports" / dataset / "audit"
     found = _json(folder / "audit.json")
-    verdict = found.get("verdict", {})
-    if not isinstance(verdict, dict):
-        verdict = {"text": str(verdict)}
-    page = folder / "audit.html"
-    return {"verdict": verdict, "page": "../audit/audit.html" if page.is_file() else ""} if found else {}
+    if not found:
+        return {}
+    verdict = found["verdict"]
+    return {
+        "mark": {"leak": "critical", "warnings": "warning", "clean": "good"}[verdict["verdict"]],
+        "headline": verdict["headline"],
+        "said": verdict["said"],
+        "scores": embedded(folder / "figures" / "scores.png"),
+        "page": "../audit/audit.html" if (folder / "audit.html").is_file() else "",
+    }
 
 
 def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
     """The explanations' galleries: one figure a run, method and question."""
     folder = workspace.root / "reports" / dataset / "explanations"
     return [
-        {"name": path.relative_to(folder).with_suffix("").as_posix().replace("/", ", "), "figure": _embedded(path)}
+        {"name": path.relative_to(folder).with_suffix("").as_posix().replace("/", ", "), "figure": embedded(path)}
         for path in sorted(folder.rglob("*.png"))
         if path.stem.startswith("gallery")
     ]
@@ -306,35 +327,6 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, TypeError):
         raise CardiumError(f"{path.parent.name}/{path.name} is damaged: make it again.") from None
-
-
-def _embedded(path: Path) -> str:
-    """A PNG as a data: address; "" where there is none."""
-    if not path.is_file():
-        return ""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def _rendered(name: str, context: Mapping[str, Any]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["score"] = _score
-    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
-    return environment.get_template(name).render(**context)
-
-
-def _score(score: Mapping[str, float | None] | None) -> str:
-    """A value with its interval, as the leaderboard writes it."""
-    if not score or score["value"] is None:
-        return "-"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def pages_of(settings: Settings, datasets: Sequence[str]) -> list[Path]:

@@ -27,7 +27,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +198,14 @@ def log_audit(settings: Settings, dataset: str) -> bool | None:
     return None
 
 
+def log_report(settings: Settings, dataset: str) -> bool | None:
+    """Logs reports/<dataset>/report as a run `report` of the dataset's experiment, unless the same page is there already;
+    errors as in `log_run`."""
+    with _warned(), connected(settings) as client:
+        return _log_report(client, settings, dataset)
+    return None
+
+
 def log_explanations(settings: Settings, folder: Path) -> int | None:
     """Adds reports/<dataset>/explanations/<run>/<method>/ to its run: the methods' table, their scores, the gallery.
 
@@ -236,13 +244,14 @@ def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]
             except Exception as error:
                 _probe(tracking_uri(settings))
                 summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
-        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/audit/audit.json")):
-            name = path.parent.relative_to(settings.root).as_posix()
-            try:
-                summary["logged" if _log_audit(client, settings, path.parents[1].name) else "known"].append(name)
-            except Exception as error:
-                _probe(tracking_uri(settings))
-                summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+        for kind, log, own in (("audit", _log_audit, "audit.json"), ("report", _log_report, "report.json")):
+            for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/{kind}/{own}")):
+                name = path.parent.relative_to(settings.root).as_posix()
+                try:
+                    summary["logged" if log(client, settings, path.parents[1].name) else "known"].append(name)
+                except Exception as error:
+                    _probe(tracking_uri(settings))
+                    summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
         for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/evaluation/metrics.json")):
             evaluated = path.parents[1].name
             try:
@@ -914,23 +923,12 @@ def _number(text: Any) -> float | None:
 
 
 def _log_audit(client: MlflowClient, settings: Settings, dataset: str) -> bool:
-    """Whether anything was logged: the run `audit` is known by the hash of its audit.json."""
+    """Whether anything was logged."""
     folder = Workspace(settings.root).audit(dataset)
     path = folder / "audit.json"
     if not path.is_file():
         return False
-    content = path.read_bytes()
-    report = json.loads(content)
-    own = f"audit-{hashlib.sha256(content).hexdigest()[:32]}"
-    known = find_run(client, ID, own)
-    if known and known[0].data.tags.get(COMPLETE) == "true":
-        return False
-    if known:
-        run_id = known[0].info.run_id
-    else:
-        tags = {ID: own, "dataset": dataset, "kind": "audit", "verdict": report["verdict"]["verdict"]}
-        run_id = client.create_run(_experiment(client, settings, dataset), run_name="audit", tags=tags).info.run_id
-    stamp = int(path.stat().st_mtime * 1000)
+    report = json.loads(path.read_bytes())
     values: dict[str, Any] = {
         "files": report["copies"]["files"],
         "distinct": report["copies"]["distinct_contents"],
@@ -941,9 +939,54 @@ def _log_audit(client: MlflowClient, settings: Settings, dataset: str) -> bool:
     scores |= {f"shortcut_{line['name']}": line["score"] for line in report["shortcuts"] if line["score"]}
     for name, score in scores.items():
         values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
-    metrics = [metric for name, value in values.items() for metric in _metric(f"audit_{name}", value, stamp, 0)]
-    _batched(client, run_id, metrics=metrics)
-    client.log_artifacts(run_id, str(folder), "audit")
+    said = report["verdict"]
+    note = "\n".join([f"**{said['headline']}**", *(f"- {line}" for line in said["said"])])
+    return _log_page(
+        client, settings, dataset, "audit", path, values, {"verdict": said["verdict"], "mlflow.note.content": note}
+    )
+
+
+def _log_report(client: MlflowClient, settings: Settings, dataset: str) -> bool:
+    """Whether anything was logged."""
+    folder = Workspace(settings.root).report(dataset)
+    if not (folder / "report.json").is_file():
+        return False
+    report = json.loads((folder / "report.json").read_bytes())
+    advice = report["advice"]
+    values = {"use": int(advice["use"]), "records": advice["records"], "groups": advice["groups"], "chance": advice["chance"]}
+    for name, score in (("balanced_accuracy", advice["score"]), ("published_balanced_accuracy", advice["other"])):
+        if score:
+            values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+    tags = {"model": advice["run"], "mlflow.note.content": report["said"]}
+    return _log_page(client, settings, dataset, "report", folder / "index.html", values, tags)
+
+
+def _log_page(
+    client: MlflowClient,
+    settings: Settings,
+    dataset: str,
+    kind: str,
+    path: Path,
+    values: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> bool:
+    """Logs the folder of `path` as a run named `kind` of its own, known by the hash of that file; whether it was new.
+
+    A page that has changed is a new run: the older ones stay, with what was said then.
+    """
+    content = path.read_bytes()
+    own = f"{kind}-{hashlib.sha256(content).hexdigest()[:32]}"
+    known = find_run(client, ID, own)
+    if known and known[0].data.tags.get(COMPLETE) == "true":
+        return False
+    if known:
+        run_id = known[0].info.run_id
+    else:
+        own_tags = {ID: own, "dataset": dataset, "kind": kind, **tags}
+        run_id = client.create_run(_experiment(client, settings, dataset), run_name=kind, tags=own_tags).info.run_id
+    stamp = int(path.stat().st_mtime * 1000)
+    _batched(client, run_id, metrics=[one for name in values for one in _metric(f"{kind}_{name}", values[name], stamp, 0)])
+    client.log_artifacts(run_id, str(path.parent), kind)
     client.set_tag(run_id, COMPLETE, "true")
     client.set_terminated(run_id)
     return True

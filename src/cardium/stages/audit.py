@@ -10,10 +10,8 @@ It looks at all records, those of the test fold too: it scores data, by a probe 
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from cardium.audit.shortcuts import Shortcut, Tested, known_of_files, measure_sh
 from cardium.audit.survey import SIDE, Work, border_only, survey
 from cardium.imaging.decode import decode
 from cardium.manifest import read_fingerprint, read_manifest
+from cardium.page import embedded_photograph, render
 from cardium.params import Settings
 from cardium.workspace import Workspace
 
@@ -41,7 +40,6 @@ _SLICES = 8
 _NAMED, _SHOWN = 500, 8
 # Longest side of a picture on the page, in pixels.
 _THUMBNAIL = 320
-_TEMPLATE = Path(__file__).parents[1] / "templates" / "audit.html.j2"
 
 Pictures = NDArray[np.uint8]
 
@@ -377,16 +375,7 @@ class _Show:
 
 def page(report: Mapping[str, Any], show: Any) -> str:
     """The report as one HTML page."""
-    import jinja2
-
-    def picture(path: str) -> str:
-        data = BytesIO()
-        Image.fromarray(show(path)).save(data, format="JPEG", quality=80)
-        return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, picture=picture, shown=_SHOWN)
+    return render("audit.html.j2", report=report, picture=lambda path: embedded_photograph(show(path)), shown=_SHOWN)
 
 
 def draw(folder: Path, report: Mapping[str, Any], show: Any) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from cardium.atomic import replacing_folder, write_json, write_text
 from cardium.errors import CardiumError
 from cardium.manifest import read_fingerprint, read_manifest
+from cardium.page import render
 from cardium.params import Settings
 from cardium.splits import read_folds, read_published
 from cardium.workspace import Workspace
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # Offending rows shown on the page and in the error's one line; the JSON has all that quality.py names.
 _ON_PAGE, _IN_ERROR = 20, 3
-_TEMPLATE = Path(__file__).parents[1] / "templates" / "validation.html.j2"
 
 
 def run(settings: Settings, item: str) -> None:
@@ -129,16 +129,12 @@ def _report(
 
 def page(report: dict[str, Any]) -> str:
     """The report as one HTML page."""
-    import jinja2
-
     from cardium.quality import NAMED
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     rank = {"critical": 0, "warning": 1, "info": 2}
     failed = sorted((check for check in report["checks"] if not check["passed"]), key=lambda check: rank[check["severity"]])
     passed = [check for check in report["checks"] if check["passed"]]
-    return template.render(report=report, failed=failed, passed=passed, limit=_ON_PAGE, named=NAMED)
+    return render("validation.html.j2", report=report, failed=failed, passed=passed, limit=_ON_PAGE, named=NAMED)
 
 
 def _counted(outcome: Outcome) -> str:

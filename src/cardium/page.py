@@ -1,0 +1,56 @@
+"""templates/ -> HTML pages that open from disk: styles and pictures inside, no script, no network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **context: Any) -> str:
+    """The page that `template` of templates/ makes of `context`. All text is escaped; a name that is missing is an error.
+
+    Filters: `score` (0.712 [0.650, 0.771]) and `figure` (0.712), "-" for what could not be computed.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["score"] = score_text
+    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
+    return environment.get_template(template).render(**context)
+
+
+def embedded(path: Path) -> str:
+    """A PNG file as a data: address; "" where there is none."""
+    if not path.is_file():
+        return ""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def embedded_photograph(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (H, W) or (H, W, 3), 0-255, as a JPEG's data: address: small, for thumbnails."""
+    from PIL import Image
+
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def score_text(score: Mapping[str, float | None] | None) -> str:
+    """A value with its interval, as the leaderboard writes it."""
+    if not score or score["value"] is None:
+        return "-"
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
