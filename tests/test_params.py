@@ -87,7 +87,7 @@ def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overri
     assert (train.optimizer, train.clip_norm, train.batch) == ("adamax", 10, 16), "of system 003"
     assert (train.keep, train.class_weights) == ("best", "balanced"), "of the run's own line"
     assert train.epochs == 3, "of the command line"
-    assert settings.train_of(settings.runs["ecg5-mobilenet"]).optimizer == "adam"
+    assert settings.train_of(settings.runs["ecg4-mobilenetv2"]).optimizer == "adam"
 
 
 def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path) -> None:
