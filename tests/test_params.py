@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cardium import params
 from cardium.errors import CardiumError
+from cardium.stages import settings as settings_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -88,6 +89,18 @@ def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overri
     assert (train.keep, train.class_weights) == ("best", "balanced"), "of the run's own line"
     assert train.epochs == 3, "of the command line"
     assert settings.train_of(settings.runs["ecg4-mobilenetv2"]).optimizer == "adam"
+
+
+def test_only_a_systems_own_runs_change_with_it(tmp_path: Path) -> None:
+    contents = []
+    for epochs in (2, 3):
+        changed = params.resolve(copy.deepcopy(RAW), tmp_path, {})
+        changed.systems["004"]["epochs"] = epochs
+        settings_stage.run(changed, "runs")
+        contents.append({path.stem: path.read_text() for path in (tmp_path / "processed" / "settings").iterdir()})
+    different = {name for name in contents[0] if contents[0][name] != contents[1][name]}
+    assert different == {name for name, line in RAW["runs"].items() if line.get("system") == "004"}
+    assert different < contents[0].keys() == RAW["runs"].keys()
 
 
 def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path) -> None:

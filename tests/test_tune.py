@@ -262,8 +262,8 @@ def test_only_the_tuned_runs_own_file_changes_with_what_was_found(tmp_path: Path
         written = settings.root / "processed" / "settings"
         contents.append({path.stem: yaml.safe_load(path.read_text()) for path in written.iterdir()})
     assert contents[0].keys() == contents[1].keys() == settings.runs.keys()
-    assert [content[RUN] for content in contents] == [{"learning_rate": 0.02}, {"learning_rate": 0.03}]
-    assert all(content[name] == {} for content in contents for name in settings.runs if name != RUN)
+    assert [content[RUN]["tuned"] for content in contents] == [{"learning_rate": 0.02}, {"learning_rate": 0.03}]
+    assert all(content[name]["tuned"] == {} for content in contents for name in settings.runs if name != RUN)
 
 
 def test_the_space_holds_the_run_as_it_is_and_only_blocks_of_its_bank(tmp_path: Path) -> None:

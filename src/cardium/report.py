@@ -176,6 +176,7 @@ def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[
     score = row.get("image", {}).get("balanced_accuracy")
     return {
         "run": run,
+        "model": row.get("model", ""),
         "use": promoted,
         "score": score,
         "patient_score": row.get("patient", {}).get("balanced_accuracy"),

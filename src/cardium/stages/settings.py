@@ -1,4 +1,4 @@
-"""settings: what each run takes over of what `cardium tune` found -> processed/settings/<run>.yaml, {} for most.
+"""settings: what each run takes of its published system and of what `cardium tune` found -> processed/settings/<run>.yaml.
 
 A run's file changes only when its own settings do, so that DVC trains that run anew, and no other.
 """
@@ -14,9 +14,11 @@ from cardium.params import Settings
 def run(settings: Settings, item: str) -> None:
     """Writes the files of all lines of params.yaml's table `item`, which is `runs`."""
     out = settings.root / "processed" / "settings"
-    taken = {name: settings.tuned_of(line) for name, line in getattr(settings, item).items()}
+    lines = getattr(settings, item)
+    tuned = {name: settings.tuned_of(line) for name, line in lines.items()}
     with atomic.replacing_folder(out) as part:
-        for name, values in taken.items():
-            (part / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    names = [name for name, values in taken.items() if values]
-    print(f"{len(names)} of {len(taken)} runs take over what a search found{': ' if names else ''}{', '.join(names)}.")
+        for name, line in lines.items():
+            taken = {"system": settings.systems.get(line.system, {}), "tuned": tuned[name]}
+            (part / f"{name}.yaml").write_text(yaml.safe_dump(taken), encoding="utf-8")
+    names = [name for name, values in tuned.items() if values]
+    print(f"{len(names)} of {len(tuned)} runs take over what a search found{': ' if names else ''}{', '.join(names)}.")
