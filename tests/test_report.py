@@ -124,6 +124,8 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     gallery = folder / "explanations/cmri-mobilenetv2/gradcam/gallery-right.png"
     gallery.parent.mkdir(parents=True)
     Image.new("L", (10, 10)).save(gallery)
+    tested = {"gradcam": {"deletion": 0.6, "insertion": 0.7}, "random": {"deletion": 0.4, "insertion": 0.5}}
+    (gallery.parent / "faithfulness.json").write_text(json.dumps({"methods": tested}))
     audit = folder / "audit/audit.json"
     audit.parent.mkdir()
     verdict = {"verdict": "leak", "headline": "A split by files leaks", "said": ["10 of 60 files are copies.", "<i>two</i>"]}
@@ -135,6 +137,7 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     elsewhere.write_text(json.dumps(table))
     text = page(project).text
     assert "Not asked yet" not in text
+    assert "0.60 (places at random: 0.40); while only that is shown: 0.70 (places at random: 0.50). That is not better" in text
     assert "A split by files leaks 10 of 60 files are copies. <i>two</i>" in text
     told = json.loads((folder / "report/report.json").read_text())
     assert told["audit"] == {"headline": verdict["headline"], "said": verdict["said"]}
@@ -156,3 +159,14 @@ def test_without_an_evaluation_the_error_names_the_verb_and_nothing_is_written(p
         report.run(project, "cmri")
     assert not (project.root / "reports/cmri/report").exists()
     assert not (project.root / "reports/index.html").exists()
+
+
+def test_a_champion_that_was_put_forward_again_is_no_news(project: Settings) -> None:
+    same = {"run": "cmri-mobilenetv2"}
+    promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: 0.8 is not higher than 0.8", champion=same)
+    text = page(project).text
+    assert "Use cmri-mobilenetv2." in text
+    assert "not promoted" not in text
+    other = {"run": "cmri-inceptionv3"}
+    promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: not better", champion=other)
+    assert "cmri-mobilenetv2 is not promoted: not better." in page(project).text

@@ -200,7 +200,8 @@ def coverage(curves: Sequence[tuple[str, ArrayLike, ArrayLike]], out: Path, titl
     axes.set_ylim(0, 1.01)
     axes.set_xlabel("share of records that are answered, the surest first")
     axes.set_ylabel("accuracy on them")
-    axes.legend(frameon=False, fontsize=10, loc="lower left")
+    # Beside the curves: they may be anywhere from 0 to 1.
+    axes.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     _quiet(axes)
     _save(figure, out, title)
 

@@ -184,9 +184,17 @@ def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[
         "records": row.get("records", 0),
         "groups": row.get("groups", 0),
         "other": _twin_score(table, dataset, row),
-        "reason": promotion.get("summary", ""),
+        # A champion that challenges itself is "not promoted": nothing that a reader has to know.
+        "reason": ""
+        if promoted and promotion.get("action") != "promoted" and _same(promotion)
+        else promotion.get("summary", ""),
         "warnings": row.get("warnings", []),
     }
+
+
+def _same(promotion: Mapping[str, Any]) -> bool:
+    """Whether the run that was put forward is the champion itself."""
+    return bool((promotion.get("challenger") or {}).get("run") == (promotion.get("champion") or {}).get("run"))
 
 
 def _twin_score(table: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Mapping[str, float] | None:
@@ -278,13 +286,29 @@ def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
 
 
 def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
-    """The explanations' galleries: one figure a run, method and question."""
+    """The explanations' galleries: one figure a run and method, and what the tests of that method on that run say of it."""
     folder = workspace.root / "reports" / dataset / "explanations"
     return [
-        {"name": path.relative_to(folder).with_suffix("").as_posix().replace("/", ", "), "figure": embedded(path)}
+        {
+            "name": path.relative_to(folder).parent.as_posix().replace("/", ", "),
+            "figure": embedded(path),
+            "tested": _tested(_json(path.parent / "faithfulness.json").get("methods", {}), path.parent.name),
+        }
         for path in sorted(folder.rglob("*.png"))
         if path.stem.startswith("gallery")
     ]
+
+
+def _tested(methods: Mapping[str, Mapping[str, float]], method: str) -> str:
+    """The deletion and insertion of `method` beside those of places at random, in words; "" where they were not measured."""
+    own, chance = methods.get(method, {}), methods.get("random", {})
+    if not {"deletion", "insertion"} <= own.keys() & chance.keys():
+        return ""
+    emptied, shown = (f"{own[name]:.2f} (places at random: {chance[name]:.2f})" for name in ("deletion", "insertion"))
+    found = f"Mean probability while what it points at is emptied: {emptied}; while only that is shown: {shown}."
+    if own["deletion"] < chance["deletion"] and own["insertion"] > chance["insertion"]:
+        return found
+    return f"{found} That is not better than random places in both: do not rely on this picture."
 
 
 def _card(info: Mapping[str, Any], fingerprint: Mapping[str, Any], licence: str, page: str) -> dict[str, Any]:
