@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -134,33 +131,6 @@ def test_other_counts_and_seeds_are_other_volumes(tmp_path: Path) -> None:
     assert not one & two
     with pytest.raises(CardiumError, match="too few"):
         demo.make_demo(tmp_path / "three", "chd", count=1)
-
-
-_DIGEST = """
-import hashlib
-from cardium.datasets import thorax
-total = hashlib.sha256()
-for patient in thorax.cohort(2)[:3]:
-    total.update(thorax.volume(patient).tobytes())
-print(total.hexdigest())
-"""
-
-
-def test_processor_features_do_not_change_a_voxel() -> None:
-    """NumPy with its vector units switched off, as on an old processor, draws the same."""
-    from numpy._core import _multiarray_umath as core
-
-    enabled = [name for name in core.__cpu_dispatch__ if core.__cpu_features__[name]]
-    if not enabled:
-        pytest.skip("this NumPy or processor has no vector units to switch off")
-    digests = set()
-    for disabled in ("", " ".join(enabled)):
-        environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled, "PYTHONPATH": str(ROOT / "src")}
-        if not disabled:
-            environment.pop("NPY_DISABLE_CPU_FEATURES")
-        done = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True)
-        digests.add(done.stdout.strip())
-    assert len(digests) == 1
 
 
 # --- what gives the class away, and what does not ---

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cardium.errors import CardiumError
 from cardium.params import Settings
+from cardium.predictions import read_evaluation
 from cardium.workspace import Workspace
 
 
@@ -14,10 +14,7 @@ def leaderboard(settings: Settings, dataset: str) -> str:
     """The last evaluation's leaderboard as text. Raises CardiumError when there is none."""
     from cardium.stages.evaluate import leaderboard_text
 
-    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
-    if not path.is_file():
-        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.")
-    return leaderboard_text(json.loads(path.read_text(encoding="utf-8")))
+    return leaderboard_text(read_evaluation(settings, dataset))
 
 
 def closing(settings: Settings) -> str:

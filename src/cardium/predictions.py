@@ -1,12 +1,15 @@
-"""Predictions as a table: one row per (record, held-out fold), the same for validation and test."""
+"""Predictions as a table: one row per (record, held-out fold), the same for validation and test; and their evaluation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cardium.errors import CardiumError
+from cardium.params import Settings
+from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas
@@ -58,3 +61,14 @@ def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pand
     mean = first.copy()
     mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
     return mean
+
+
+def read_evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
+    """metrics.json of the dataset's last evaluation. Raises CardiumError where there is none, or it is damaged."""
+    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
+    except ValueError:
+        raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None

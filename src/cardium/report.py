@@ -21,7 +21,7 @@ from cardium.imaging.kinds import family
 from cardium.manifest import read_fingerprint
 from cardium.page import embedded, render, score_text
 from cardium.params import Settings
-from cardium.predictions import probability_columns
+from cardium.predictions import probability_columns, read_evaluation
 from cardium.published import SOURCES
 from cardium.workspace import Workspace, run_name, suffix
 
@@ -69,7 +69,7 @@ def index_page(settings: Settings) -> str:
     for dataset in settings.active:
         page = Workspace(settings.root).report(dataset) / "index.html"
         if page.is_file():
-            table = _evaluation(settings, dataset)
+            table = read_evaluation(settings, dataset)
             rows.append({"dataset": dataset, "title": get_collection(dataset).title, **_advice(settings, dataset, table)})
     return render("report_index.html.j2", rows=rows, active=settings.active)
 
@@ -77,7 +77,7 @@ def index_page(settings: Settings) -> str:
 def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
     """All that the page says, as the template takes it; figures of its own are drawn into the folder `figures`."""
     workspace = Workspace(settings.root)
-    table = _evaluation(settings, dataset)
+    table = read_evaluation(settings, dataset)
     fingerprint = read_fingerprint(workspace.manifest(dataset))
     advice = _advice(settings, dataset, table)
     collection = get_collection(dataset)
@@ -146,16 +146,6 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
             "versions": info.get("versions", {}),
         },
     }
-
-
-def _evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
-    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
-    except ValueError:
-        raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None
 
 
 def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[str, Any]:

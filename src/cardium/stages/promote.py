@@ -27,7 +27,7 @@ from cardium.errors import CardiumError
 from cardium.manifest import is_distinct, read_manifest
 from cardium.metrics import GroupBootstrap, paired_difference, score
 from cardium.params import Settings
-from cardium.predictions import mean_predictions, prediction_rows, probability_columns
+from cardium.predictions import mean_predictions, prediction_rows, probability_columns, read_evaluation
 from cardium.registry import Version
 from cardium.splits import Parts
 from cardium.workspace import Workspace
@@ -131,7 +131,7 @@ def promote(settings: Settings, dataset: str, dry: bool = False) -> dict[str, An
 
     Promotions of one store run one after the other. Raises CardiumError without an evaluation, StoreAway without the store.
     """
-    table = _evaluation(settings, dataset)
+    table = read_evaluation(settings, dataset)
     name = tracking.experiment_name(settings, dataset)
     best = choose(table["runs"])
     row = table["runs"][best]
@@ -420,14 +420,6 @@ def _record(settings: Settings, name: str, result: dict[str, Any], champion: Ver
             registry.set_aliases(client, name, {**wanted, registry.CHAMPION: challenger.number})
         else:
             registry.set_aliases(client, name, {registry.CHALLENGER: challenger.number})
-
-
-def _evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
-    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
 
 
 def _stored(settings: Settings, dataset: str, name: str) -> pd.DataFrame:
