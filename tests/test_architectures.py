@@ -296,3 +296,23 @@ def test_fusion_refuses_what_does_not_fit() -> None:
         fusion.create_fusion([one], mode="average", classes=3)
     with pytest.raises(CardiumError, match="must share one rendering"):
         fusion.create_fusion([one, other], mode="average", classes=3)
+
+
+def test_system_004s_own_network_learns_from_ink_on_white_paper() -> None:
+    """With paper at 1 it answered one class for all sheets; see docs/results.md."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    pixels = np.full((64, 64, 64, 3), 255, np.float32)
+    for sheet, label in zip(pixels, labels, strict=True):
+        # A thin line, high or low: 1 of 64 rows.
+        sheet[rng.integers(4, 28) + 32 * label] = 0
+    model = models.create_model("cnn_custom", classes=2, height=64, width=64, seed=0, dropout=0.0)
+    scaled = keras.Model(model.input, model.get_layer("scaling").output)(np.full((1, 64, 64, 3), 255, np.float32))
+    assert not np.asarray(scaled).any(), "paper is nothing"
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    for _ in range(12):
+        model.train_on_batch(pixels, labels)
+    assert (model.predict(pixels, verbose=0).argmax(1) == labels).mean() > 0.95
