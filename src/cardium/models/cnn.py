@@ -54,8 +54,8 @@ def cnn_baseline(pixels: Any, classes: int, dropout: float) -> Any:
 def cnn_custom(pixels: Any, classes: int, dropout: float) -> Any:
     """System 004's own network: convolutions of 32/64/128 3x3 filters, ReLU, max pooling; dense 128; dropout; softmax.
 
-    White paper is 0 and ink is up to 1. With paper at 1, whatever the sheet, the dense layer's first steps follow the paper alone
-    and most of its units never fire again: on real sheets it then answers one class for all (docs/results.md).
+    White paper is 0 and ink is up to 1. With paper at 1, whatever the sheet, the dense layer's first steps follow the paper
+    alone and most of its units never fire again: on real sheets it then answers one class for all (docs/results.md).
     """
     from keras import layers
 
