@@ -29,7 +29,7 @@ from cardium.errors import CardiumError
 from cardium.stages import audit, ingest
 
 PROJECT = Path(__file__).resolve().parents[1]
-REAL = Path("/work/shared/real/ecg")
+REAL = Path(__file__).resolve().parents[2] / "shared" / "real" / "ecg"
 
 
 def settings(root: Path, **overrides: Any) -> params.Settings:
@@ -438,7 +438,7 @@ def test_a_large_collection_is_probed_in_part_and_every_group_has_its_turn():
 # ---------------------------------------------------------------------------------------------------------------- real sheets
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real sheets of /work/shared/real are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real sheets of ../shared/real/ecg are not here")
 def test_the_published_split_of_real_sheets_is_caught_with_its_numbers():
     import csv
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cardium import atomic
+from cardium import atomic, metrics
 from cardium.datasets import Collection, Found, get_collection
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable
@@ -128,14 +128,8 @@ def text(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
     for run, row in runs:
         inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy")
         outer, accuracy = row["image"]["balanced_accuracy"], row["image"]["accuracy"]["value"]
-        lines.append(f"{run:<{width}}  {_shown(inner):<23}  {_shown(outer):<23}  {accuracy:8.3f}")
+        lines.append(f"{run:<{width}}  {metrics.score_text(inner):<23}  {metrics.score_text(outer):<23}  {accuracy:8.3f}")
     return "\n".join(lines)
-
-
-def _shown(score: Mapping[str, float | None] | None) -> str:
-    if score is None or score["value"] is None:
-        return "-"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def _leaderboard(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,14 @@ from numpy.typing import NDArray
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+# What a page's verdict means for its reader -> the class in page.css that it is shown by.
+_MARKS = {"stopped": "critical", "leak": "critical", "warnings": "warning", "passed": "good", "clean": "good"}
+
+
 def render(template: str, **context: Any) -> str:
     """The page that `template` of templates/ makes of `context`. All text is escaped; a name that is missing is an error.
 
-    Filters: `score` (0.712 [0.650, 0.771]) and `figure` (0.712), "-" for what could not be computed.
+    Functions in `context` are there for the template to call. Filter: `mark`, the class of page.css for a verdict.
     """
     import jinja2
 
@@ -28,8 +31,7 @@ def render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["score"] = score_text
-    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters["mark"] = _MARKS.__getitem__
     return environment.get_template(template).render(**context)
 
 
@@ -47,10 +49,3 @@ def embedded_photograph(pixels: NDArray[np.uint8]) -> str:
     data = BytesIO()
     Image.fromarray(pixels).save(data, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def score_text(score: Mapping[str, float | None] | None) -> str:
-    """A value with its interval, as the leaderboard writes it."""
-    if not score or score["value"] is None:
-        return "-"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"

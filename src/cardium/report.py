@@ -7,7 +7,7 @@ audit and explanations. Every figure is a PNG that plots.py has drawn, embedded:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cardium.datasets import get_collection
 from cardium.errors import CardiumError
 from cardium.imaging.kinds import family
 from cardium.manifest import read_fingerprint
-from cardium.page import embedded, render, score_text
+from cardium.page import embedded, render
 from cardium.params import Settings
 from cardium.predictions import probability_columns, read_evaluation
 from cardium.published import SOURCES
@@ -45,22 +45,22 @@ def write_page(settings: Settings, dataset: str, folder: Path) -> None:
     """
     (folder / "figures").mkdir(parents=True)
     context = page_context(settings, dataset, folder / "figures")
-    (folder / "index.html").write_text(render("report.html.j2", **context), encoding="utf-8")
+    (folder / "index.html").write_text(render("report.html.j2", **_texts(), **context), encoding="utf-8")
     audit = {key: context["audit"][key] for key in ("headline", "said")} if context["audit"] else None
     told = {key: context[key] for key in ("dataset", "advice", "data", "reproduce")}
-    write_json(folder / "report.json", {**told, "said": words(context["advice"], context["patients"]), "audit": audit})
+    write_json(folder / "report.json", {**told, "said": " ".join(context["said"]).strip(), "audit": audit})
 
 
-def words(advice: Mapping[str, Any], patients: bool) -> str:
-    """The advice as text: which run to use, or none, and what to expect of it."""
+def words(advice: Mapping[str, Any], patients: bool) -> tuple[str, str]:
+    """The advice as text: which run to use, or none; and what to expect of it."""
     if not advice["run"]:
-        return "No model has been trained under the honest protocol yet."
-    value, guessing = score_text(advice["score"]), f"guessing has {advice['chance']:.3f}"
+        return "No model has been trained under the honest protocol yet.", ""
+    value, guessing = metrics.score_text(advice["score"]), f"guessing has {advice['chance']:.3f}"
     if not advice["use"]:
         chosen = f"The best one that validation chose, {advice['run']}, has a balanced accuracy of {value}"
-        return f"Use none of these models yet. {chosen}; {guessing}."
+        return "Use none of these models yet.", f"{chosen}; {guessing}."
     whom = "patient" if patients else "record of this collection"
-    return f"Use {advice['run']}. For the next {whom} expect a balanced accuracy of {value}; {guessing}."
+    return f"Use {advice['run']}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}."
 
 
 def index_page(settings: Settings) -> str:
@@ -71,7 +71,7 @@ def index_page(settings: Settings) -> str:
         if page.is_file():
             table = read_evaluation(settings, dataset)
             rows.append({"dataset": dataset, "title": get_collection(dataset).title, **_advice(settings, dataset, table)})
-    return render("report_index.html.j2", rows=rows, active=settings.active)
+    return render("report_index.html.j2", **_texts(), rows=rows, active=settings.active)
 
 
 def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
     table = read_evaluation(settings, dataset)
     fingerprint = read_fingerprint(workspace.manifest(dataset))
     advice = _advice(settings, dataset, table)
+    patients = table.get("patients", True)
     collection = get_collection(dataset)
     shown = _runs_to_show(table, advice["run"])
     tables = {name: _predictions(workspace, dataset, name) for name in shown}
@@ -95,14 +96,14 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
     return {
         "dataset": dataset,
         "title": collection.title,
-        "said": words(advice, table.get("patients", True)).partition(". "),
+        "said": words(advice, patients),
         "classes": table["classes"],
         "advice": advice,
         "blocks": _leaderboard_blocks(table),
         "picture_of_leaderboard": embedded(evaluation / "leaderboard.png"),
         "interval": f"{table['interval']:.0%}",
         "bootstrap": table["bootstrap"],
-        "patients": table.get("patients", True),
+        "patients": patients,
         "source": SOURCES.get(dataset, ""),
         "per_class": _per_class(table, advice["run"]),
         "runs": [
@@ -154,11 +155,12 @@ def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[
     The promotion decides where there is one; without, the honest run that validation chose. run: "" where none was trained.
     """
     promotion = _json(Workspace(settings.root).promotion(dataset) / "promotion.json")
+    challenger, champion = promotion.get("challenger") or {}, promotion.get("champion") or {}
     honest = {name: row for name, row in table["runs"].items() if row["protocol"] == "honest" and row["kind"] != "naive"}
-    named = promotion.get("challenger") or {}
-    promoted = promotion.get("action") == "promoted"
-    if not promoted and promotion.get("champion"):
-        named, promoted = promotion["champion"], True
+    newly = promotion.get("action") == "promoted"
+    promoted = newly or bool(champion)
+    named = challenger if newly or not champion else champion
+    defended = bool(champion) and not newly and challenger.get("run") == champion.get("run")
     run = named.get("run", "")
     if run not in table["runs"]:
         run = max(honest, key=lambda name: honest[name]["validation_balanced_accuracy"] or 0.0, default="")
@@ -175,16 +177,9 @@ def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[
         "groups": row.get("groups", 0),
         "other": _twin_score(table, dataset, row),
         # A champion that challenges itself is "not promoted": nothing that a reader has to know.
-        "reason": ""
-        if promoted and promotion.get("action") != "promoted" and _same(promotion)
-        else promotion.get("summary", ""),
+        "reason": "" if defended else promotion.get("summary", ""),
         "warnings": row.get("warnings", []),
     }
-
-
-def _same(promotion: Mapping[str, Any]) -> bool:
-    """Whether the run that was put forward is the champion itself."""
-    return bool((promotion.get("challenger") or {}).get("run") == (promotion.get("champion") or {}).get("run"))
 
 
 def _twin_score(table: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Mapping[str, float] | None:
@@ -261,13 +256,13 @@ def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
 
 def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
     """The audit's verdict in its own words; empty where none was made."""
-    folder = workspace.root / "reports" / dataset / "audit"
+    folder = workspace.audit(dataset)
     found = _json(folder / "audit.json")
     if not found:
         return {}
     verdict = found["verdict"]
     return {
-        "mark": {"leak": "critical", "warnings": "warning", "clean": "good"}[verdict["verdict"]],
+        "verdict": verdict["verdict"],
         "headline": verdict["headline"],
         "said": verdict["said"],
         "scores": embedded(folder / "figures" / "scores.png"),
@@ -344,8 +339,6 @@ def _json(path: Path) -> dict[str, Any]:
         raise CardiumError(f"{path.parent.name}/{path.name} is damaged: make it again.") from None
 
 
-def pages_of(settings: Settings, datasets: Sequence[str]) -> list[Path]:
-    """The pages that are there, of the index first."""
-    workspace = Workspace(settings.root)
-    pages = [workspace.root / "reports" / "index.html", *(workspace.report(dataset) / "index.html" for dataset in datasets)]
-    return [page for page in pages if page.is_file()]
+def _texts() -> dict[str, Any]:
+    """What the templates write scores and numbers with."""
+    return {"score_text": metrics.score_text, "number_text": lambda value: "-" if value is None else f"{value:.3f}"}

@@ -225,47 +225,43 @@ def sync(settings: Settings, dataset: str | None = None) -> dict[str, list[str]]
 
     summary: dict[str, list[str]] = {"logged": [], "known": [], "evaluated": [], "failed": []}
     folders = list(run_folders(settings.root, dataset))
+    reports, own = settings.root / "reports", dataset or "*"
+
+    @contextlib.contextmanager
+    def noted(name: str) -> Iterator[None]:
+        """One item's trouble must not keep the others out of the store; that of the store itself goes on up."""
+        try:
+            yield
+        except Exception as error:
+            _probe(tracking_uri(settings))
+            summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+
+    def named(folder: Path) -> str:
+        return folder.relative_to(settings.root).as_posix()
+
     with connected(settings) as client:
         for folder in progress(folders, total=len(folders), desc="sync", unit="run"):
-            name = folder.relative_to(settings.root).as_posix()
-            try:
-                _, new = _log_run(client, settings, folder)
-                summary["logged" if new else "known"].append(name)
-            except CardiumError as error:
-                summary["failed"].append(f"{name}: {error}")
-            except Exception as error:  # one run's trouble must not keep the others out of the store
-                _probe(tracking_uri(settings))
-                summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
-        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/tuning/*/study.json")):
-            name = path.parent.relative_to(settings.root).as_posix()
-            try:
-                _, new = _log_search(client, settings, path.parent)
-                summary["logged" if new else "known"].append(name)
-            except Exception as error:
-                _probe(tracking_uri(settings))
-                summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
-        for kind, log, own in (("audit", _log_audit, "audit.json"), ("report", _log_report, "report.json")):
-            for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/{kind}/{own}")):
-                name = path.parent.relative_to(settings.root).as_posix()
+            with noted(named(folder)):
                 try:
-                    summary["logged" if log(client, settings, path.parents[1].name) else "known"].append(name)
-                except Exception as error:
-                    _probe(tracking_uri(settings))
-                    summary["failed"].append(f"{name}: {type(error).__name__}: {_first_line(error)}")
-        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/evaluation/metrics.json")):
-            evaluated = path.parents[1].name
-            try:
-                summary["evaluated"] += _log_evaluation(client, settings, evaluated)
-            except Exception as error:
-                _probe(tracking_uri(settings))
-                summary["failed"].append(f"evaluation of {evaluated}: {type(error).__name__}: {_first_line(error)}")
-        for path in sorted(settings.root.glob(f"reports/{dataset or '*'}/explanations/*/*/explanations.json")):
-            try:
+                    _, new = _log_run(client, settings, folder)
+                    summary["logged" if new else "known"].append(named(folder))
+                except CardiumError as error:
+                    summary["failed"].append(f"{named(folder)}: {error}")
+        for path in sorted(reports.glob(f"{own}/tuning/*/study.json")):
+            with noted(named(path.parent)):
+                _, new = _log_search(client, settings, path.parent)
+                summary["logged" if new else "known"].append(named(path.parent))
+        for kind, log in (("audit", _log_audit), ("report", _log_report)):
+            for path in sorted(reports.glob(f"{own}/{kind}/{kind}.json")):
+                with noted(named(path.parent)):
+                    new = log(client, settings, path.parents[1].name)
+                    summary["logged" if new else "known"].append(named(path.parent))
+        for path in sorted(reports.glob(f"{own}/evaluation/metrics.json")):
+            with noted(f"evaluation of {path.parents[1].name}"):
+                summary["evaluated"] += _log_evaluation(client, settings, path.parents[1].name)
+        for path in sorted(reports.glob(f"{own}/explanations/*/*/explanations.json")):
+            with noted(named(path.parent)):
                 _log_explanations(client, path.parent)
-            except Exception as error:
-                _probe(tracking_uri(settings))
-                where = path.parent.relative_to(settings.root).as_posix()
-                summary["failed"].append(f"{where}: {type(error).__name__}: {_first_line(error)}")
     return summary
 
 
@@ -938,7 +934,7 @@ def _log_audit(client: MlflowClient, settings: Settings, dataset: str) -> bool:
     scores = dict(report["optimism"] or {})
     scores |= {f"shortcut_{line['name']}": line["score"] for line in report["shortcuts"] if line["score"]}
     for name, score in scores.items():
-        values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+        values |= _with_ends(name, score)
     said = report["verdict"]
     note = "\n".join([f"**{said['headline']}**", *(f"- {line}" for line in said["said"])])
     return _log_page(
@@ -956,9 +952,14 @@ def _log_report(client: MlflowClient, settings: Settings, dataset: str) -> bool:
     values = {"use": int(advice["use"]), "records": advice["records"], "groups": advice["groups"], "chance": advice["chance"]}
     for name, score in (("balanced_accuracy", advice["score"]), ("published_balanced_accuracy", advice["other"])):
         if score:
-            values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+            values |= _with_ends(name, score)
     tags = {"model": advice["run"], "mlflow.note.content": report["said"]}
     return _log_page(client, settings, dataset, "report", folder / "index.html", values, tags)
+
+
+def _with_ends(name: str, score: Mapping[str, Any]) -> dict[str, Any]:
+    """A score and the ends of its interval, under the names that metrics have."""
+    return {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
 
 
 def _log_page(

@@ -277,10 +277,8 @@ def _windows(model: OpenedModel, share: float) -> Iterator[tuple[slice, ...]]:
     for axis, size in enumerate(model.places):
         if model.form in ("leads", "traces") and axis == 0:
             side = step = 1  # One lead, or one row of measurements.
-        elif model.form in ("slices", "volume"):
-            # Twice as coarse: the windows of a volume are many, and each costs a pass over all of it.
-            side = step = max(1, round(size * min(1.0, 2 * share)))
-        elif model.form == "leads":
+        elif model.form in ("leads", "slices", "volume"):
+            # Twice as coarse: the windows of many leads or slices are many, and each costs a pass over all of them.
             side = step = max(1, round(size * min(1.0, 2 * share)))
         else:
             side = max(1, round(size * share))

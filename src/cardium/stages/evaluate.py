@@ -314,7 +314,7 @@ def _score(metric: str, digits: int = 3) -> Callable[[Mapping[str, Any], Mapping
     return lambda _table, row: _number(row["image"][metric]["value"], digits)
 
 
-_BALANCED: Column = ("balanced accuracy", -20, lambda _t, row: _interval(row["image"]["balanced_accuracy"]))
+_BALANCED: Column = ("balanced accuracy", -20, lambda _t, row: metrics.score_text(row["image"]["balanced_accuracy"]))
 _WEIGHTS: Column = ("weights", -8, lambda _t, row: "mixed" if "+" in row["weights"] else row["weights"] or "-")
 _TRAIN: Column = ("train s", 7, lambda _t, row: _number(row["seconds"].get("train"), 0))
 _OTHER: Column = ("other", 5, lambda table, row: _number(_other_protocol(table, row), 3))
@@ -523,12 +523,6 @@ def _megabytes(row: Mapping[str, Any]) -> float | None:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(score: Mapping[str, float | None]) -> str:
-    if score["low"] is None or score["high"] is None:
-        return _number(score["value"], 3)
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def _wrapped(text: str) -> list[str]:
