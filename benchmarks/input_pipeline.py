@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cardium.config import Dataset, Render, load
 from cardium.imaging.augment import augment_batch
 from cardium.imaging.render import shape_of
-from cardium.params import Dataset, Render, load
 from cardium.tensorflow_import import import_tensorflow
-from cardium.training import Examples, batches
+from cardium.training.fit import Examples, batches
 
 MODELS = ("traces_net", "cnn_baseline", "cnn_custom", "cnn2d", "attention_lstm", "time_distributed_cnn", "attention_vgg")
 BATCH = 16

@@ -36,7 +36,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cardium.params import Settings
+    from cardium.config import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATASET = "cmri"
@@ -62,7 +62,7 @@ class Study:
         """The project's own settings of the profile `study`, with what the command line changed."""
         import yaml
 
-        from cardium.params import resolve
+        from cardium.config import resolve
 
         raw = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
         raw["profile"] = "study"
@@ -155,7 +155,7 @@ def lay_out(folder: Path, data: Path | None, images: int) -> int:
     from cardium.datasets import Found, get_collection
 
     if data is None:
-        from cardium.datasets.demo import DEMOS, PATIENTS, SEED
+        from cardium.demo.make import DEMOS, PATIENTS, SEED
 
         # More phantoms than the demo's are more patients.
         patients = max(PATIENTS, -(-images // DEMOS[DATASET].files_per_patient // 2) * 2)
@@ -230,7 +230,7 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     from cardium.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    from cardium.params import Bank, Run
+    from cardium.config import Bank, Run
     from cardium.stages.features import make_bank
     from cardium.stages.train import train_run
     from cardium.workspace import Workspace
@@ -251,9 +251,9 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
 
     # Off the clock: the very weights, for the published way to use.
-    from cardium.bank import restore_calibration
     from cardium.models.backbones import build_backbone, layers_of_backbone
     from cardium.models.weights import load_weights
+    from cardium.training.bank import restore_calibration
 
     render = settings.datasets[DATASET].render
     model = build_backbone(backbone, render.height, render.width, settings.protocols[protocol].scaling, settings.seed)
@@ -337,8 +337,8 @@ class _EpochClock:
 
 def _records(study: Study, settings: Settings) -> pd.DataFrame:
     """The manifest with each record's part; what takes no part (copies, the test fold under honest) is left out."""
-    from cardium.manifest import read_manifest
-    from cardium.splits import read_parts
+    from cardium.data.manifest import read_manifest
+    from cardium.data.splits import read_parts
     from cardium.workspace import Workspace
 
     workspace = Workspace(settings.root)
@@ -436,8 +436,8 @@ def compare(study: Study, root: Path, backbones: list[str]) -> dict[str, dict[st
     """Per model: balanced accuracy of both ways on the same validation records, and ours less the other's with its interval."""
     import pandas as pd
 
-    from cardium.manifest import read_manifest
-    from cardium.metrics import GroupBootstrap, paired_difference, score
+    from cardium.data.manifest import read_manifest
+    from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
     from cardium.workspace import Workspace
 
     workspace = Workspace(root)

@@ -62,10 +62,10 @@ def _options() -> argparse.Namespace:
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of both ways, trial by trial."""
-    from cardium import search
+    from cardium.config import Bank, Run
     from cardium.models import bank_of
-    from cardium.params import Bank, Run
     from cardium.stages import features, tune
+    from cardium.tuning import queue
 
     settings = lay_out(root, options)
     backbone = bank_of(options.model)
@@ -75,7 +75,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     features.make_bank(settings, Bank(DATASET, backbone, "honest", "image"), reads)
     bank_seconds = time.perf_counter() - began
     plan = tune.plan_search(settings, line, reads)
-    study = search.open_study(search.open_storage("", root / "s.journal"), "s", plan.space.defaults, 1, options.trials)
+    study = queue.open_study(queue.open_storage("", root / "s.journal"), "s", plan.space.defaults, 1, options.trials)
     trials = []
     for _ in range(options.trials):
         trial = study.ask()
@@ -129,7 +129,7 @@ def lay_out(root: Path, options: argparse.Namespace) -> Any:
     import yaml
     from PIL import Image
 
-    from cardium import params
+    from cardium import config
     from cardium.stages import ingest, prepare, split
 
     raw = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def lay_out(root: Path, options: argparse.Namespace) -> Any:
     }
     demo["split"], demo["evaluate"] = {"folds": options.folds}, {"test_folds": "all"}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-    settings = params.load(root)
+    settings = config.load(root)
     rng = np.random.default_rng(0)
     # What is in the images does not change what a trial costs: noise with a bright disc, as large as the class says.
     rows, columns = np.mgrid[: options.side, : options.side] / options.side - 0.5

@@ -37,8 +37,8 @@ def write_volume(path: Path, slices: int) -> None:
 
 def prepare(path: Path, frames: int, side: int) -> None:
     """Reads and renders one volume as `prepare` does."""
+    from cardium.config import Ingest, Render
     from cardium.imaging.render import render_file
-    from cardium.params import Ingest, Render
 
     base = peak_megabytes()
     data = path.read_bytes()
@@ -63,10 +63,10 @@ def epoch(folder: Path, volumes: int, train: int, frames: int, side: int) -> Non
         pixels[number] = rng.integers(1, 256, (frames, side, side), dtype=np.uint8)
     del pixels
     import_tensorflow()
+    from cardium.data.rendering import read_rows
     from cardium.models import create_model
-    from cardium.rendering import read_rows
-    from cardium.schedule import Schedule
-    from cardium.training import Examples, fit
+    from cardium.training.fit import Examples, fit
+    from cardium.training.schedule import Schedule
 
     base = peak_megabytes()
     slices = np.load(path, mmap_mode="r")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from cardium.config import Settings, resolve
+from cardium.data.manifest import Measured, build, fingerprint
 from cardium.datasets import Facts, Found, get_collection
-from cardium.manifest import Measured, build, fingerprint
-from cardium.params import Settings, resolve
 
 CLASSES = ["Normal", "Sick"]
 PROJECT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from cardium import params
-from cardium.params import Settings
+from cardium import config
+from cardium.config import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = ["Normal", "Sick"]
@@ -29,7 +29,7 @@ def make_project(root: Path, **overrides: Any) -> Settings:
     (root / "dvc.yaml").write_text("stages: {}\n")
     table = yaml.safe_load((PROJECT / "params.yaml").read_text())
     (root / "params.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
-    return params.load(root, overrides)
+    return config.load(root, overrides)
 
 
 @lru_cache
@@ -118,7 +118,7 @@ def predictions(seed: int, skill: float, groups: int = 12, each: int = 5) -> pd.
 
 def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
     """reports/cmri/evaluation over the run folders in models/: run name -> how good its test predictions are."""
-    from cardium.metrics import confusion, score
+    from cardium.evaluation.metrics import confusion, score
 
     folder = settings.root / "reports" / "cmri" / "evaluation"
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image, ImageEnhance
 
-from cardium import cli, params, pipeline
+from cardium import cli, config
 from cardium.audit import duplicates
 from cardium.audit.encoder import Encoder
 from cardium.audit.label_issues import find_label_issues
@@ -23,18 +23,19 @@ from cardium.audit.optimism import measure_optimism
 from cardium.audit.probe import count_folds
 from cardium.audit.shortcuts import Shortcut, measure_shortcuts
 from cardium.audit.survey import SIDE, Work, border_only, survey_chunk
-from cardium.datasets import phantom
-from cardium.datasets.demo import chd_files, ecg4_paths, ecg_files
+from cardium.demo import phantom
+from cardium.demo.make import chd_files, ecg4_paths, ecg_files
 from cardium.errors import CardiumError
+from cardium.pipeline import dvc
 from cardium.stages import audit, ingest
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real" / "ecg"
 
 
-def settings(root: Path, **overrides: Any) -> params.Settings:
+def settings(root: Path, **overrides: Any) -> config.Settings:
     raw = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    return params.resolve(raw, root, {"audit.repeats": 2, "evaluate.bootstrap": 200, **overrides})
+    return config.resolve(raw, root, {"audit.repeats": 2, "evaluate.bootstrap": 200, **overrides})
 
 
 def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
@@ -288,7 +289,7 @@ def test_label_issues_are_those_of_cleanlab():
 # ---------------------------------------------------------------------------------------------------------------- the verb
 
 
-def stand_in(settings: params.Settings, dataset: str, manifest: Any, volumes: bool) -> Encoder:
+def stand_in(settings: config.Settings, dataset: str, manifest: Any, volumes: bool) -> Encoder:
     """Vectors without a network: a picture's own coarse levels."""
 
     def encode(pictures: np.ndarray) -> np.ndarray:
@@ -296,7 +297,7 @@ def stand_in(settings: params.Settings, dataset: str, manifest: Any, volumes: bo
 
     folder = settings.root / "data" / dataset
     pictures = [np.asarray(Image.open(folder / path).convert("RGB").resize((64, 64))) for path in manifest["path"]]
-    size = params.Render(48, 64)
+    size = config.Render(48, 64)
     return Encoder("coarse", "none", "", "image", size, encode(np.stack(pictures)), np.stack(pictures), encode)
 
 
@@ -393,7 +394,7 @@ def test_the_same_data_give_the_same_report(projects, monkeypatch):
 
 
 def test_strict_is_an_error_where_there_is_a_leak(projects, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "reproduce", lambda root, targets: False)
+    monkeypatch.setattr(dvc, "reproduce", lambda root, targets: False)
     for name, strict in (("leaky", 1), ("clean", 0)):
         root, report = projects[name]
         for file in ("params.yaml", "dvc.yaml"):

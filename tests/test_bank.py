@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pytest
 
-from cardium import bank
+from cardium.config import Augment
 from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
 from cardium.models import backbones, weights
-from cardium.params import Augment
+from cardium.training import bank
 
 AUGMENT = Augment(rotation=15.0, shift=0.1, shear=0.1, zoom=0.1, flip=True)
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3)).astype(np.uint8)

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from cardium import manifest as manifests
+from cardium.config import Settings, resolve
+from cardium.data import manifest as manifests
+from cardium.data.splits import PUBLISHED_SPLITS, read_folds, read_parts, read_published
 from cardium.datasets import Found, Rejected, chd, get_collection
 from cardium.datasets.chd import DEFECTS, PUBLISHED, TABLE, patient_of, read_table, rule, scan
 from cardium.errors import CardiumError
-from cardium.params import Settings, resolve
-from cardium.splits import PUBLISHED_SPLITS, read_folds, read_parts, read_published
 from cardium.stages import ingest, split, validate
 from cardium.workspace import Workspace
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from cardium.datasets import cmri
-from cardium.datasets import download as downloads
-from cardium.datasets.download import download
+from cardium.download import fetch as downloads
+from cardium.download.fetch import download
 from cardium.errors import CardiumError
 
 COUNTS = {"Normal": 6, "Sick": 4}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardium.datasets.ecg_sheet import STYLES, SheetStyle, SheetTruth, draw_sheet, sheet_style
-from cardium.datasets.ecg_signal import CLASSES, LEADS, Recording, record
+from cardium.demo.ecg_sheet import STYLES, SheetStyle, SheetTruth, draw_sheet, sheet_style
+from cardium.demo.ecg_signal import CLASSES, LEADS, Recording, record
 
 ALL = [(series, place) for series, styles in STYLES.items() for place in range(len(styles))]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardium.datasets.ecg_signal import CLASSES, FACING, LEADS, OPPOSITE, RATE, Recording, record
+from cardium.demo.ecg_signal import CLASSES, FACING, LEADS, OPPOSITE, RATE, Recording, record
 
 ROOT = Path(__file__).resolve().parents[1]
 EACH = 60

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from cardium import params
+from cardium import config
+from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
-from cardium.metrics import score
-from cardium.published import PUBLISHED_SCORES
-from cardium.splits import read_parts
+from cardium.evaluation.metrics import score
+from cardium.evaluation.published import PUBLISHED_SCORES
 from cardium.stages import evaluate as stage
 from cardium.workspace import Workspace
 
@@ -65,7 +65,7 @@ def run_info(name: str, model: str, protocol: str, kind: str = "train", **change
     return info | changes
 
 
-def make_project(root: Path) -> params.Settings:
+def make_project(root: Path) -> config.Settings:
     table = yaml.safe_load((PROJECT / "params.yaml").read_text())
     lines = [(f"cmri-{model}", model, "honest") for model in MODELS] + [
         ("cmri-mobilenetv2-published", "mobilenetv2", "published")
@@ -85,7 +85,7 @@ def make_project(root: Path) -> params.Settings:
     table["split"]["folds"], table["evaluate"]["bootstrap"] = FOLDS, 100
     table["profiles"]["demo"]["split"] = {}
     (root / "params.yaml").write_text(yaml.safe_dump(table))
-    result = params.load(root)
+    result = config.load(root)
     places, manifest = Workspace(root), make_manifest()
     places.manifest("cmri").mkdir(parents=True)
     places.split("cmri").mkdir(parents=True)

@@ -15,13 +15,14 @@ DATASETS = ROOT / "src" / "cardium" / "datasets"
 # What each dataset's generator draws, into `total`.
 DRAWINGS = {
     "cmri": """
-from cardium.datasets import phantom
+from cardium.demo import phantom
 for patient in phantom.cohort(4):
     for level in range(3):
         total.update(phantom.phantom(patient, level, 3)[0].tobytes())
 """,
     "ecg": """
-from cardium.datasets import ecg_sheet, ecg_signal
+from cardium.demo import ecg_sheet
+from cardium.demo import ecg_signal
 for place, label in enumerate(ecg_signal.CLASSES):
     recording = ecg_signal.record(label, place + 1, 1)
     total.update(recording.leads.tobytes())
@@ -29,7 +30,7 @@ for place, label in enumerate(ecg_signal.CLASSES):
         total.update(ecg_sheet.draw_sheet(recording, style, place, 1)[0].tobytes())
 """,
     "chd": """
-from cardium.datasets import thorax
+from cardium.demo import thorax
 for patient in thorax.cohort(2)[:3]:
     total.update(thorax.volume(patient).tobytes())
 """,

@@ -15,10 +15,11 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from cardium import models, params
-from cardium.datasets import demo
+from cardium import config, models
+from cardium.demo import make
+from cardium.demo import truth as demo_truth
 from cardium.errors import CardiumError
-from cardium.explain import demo_truth, faithfulness, places
+from cardium.explain import faithfulness, places
 from cardium.explain.attention_weights import attention_of
 from cardium.explain.attribution import METHODS, How, applicable, attribute, stretched
 from cardium.explain.files import explain_files
@@ -363,10 +364,10 @@ def test_the_share_inside_a_mask() -> None:
 
 
 def test_the_ventricle_lies_where_it_is_drawn() -> None:
-    size = params.Render(96, 96)
-    from cardium.datasets import phantom
+    size = config.Render(96, 96)
+    from cardium.demo import phantom
 
-    patient = phantom.cohort(demo.PATIENTS)[4]
+    patient = phantom.cohort(make.PATIENTS)[4]
     path = f"{patient.label}/Directory_{patient.number}/SR_2/IM00001.jpg"
     mask = demo_truth.true_masks(Path(), "cmri", path, "image", size)["ventricle"]
     image, masks = phantom.phantom(patient, 1, 0)
@@ -378,11 +379,11 @@ def test_the_ventricle_lies_where_it_is_drawn() -> None:
 
 
 def test_the_heart_of_a_volume_goes_the_way_of_its_voxels() -> None:
-    from cardium.datasets import thorax
-    from cardium.datasets.uncompressed import nifti
+    from cardium.demo import thorax
+    from cardium.demo.uncompressed import nifti
 
-    usual = demo.DEMOS["chd"]
-    settings = params.load(PROJECT)
+    usual = make.DEMOS["chd"]
+    settings = config.load(PROJECT)
     size = dataclasses.replace(settings.datasets["chd"].render["slices"], frames=12, height=48, width=48)
     for patient in thorax.cohort(usual.count, usual.seed)[:2]:
         masks = demo_truth.true_masks(Path(), "chd", f"ct_{patient.id}_image.nii.gz", "slices", size)
@@ -395,31 +396,31 @@ def test_the_heart_of_a_volume_goes_the_way_of_its_voxels() -> None:
 
 
 def test_the_leads_of_an_infarct_are_those_that_face_it() -> None:
-    from cardium.datasets.ecg_signal import FACING, LEADS, record
+    from cardium.demo.ecg_signal import FACING, LEADS, record
 
-    path = next(paths[0] for (label, number), paths in demo.ecg4_paths(24, 4004).items() if (label, number) == ("MI", 3))
-    kind = record("MI", 3, demo.DEMOS["ecg4"].seed).kind
-    leads = demo_truth.true_masks(Path(), "ecg4", path, "leads", params.Render(8, 8))["leads"]
+    path = next(paths[0] for (label, number), paths in make.ecg4_paths(24, 4004).items() if (label, number) == ("MI", 3))
+    kind = record("MI", 3, make.DEMOS["ecg4"].seed).kind
+    leads = demo_truth.true_masks(Path(), "ecg4", path, "leads", config.Render(8, 8))["leads"]
     assert {name for name, mask in zip(LEADS, leads, strict=False) if mask.all()} == set(FACING[kind])
-    traces = demo_truth.true_masks(Path(), "ecg4", path, "traces", params.Render(*SHAPE))["leads"]
+    traces = demo_truth.true_masks(Path(), "ecg4", path, "traces", config.Render(*SHAPE))["leads"]
     assert {name for name, mask in zip(LEADS, traces, strict=False) if mask.all()} == set(FACING[kind])
-    normal = next(paths[0] for (label, _), paths in demo.ecg4_paths(24, 4004).items() if label == "Normal")
-    assert demo_truth.true_masks(Path(), "ecg4", normal, "leads", params.Render(8, 8)) == {}
+    normal = next(paths[0] for (label, _), paths in make.ecg4_paths(24, 4004).items() if label == "Normal")
+    assert demo_truth.true_masks(Path(), "ecg4", normal, "leads", config.Render(8, 8)) == {}
 
 
 def test_the_traces_of_a_sheet_are_its_ink(tmp_path: Path) -> None:
-    from cardium.datasets.ecg_sheet import draw_sheet, sheet_style
-    from cardium.datasets.ecg_signal import record
+    from cardium.demo.ecg_sheet import draw_sheet, sheet_style
+    from cardium.demo.ecg_signal import record
 
-    seed = demo.DEMOS["ecg4"].seed
-    (path,) = (paths[0] for sheet, paths in demo.ecg4_paths(24, seed).items() if sheet == ("MI", 13))
+    seed = make.DEMOS["ecg4"].seed
+    (path,) = (paths[0] for sheet, paths in make.ecg4_paths(24, seed).items() if sheet == ("MI", 13))
     drawn, _ = draw_sheet(record("MI", 13, seed), sheet_style("reports", 13, seed), 13, seed)
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     Image.fromarray(drawn).save(file, "PNG")
-    size = params.Render(224, 224, "paper")
+    size = config.Render(224, 224, "paper")
     masks = demo_truth.true_masks(tmp_path, "ecg4", path, "image", size)
-    shown = render_file(file.read_bytes(), "image", size, params.load(PROJECT).ingest).array.min(axis=2)
+    shown = render_file(file.read_bytes(), "image", size, config.load(PROJECT).ingest).array.min(axis=2)
     white = np.percentile(shown, 90)
     dark = shown < white - 90
     assert dark.sum() > 200
@@ -466,12 +467,12 @@ def test_leads_are_named_where_a_method_tells_them_apart() -> None:
 
 
 def test_boxes_of_leads_fit_the_rendered_paper() -> None:
-    from cardium.datasets.ecg_sheet import draw_sheet, sheet_style
-    from cardium.datasets.ecg_signal import record
+    from cardium.demo.ecg_sheet import draw_sheet, sheet_style
+    from cardium.demo.ecg_signal import record
     from cardium.imaging.sheet import find_sheet
 
     pixels, _ = draw_sheet(record("Normal", 2, 4004), sheet_style("reports", 2, 4004), 2, 4004)
-    boxes = places.lead_boxes(find_sheet(pixels), pixels.shape[:2], params.Render(96, 128, "paper"))
+    boxes = places.lead_boxes(find_sheet(pixels), pixels.shape[:2], config.Render(96, 128, "paper"))
     assert len(boxes) == 13
     assert all(box.any() for box in boxes.values())
     middle = {name: np.argwhere(box).mean(axis=0) for name, box in boxes.items()}
@@ -496,7 +497,7 @@ def test_the_gallery_takes_each_patient_once_before_twice() -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> params.Settings:
+def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
     """A project with eight patients, 24x24 pixels, and a run whose network says Sick where the picture is bright."""
     root = tmp_path_factory.mktemp("explain")
     rng = np.random.default_rng(0)
@@ -507,8 +508,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> params.Settings:
             file.parent.mkdir(parents=True, exist_ok=True)
             level = 90 + 60 * (patient % 2) * (patient != 3)
             Image.fromarray(rng.integers(level, level + 60, (30, 30), dtype=np.uint8)).save(file)
-    plain = params.load(PROJECT)
-    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": params.Render(24, 24)})
+    plain = config.load(PROJECT)
+    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": config.Render(24, 24)})
     quick = dataclasses.replace(plain.explain, shown=2, tested=2, steps=4, most_steps=4, samples=2, curve=4, cascade=2)
     settings = dataclasses.replace(plain, root=root, datasets={"cmri": dataset}, explain=quick)
     for stage, item in ((ingest, "cmri"), (split, "cmri"), (prepare, "cmri-image")):
@@ -536,7 +537,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> params.Settings:
     return settings
 
 
-def test_a_run_is_explained_on_records_of_its_test_fold(project: params.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_explained_on_records_of_its_test_fold(project: config.Settings, capsys: pytest.CaptureFixture[str]) -> None:
     folder = explain.explain_run(project, "cmri", "mobilenetv2", "honest", "gradcam", test_all=True)
     assert folder == project.root / "reports/cmri/explanations/cmri-mobilenetv2/gradcam"
     told = json.loads((folder / "explanations.json").read_text())
@@ -569,7 +570,7 @@ def test_a_run_is_explained_on_records_of_its_test_fold(project: params.Settings
     assert faithful_again["gradcam"] == faithful["gradcam"]
 
 
-def test_files_are_explained_and_a_broken_one_is_named(project: params.Settings, tmp_path: Path) -> None:
+def test_files_are_explained_and_a_broken_one_is_named(project: config.Settings, tmp_path: Path) -> None:
     good, bad = tmp_path / "bright.png", tmp_path / "broken.png"
     Image.fromarray(np.full((40, 40), 250, np.uint8)).save(good)
     bad.write_bytes(b"no image")
@@ -584,7 +585,7 @@ def test_files_are_explained_and_a_broken_one_is_named(project: params.Settings,
         explain_files(project, "cmri", "mobilenetv2", "honest", "", [str(bad)])
 
 
-def test_mistakes_are_one_line(project: params.Settings) -> None:
+def test_mistakes_are_one_line(project: config.Settings) -> None:
     def run(model: str = "mobilenetv2", method: str = "gradcam", **options: Any) -> None:
         explain.explain_run(project, "cmri", model, options.pop("protocol", "honest"), method, **options)
 

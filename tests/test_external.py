@@ -17,11 +17,11 @@ from PIL import Image
 from run_folders import CLASSES, SIDE, make_project, run_folder
 from sklearn.metrics import balanced_accuracy_score
 
-from cardium import external
+from cardium.config import Run, Settings
+from cardium.data.manifest import read_fingerprint
 from cardium.errors import CardiumError
+from cardium.evaluation import external
 from cardium.imaging.render import render_image
-from cardium.manifest import read_fingerprint
-from cardium.params import Run, Settings
 from cardium.stages import ingest
 from cardium.workspace import Workspace
 

@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from cardium import bank, models
+from cardium import models
 from cardium.errors import CardiumError
 from cardium.models import backbones, weights
 from cardium.models.frame_layers import FilledFrames, FrameCNN, FramesAsImages, ImagesAsFrames
 from cardium.models.trained import set_trained, trained_weights
+from cardium.training import bank
 
 
 def volumes(count: int, frames: int, height: int, width: int, filled: list[int]) -> np.ndarray:
@@ -141,7 +142,7 @@ def test_a_bank_of_slices_and_its_head_say_what_the_whole_model_says(name: str, 
 
 
 def test_accumulated_gradients_are_one_step_of_the_larger_batch() -> None:
-    from cardium.training import Optimization, _optimizer
+    from cardium.training.fit import Optimization, _optimizer
 
     inputs = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
     labels = np.array([0, 1, 1, 0])

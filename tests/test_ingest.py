@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cardium import manifest as manifests
-from cardium import params
+from cardium import config
+from cardium.data import manifest as manifests
 from cardium.errors import CardiumError
 from cardium.parallel import in_chunks
 from cardium.stages import ingest
@@ -28,8 +28,8 @@ REAL = PROJECT.parent / "shared" / "real"
 RNG = np.random.default_rng(1)
 
 
-def settings_in(root: Path, **ingest_changes) -> params.Settings:
-    settings = params.load(PROJECT)
+def settings_in(root: Path, **ingest_changes) -> config.Settings:
+    settings = config.load(PROJECT)
     return dataclasses.replace(settings, root=root, ingest=dataclasses.replace(settings.ingest, **ingest_changes))
 
 

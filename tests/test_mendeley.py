@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardium.datasets import Mendeley, ecg, mendeley
-from cardium.datasets.download import download
+from cardium.datasets import Mendeley, ecg
+from cardium.download import mendeley
+from cardium.download.fetch import download
 from cardium.errors import CardiumError
 
 SOURCE = Mendeley("abc", 2)

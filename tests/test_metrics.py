@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cardium import metrics
-from cardium.metrics import GroupBootstrap, paired_difference, score, score_with_intervals
+from cardium.evaluation import metrics
+from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score, score_with_intervals
 
 
 def sample(seed: int, n: int, classes: int, groups: int, coarse: bool = False):

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardium import params
+from cardium import config
 from cardium.errors import CardiumError
 from cardium.stages import settings as settings_stage
 
@@ -30,7 +30,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_study_profile_is_the_published_protocol() -> None:
-    settings = params.resolve(changed("profile", "study"), ROOT, {})
+    settings = config.resolve(changed("profile", "study"), ROOT, {})
     train = settings.datasets["cmri"].train
     assert (train.epochs, train.batch, train.learning_rate, train.dropout) == (10, 128, 1e-4, 0.5)
     assert (train.stop_patience, train.plateau_patience, train.plateau_factor, train.min_learning_rate) == (5, 3, 0.5, 1e-6)
@@ -41,7 +41,7 @@ def test_the_study_profile_is_the_published_protocol() -> None:
 
 
 def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
-    demo = params.resolve(RAW, ROOT, {"cmri.train.epochs": 3})
+    demo = config.resolve(RAW, ROOT, {"cmri.train.epochs": 3})
     assert demo.datasets["cmri"].train.epochs == 3
     assert demo.datasets["cmri"].train.views == RAW["profiles"]["demo"]["cmri"]["train"]["views"]
     assert demo.overrides == {"cmri.train.epochs": 3}
@@ -78,12 +78,12 @@ def test_a_mistake_is_one_line_that_names_the_key(path: str, value: Any, message
         # The profile would lay its own value over the wrong one.
         table["profiles"]["demo"] = copy.deepcopy(RAW["profiles"]["study"]) | {"split": RAW["profiles"]["demo"]["split"]}
     with pytest.raises(CardiumError, match=message) as error:
-        params.resolve(table, ROOT, {})
+        config.resolve(table, ROOT, {})
     assert "\n" not in str(error.value)
 
 
 def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overrides() -> None:
-    settings = params.resolve(RAW, ROOT, {"ecg5.train.epochs": 3})
+    settings = config.resolve(RAW, ROOT, {"ecg5.train.epochs": 3})
     train = settings.train_of(settings.runs["ecg5-cnn2d"])
     assert (train.optimizer, train.clip_norm, train.batch) == ("adamax", 10, 16), "of system 003"
     assert (train.keep, train.class_weights) == ("best", "balanced"), "of the run's own line"
@@ -94,7 +94,7 @@ def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overri
 def test_only_a_systems_own_runs_change_with_it(tmp_path: Path) -> None:
     contents = []
     for epochs in (2, 3):
-        changed = params.resolve(copy.deepcopy(RAW), tmp_path, {})
+        changed = config.resolve(copy.deepcopy(RAW), tmp_path, {})
         changed.systems["004"]["epochs"] = epochs
         settings_stage.run(changed, "runs")
         contents.append({path.stem: path.read_text() for path in (tmp_path / "processed" / "settings").iterdir()})
@@ -106,30 +106,30 @@ def test_only_a_systems_own_runs_change_with_it(tmp_path: Path) -> None:
 def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
-    params.choose_profile(tmp_path, "study")
-    settings = params.load(tmp_path)
+    config.choose_profile(tmp_path, "study")
+    settings = config.load(tmp_path)
     assert settings.profile == "study"
     assert set(settings.runs) == set(RAW["lines"]["study"]["runs"])
     assert set(settings.banks) == set(RAW["lines"]["study"]["banks"])
-    params.choose_profile(tmp_path, "demo")
+    config.choose_profile(tmp_path, "demo")
     assert (tmp_path / "params.yaml").read_text() == text
     with pytest.raises(CardiumError, match=r"Unknown profile `stduy`\. Did you mean `study`"):
-        params.choose_profile(tmp_path, "stduy")
+        config.choose_profile(tmp_path, "stduy")
     (tmp_path / "params.yaml").write_text(text.replace("runs: *demo_runs", "runs: {}"))
     with pytest.raises(CardiumError, match="edit it by hand"):
-        params.choose_profile(tmp_path, "study")
+        config.choose_profile(tmp_path, "study")
 
 
 def test_a_missing_key_is_named() -> None:
     table = copy.deepcopy(RAW)
     del table["promote"]["confidence"]
     with pytest.raises(CardiumError, match=r"`promote\.confidence` is missing"):
-        params.resolve(table, ROOT, {})
+        config.resolve(table, ROOT, {})
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     assert (
-        params.resolve(changed("cmri.train.min_learning_rate", "1e-7"), ROOT, {}).datasets["cmri"].train.min_learning_rate
+        config.resolve(changed("cmri.train.min_learning_rate", "1e-7"), ROOT, {}).datasets["cmri"].train.min_learning_rate
         == 1e-7
     )
 
@@ -137,7 +137,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 1\nruns: [\n")
     with pytest.raises(CardiumError, match=r"params\.yaml, line 3: not valid YAML"):
-        params.load(tmp_path)
+        config.load(tmp_path)
 
 
 @given(
@@ -147,4 +147,4 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 )
 def test_nothing_but_a_clear_error_comes_of_nonsense(value: Any) -> None:
     with pytest.raises(CardiumError):
-        params.resolve(changed("ingest", value), ROOT, {})
+        config.resolve(changed("ingest", value), ROOT, {})

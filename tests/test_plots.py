@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cardium import metrics, plots
+from cardium.evaluation import metrics
+from cardium.reporting import plots
 
 RNG = np.random.default_rng(0)
 

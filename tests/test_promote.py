@@ -17,10 +17,11 @@ from mlflow import MlflowClient
 from run_folders import CLASSES, SIDE, evaluation, make_project, run_folder
 from sklearn.metrics import balanced_accuracy_score
 
-from cardium import params, registry, tracking
+from cardium import config, tracking
 from cardium.errors import CardiumError
 from cardium.stages import promote
 from cardium.stages.promote import decide
+from cardium.tracking import registry
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
@@ -262,9 +263,9 @@ def test_two_promotions_at_once_leave_one_version_and_one_champion(settings: Any
 import sys
 sys.path[:0] = [{str(SOURCE)!r}]
 from pathlib import Path
-from cardium import params
+from cardium import config
 from cardium.stages import promote
-print(promote.promote(params.load(Path({str(settings.root)!r})), "cmri")["action"])
+print(promote.promote(config.load(Path({str(settings.root)!r})), "cmri")["action"])
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -283,8 +284,9 @@ def test_a_promotion_that_waits_too_long_fails_cleanly(settings: Any, monkeypatc
 import sys, time
 sys.path[:0] = [{str(SOURCE)!r}]
 from pathlib import Path
-from cardium import params, tracking
-with tracking.store_lock(params.load(Path({str(settings.root)!r})), "promote-cmri"):
+from cardium import tracking
+from cardium import config
+with tracking.store_lock(config.load(Path({str(settings.root)!r})), "promote-cmri"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -439,7 +441,7 @@ def test_a_champion_that_saw_everyone_is_not_beaten_unfairly(settings: Any) -> N
 
 
 def test_settings_reach_the_decision(settings: Any) -> None:
-    strict = params.load(settings.root, {"promote.confidence": 1.0, "evaluate.bootstrap": 300})
+    strict = config.load(settings.root, {"promote.confidence": 1.0, "evaluate.bootstrap": 300})
     run_folder(settings, "mobilenetv2", real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.65})
     result = promote.promote(strict, "cmri")

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardium import metrics
 from cardium.datasets import get_collection
-from cardium.published import PUBLISHED_SCORES, SOURCES, published_metrics, published_score
+from cardium.evaluation import metrics
+from cardium.evaluation.published import PUBLISHED_SCORES, SOURCES, published_metrics, published_score
 
 SEEDS = Path(__file__).resolve().parents[2] / "shared" / "seeds"
 

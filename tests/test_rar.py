@@ -15,10 +15,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_chd import table, volume
 
-from cardium.datasets import chd, rar
-from cardium.datasets import download as downloads
-from cardium.datasets.download import download
-from cardium.datasets.rar import Member, check, unpack
+from cardium.datasets import chd
+from cardium.download import fetch as downloads
+from cardium.download import rar
+from cardium.download.fetch import download
+from cardium.download.rar import Member, check, unpack
 from cardium.errors import CardiumError
 
 

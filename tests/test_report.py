@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from run_folders import evaluation, make_project, run_folder
 
+from cardium.config import Settings
 from cardium.errors import CardiumError
-from cardium.params import Settings
 from cardium.stages import report
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardium.schedule import Schedule, step_after
+from cardium.training.schedule import Schedule, step_after
 
 
 def keras_steps(losses: list[float], schedule: Schedule) -> tuple[list[float], int, int]:

@@ -14,8 +14,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cardium import search
 from cardium.errors import CardiumError
+from cardium.tuning import queue
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 DEFAULTS = {"x": 0.9, "kind": "b"}
@@ -27,11 +27,11 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def study_in(folder: Path, url: str = "", name: str = "s", seed: int = 7) -> optuna.Study:
-    return search.open_study(search.open_storage(url, folder / "s.journal"), name, DEFAULTS, seed=seed, startup=4)
+    return queue.open_study(queue.open_storage(url, folder / "s.journal"), name, DEFAULTS, seed=seed, startup=4)
 
 
 def run(study: optuna.Study, total: int, folder: Path, of: Any = objective) -> list[int]:
-    return list(search.run_trials(study, total, of, folder / "s.lock"))
+    return list(queue.run_trials(study, total, of, folder / "s.lock"))
 
 
 def worker(folder: Path, total: int, pause: float, url: str = "") -> subprocess.Popen[str]:
@@ -53,7 +53,7 @@ t.run(t.study_in(folder, {url!r}), {total}, folder, slow)
 
 
 def kept(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=search.ENDED)
+    return study.get_trials(deepcopy=False, states=queue.ENDED)
 
 
 def test_the_defaults_come_first_and_the_best_is_found(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_the_defaults_come_first_and_the_best_is_found(tmp_path: Path) -> None:
     assert run(study, 12, tmp_path) == list(range(12))
     trials = study.get_trials()
     assert trials[0].params == DEFAULTS
-    assert trials[0].user_attrs[search.DEFAULTS] is True
-    assert sum(bool(trial.user_attrs.get(search.DEFAULTS)) for trial in trials) == 1
-    standing = search.standing(study)
+    assert trials[0].user_attrs[queue.DEFAULTS] is True
+    assert sum(bool(trial.user_attrs.get(queue.DEFAULTS)) for trial in trials) == 1
+    standing = queue.standing(study)
     assert standing.ended == standing.completed == 12
     assert standing.best is not None
     assert standing.best.value == max(trial.value for trial in trials) > trials[0].value
-    assert search.importance(study, 1).keys() == {"x", "kind"}
+    assert queue.importance(study, 1).keys() == {"x", "kind"}
     # A study that is opened again goes on: nothing is tried twice.
     assert run(study_in(tmp_path), 15, tmp_path) == [12, 13, 14]
     assert run(study_in(tmp_path), 15, tmp_path) == []
@@ -76,7 +76,7 @@ def test_the_defaults_come_first_and_the_best_is_found(tmp_path: Path) -> None:
 def test_of_equals_the_defaults_are_the_best(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run(study, 5, tmp_path, lambda trial: objective(trial) * 0 + 0.5)
-    best = search.standing(study).best
+    best = queue.standing(study).best
     assert best is not None
     assert best.number == 0
 
@@ -111,13 +111,13 @@ def test_two_processes_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path
     assert len(kept(study)) == 10
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
     assert trials[at].state == TrialState.FAIL
-    [again] = [trial for trial in trials if trial.user_attrs.get(search.RETRY_OF) == at]
+    [again] = [trial for trial in trials if trial.user_attrs.get(queue.RETRY_OF) == at]
     assert again.state == TrialState.COMPLETE
     assert again.params == trials[at].params
-    assert sum(bool(trial.user_attrs.get(search.DEFAULTS)) for trial in kept(study)) == 1
+    assert sum(bool(trial.user_attrs.get(queue.DEFAULTS)) for trial in kept(study)) == 1
     assert len({str(sorted(trial.params.items())) for trial in kept(study)}) == 10
     # Both have worked.
-    assert len({trial.user_attrs[search.WORKER]["pid"] for trial in trials}) >= 2
+    assert len({trial.user_attrs[queue.WORKER]["pid"] for trial in trials}) >= 2
 
 
 def test_a_database_is_as_good_as_a_journal(tmp_path: Path) -> None:
@@ -130,36 +130,36 @@ def test_a_database_is_as_good_as_a_journal(tmp_path: Path) -> None:
 def test_settings_that_kill_their_worker_are_left_alone_after_three_times(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     for _ in range(3):
-        trial = search._claim(study, 1)
+        trial = queue._claim(study, 1)
         assert trial is not None
         objective(trial)
-        trial.set_user_attr(search.WORKER, {**trial.user_attrs[search.WORKER], "started": "long ago"})
-        assert search.recover(study) == [trial.number]
-        assert search.recover(study) == []
+        trial.set_user_attr(queue.WORKER, {**trial.user_attrs[queue.WORKER], "started": "long ago"})
+        assert queue.recover(study) == [trial.number]
+        assert queue.recover(study) == []
     states = [trial.state for trial in study.get_trials()]
     assert states == [TrialState.FAIL] * 3
 
 
 def test_a_worker_of_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
     study = study_in(tmp_path)
-    trial = search._claim(study, 5)
+    trial = queue._claim(study, 5)
     assert trial is not None
-    trial.set_user_attr(search.WORKER, {"host": "elsewhere", "pid": 1, "started": "1"})
-    assert search.recover(study) == []
-    trial.set_user_attr(search.BEAT, time.time() - 3600)
-    assert search.recover(study) == [trial.number]
+    trial.set_user_attr(queue.WORKER, {"host": "elsewhere", "pid": 1, "started": "1"})
+    assert queue.recover(study) == []
+    trial.set_user_attr(queue.BEAT, time.time() - 3600)
+    assert queue.recover(study) == [trial.number]
     # Should it come back, its result is not taken beside the one of whoever does the trial now.
-    search._run(study, trial, lambda _: 1.0)
+    queue._run(study, trial, lambda _: 1.0)
     assert study.get_trials()[trial.number].state == TrialState.FAIL
 
 
 def test_the_heart_beats_while_a_trial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(queue, "_BEAT_SECONDS", 0.05)
     seen = []
 
     def watched(trial: optuna.Trial) -> float:
         for _ in range(2):
-            seen.append(study.get_trials()[trial.number].user_attrs[search.BEAT])
+            seen.append(study.get_trials()[trial.number].user_attrs[queue.BEAT])
             time.sleep(0.3)
         return 0.0
 
@@ -175,8 +175,8 @@ def test_a_trial_that_another_machine_asked_for_first_is_none_too_many(tmp_path:
 
     def beaten() -> optuna.Trial:
         elsewhere = asked()
-        elsewhere.set_user_attr(search.WORKER, {"host": "elsewhere", "pid": 1, "started": "1"})
-        elsewhere.set_user_attr(search.BEAT, time.time())
+        elsewhere.set_user_attr(queue.WORKER, {"host": "elsewhere", "pid": 1, "started": "1"})
+        elsewhere.set_user_attr(queue.BEAT, time.time())
         return asked()
 
     monkeypatch.setattr(study, "ask", beaten)
@@ -198,7 +198,7 @@ def test_an_interrupted_trial_is_taken_up_again(tmp_path: Path) -> None:
     trials = study.get_trials()
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert trials[1].params == DEFAULTS
-    assert trials[1].user_attrs[search.DEFAULTS]
+    assert trials[1].user_attrs[queue.DEFAULTS]
 
 
 def test_settings_that_cannot_be_trained_count_as_cut_short_unless_they_are_the_defaults(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_settings_that_cannot_be_trained_count_as_cut_short_unless_they_are_the_
 
     run(study, 2, tmp_path, diverged)
     assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE", "PRUNED"]
-    assert study.get_trials()[1].user_attrs[search.NOTE] == "Training diverged."
+    assert study.get_trials()[1].user_attrs[queue.NOTE] == "Training diverged."
     with pytest.raises(CardiumError, match="diverged"):
         run(study_in(tmp_path, name="other"), 2, tmp_path, diverged)
 
@@ -240,7 +240,7 @@ def test_a_journal_whose_writer_was_killed_within_a_line_goes_on(tmp_path: Path)
 )
 def test_a_storage_that_is_away_is_one_line(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(CardiumError, match=message) as caught:
-        search.open_storage(url, tmp_path / "j")
+        queue.open_storage(url, tmp_path / "j")
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -253,8 +253,8 @@ if len(sys.argv) == 1:
     child = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdout=sys.stdout)
     print(child.pid, flush=True)
     time.sleep(60)
-from cardium import search
-search.leave_with(int(sys.argv[1]))
+from cardium.tuning import queue
+queue.leave_with(int(sys.argv[1]))
 print("here", flush=True)
 time.sleep(60)
 """
@@ -268,7 +268,7 @@ time.sleep(60)
         # The pipe ends when the last process that holds it is gone.
         assert parent.stdout.read() == ""
     until = time.monotonic() + 10
-    while search._started(child) is not None:  # Its last moment, after its files are closed.
+    while queue._started(child) is not None:  # Its last moment, after its files are closed.
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert search._started(os.getpid())
+    assert queue._started(os.getpid())

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from run_folders import CLASSES, SIDE, make_project, run_folder
 
-from cardium import serving, tracking
+from cardium import tracking
 from cardium.errors import CardiumError
+from cardium.serving import classifier as serving
 
 BIN = Path(sys.executable).parent
 
@@ -124,7 +125,7 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
     settings: Any, classifier: serving.Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `prepare` puts into pixels.npy is what the served model's network is given."""
-    from cardium import params
+    from cardium import config
     from cardium.stages import ingest, prepare
     from cardium.workspace import Workspace
 
@@ -135,12 +136,12 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
             pixels = picture(10 * patient + (label == "Sick"), (50, 70))
             (series / "IM00001.jpg").write_bytes(encoded(pixels, "JPEG", quality=80))
             (series / "IM00002.png").write_bytes(encoded(pixels[..., 0]))
-    sized = params.load(settings.root, {"cmri.render.image.height": SIDE, "cmri.render.image.width": SIDE})
+    sized = config.load(settings.root, {"cmri.render.image.height": SIDE, "cmri.render.image.width": SIDE})
     ingest.run(sized, "cmri")
     prepare.run(sized, "cmri-image")
     workspace = Workspace(sized.root)
     trained_on = np.load(workspace.rendering("cmri", "image") / "pixels.npy")
-    from cardium.manifest import read_manifest
+    from cardium.data.manifest import read_manifest
 
     paths = read_manifest(workspace.manifest("cmri"))["path"]
     assert len(paths) == 8
@@ -348,7 +349,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(settings: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from cardium import registry
+    from cardium.tracking import registry
 
     tracking.log_run(settings, folder)
     with tracking.connected(settings) as client:
@@ -494,7 +495,7 @@ def test_an_error_of_ours_is_a_clean_500(folder: Path, monkeypatch: pytest.Monke
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
-    from cardium.served_model import ServedModel
+    from cardium.serving.served_model import ServedModel
 
     model = ServedModel()
     model.load_context(mlflow.pyfunc.PythonModelContext({"run": str(folder)}, None))

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from run_folders import make_project, run_folder
 
-from cardium import models, params, serving
+from cardium import config, models
 from cardium.imaging.volume import read_volume, render_volume
+from cardium.serving import classifier as serving
 
 CLASSES = ["Cyanotic", "Non-Cyanotic", "Normal"]
-SIZE = params.Render(16, 16, frames=6, window=[-200.0, 600.0])
+SIZE = config.Render(16, 16, frames=6, window=[-200.0, 600.0])
 
 
 def scan(seed: int = 0, flipped: bool = False, slices: int = 12) -> bytes:
@@ -102,7 +103,7 @@ def test_what_is_no_volume_is_a_bad_request(
 def test_the_served_model_takes_base64_and_its_own_example(classifier: serving.Classifier, folder: Path) -> None:
     from mlflow.exceptions import MlflowException
 
-    from cardium.served_model import ServedModel
+    from cardium.serving.served_model import ServedModel
 
     served: Any = ServedModel()
     served.classifier = classifier

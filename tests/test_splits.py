@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from manifests import CLASSES, manifest, project
 from PIL import Image
 
+from cardium.config import Settings
+from cardium.data.splits import PUBLISHED_SPLITS, honest_folds, published_validation, read_folds, read_parts, rotate
 from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError
-from cardium.params import Settings
-from cardium.splits import PUBLISHED_SPLITS, honest_folds, published_validation, read_folds, read_parts, rotate
 from cardium.stages import split as split_stage
 
 # Names that break careless CSV and careless sorting.

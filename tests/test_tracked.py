@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cardium.datasets.tracked import check_tracked, recorded_md5
+from cardium.data.tracked import check_tracked, recorded_md5
 from cardium.errors import CardiumError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ stages:
 """
 ASK = """
 import pathlib, sys
-from cardium.datasets.tracked import check_tracked
+from cardium.data.tracked import check_tracked
 from cardium.errors import CardiumError
 try:
     pathlib.Path("tracked.txt").write_text(check_tracked(pathlib.Path.cwd()))

@@ -71,8 +71,9 @@ def in_process(settings: Any, code: str, **environment: str) -> subprocess.Popen
 import sys, os
 sys.path[:0] = [{str(SOURCE)!r}, {str(TESTS)!r}]
 from pathlib import Path
-from cardium import params, tracking
-settings = params.load(Path({str(settings.root)!r}))
+from cardium import tracking
+from cardium import config
+settings = config.load(Path({str(settings.root)!r}))
 {code}
 """
     return subprocess.Popen(

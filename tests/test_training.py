@@ -17,8 +17,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from cardium.errors import CardiumError
 from cardium.models import create_head
-from cardium.schedule import Schedule
-from cardium.training import Examples, Optimization, class_weights, fit, learned_variables, predict
+from cardium.training.fit import Examples, Optimization, class_weights, fit, learned_variables, predict
+from cardium.training.schedule import Schedule
 
 SCHEDULE = Schedule(1e-2, 5, 3, 0.5, 1e-6)
 MAPS = np.random.default_rng(0).normal(size=(3, 60, 2, 2, 8)).astype("float32")

@@ -18,18 +18,19 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial
 from test_pipeline import closure
 
-from cardium import cli, params, search, tracking
-from cardium.bank import Bank, average_places
+from cardium import cli, config, tracking
+from cardium.config import Run, Settings
+from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
-from cardium.metrics import score
+from cardium.evaluation.metrics import score
 from cardium.models import create_head, tells_places
 from cardium.models.attention import BLOCKS
-from cardium.params import Run, Settings
-from cardium.search_space import AS_IT_IS, search_space, space_of
-from cardium.splits import read_parts
 from cardium.stages import settings as settings_stage
 from cardium.stages import split, train, tune
-from cardium.training import Examples, Fitted
+from cardium.training.bank import Bank, average_places
+from cardium.training.fit import Examples, Fitted
+from cardium.tuning import queue
+from cardium.tuning.search_space import AS_IT_IS, search_space, space_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "cmri-mobilenetv2_spatial"
@@ -63,7 +64,7 @@ def make_project(root: Path, **changes: Any) -> Settings:
     ]
     records = manifest(rows)
     make_manifest(root, records)
-    settings = params.load(root)
+    settings = config.load(root)
     split.run(settings, "cmri")
     rng = np.random.default_rng(0)
     pixels = root / "processed" / "cmri" / "image"
@@ -178,7 +179,7 @@ def test_a_search_goes_on_in_more_processes_and_is_logged_once(
     before, info = searched
     root = tmp_path / "project"
     shutil.copytree(before.root, root)
-    settings = params.load(root)
+    settings = config.load(root)
     client, first = logged(settings)
     [parent] = [run for run in first if tracking.PARENT not in run.data.tags]
     assert len(first) == 1 + 4
@@ -232,7 +233,7 @@ def test_a_run_takes_over_what_was_found_when_its_line_says_so(
     tuned.write_text(yaml.safe_dump(table))
     own = other.train_of(other.runs[RUN])
     assert other.train_of(line) == dataclasses.replace(own, learning_rate=0.02, step_epochs=[1])
-    overridden = params.load(other.root, {"cmri.train.learning_rate": 0.5})
+    overridden = config.load(other.root, {"cmri.train.learning_rate": 0.5})
     assert overridden.train_of(line).learning_rate == 0.5
     for change, message in (
         (
@@ -288,7 +289,7 @@ def test_the_space_holds_the_run_as_it_is_and_only_blocks_of_its_bank(tmp_path: 
 def test_each_kind_of_model_has_its_space() -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     for profile in ("demo", "study"):
-        settings = params.resolve({**raw, "profile": profile, **raw["lines"][profile]}, ROOT, {})
+        settings = config.resolve({**raw, "profile": profile, **raw["lines"][profile]}, ROOT, {})
         for line in settings.runs.values():
             if line.protocol == "honest":
                 space = search_space(settings, line)
@@ -323,7 +324,7 @@ def test_a_space_that_cannot_be_searched_is_one_line(name: str, dimension: dict[
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["tune"]["spaces"]["bank"] = {name: dimension}
     with pytest.raises(CardiumError, match=message):
-        params.resolve(raw, ROOT, {})
+        config.resolve(raw, ROOT, {})
 
 
 def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_never(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +339,7 @@ def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_neve
 
     seen: dict[float, Examples] = {}
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    own = params.resolve(raw, ROOT, {}).datasets["cmri"].train
+    own = config.resolve(raw, ROOT, {}).datasets["cmri"].train
     parts = params_parts()
     with_views = np.arange(40) % 4 != 0
 
@@ -350,7 +351,7 @@ def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_neve
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(train, "predict", lambda *_: np.zeros((10, 2)))
     monkeypatch.setattr(train, "trained_weights", lambda _: {})
-    augment = params.resolve(raw, ROOT, {}).datasets["cmri"].augment
+    augment = config.resolve(raw, ROOT, {}).datasets["cmri"].augment
     for share in (0.0, 0.5, 1.0):
         settings = dataclasses.replace(own, augment_share=share)
         source = train.Source(OfNumbers(), np.empty(0), np.arange(40) % 2, ["a", "b"], settings, augment, 3, with_views)  # type: ignore[arg-type]
@@ -384,7 +385,7 @@ def test_a_head_that_does_not_tell_places_apart_says_the_same_of_their_average(b
 
 
 def params_parts() -> Any:
-    from cardium.splits import Parts
+    from cardium.data.splits import Parts
 
     return Parts(np.arange(30), np.arange(30, 40), np.empty(0, dtype=np.int64))
 
@@ -481,4 +482,4 @@ def test_another_machines_predictions_are_made_again_as_they_were(searched: tupl
     kept = tune.predictions_of(plan, trial)
     tune._kept(plan, trial.number).unlink()
     pd.testing.assert_frame_equal(tune.predictions_of(plan, trial), kept)
-    assert search.standing(study).ended == 4
+    assert queue.standing(study).ended == 4

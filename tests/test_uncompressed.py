@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cardium.datasets.uncompressed import gzip_stored, nifti, xlsx
+from cardium.demo.uncompressed import gzip_stored, nifti, xlsx
 
 
 @given(st.binary(max_size=300))

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from manifests import CLASSES, manifest, project
 
+from cardium.config import Settings
 from cardium.errors import CardiumError
-from cardium.params import Settings
 from cardium.stages import split, validate
 
 FOLDS = 4
@@ -269,7 +269,7 @@ def test_three_parts_of_a_published_split(sound):
 
 @pytest.mark.parametrize(("normal", "passes"), [(1.019, True), (0.981, True), (1.021, False), (0.97, False)])
 def test_counts_against_the_published_ones(normal, passes):
-    from cardium.quality import _published_counts, run_checks
+    from cardium.data.quality import _published_counts, run_checks
 
     counts = [round(37_564 * normal), 25_861]
     table = pd.DataFrame({"label": CLASSES, "records": counts, "published": [37_564, 25_861]})
@@ -317,7 +317,7 @@ def test_the_page_stands_by_itself_and_does_not_change(sound):
 
 
 def test_a_broken_expectation_is_not_a_pass():
-    from cardium.quality import Check, gxe, run_checks
+    from cardium.data.quality import Check, gxe, run_checks
 
     broken = Check("x", "X", "info", "", "", [("t", gxe.ExpectColumnValuesToBeUnique(column="none"))], lambda row: ("", ""))
     with pytest.raises(RuntimeError, match="could not compute"):

@@ -14,7 +14,7 @@ from cardium import __version__
 from cardium.errors import CardiumError, closest, unknown
 
 if TYPE_CHECKING:
-    from cardium.params import Settings
+    from cardium.config import Settings
 
 _STAGES = (
     "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
@@ -203,9 +203,9 @@ def _stage_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _settings(overrides: dict[str, Any] | None = None) -> Settings:
-    from cardium import params, workspace
+    from cardium import config, workspace
 
-    return params.load(workspace.find_root(), overrides)
+    return config.load(workspace.find_root(), overrides)
 
 
 def _known_dataset(settings: Settings, dataset: str) -> str:
@@ -252,10 +252,10 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 
 def _repro(arguments: argparse.Namespace) -> None:
-    from cardium import pipeline
+    from cardium.pipeline import dvc
 
     settings = _settings()
-    if not pipeline.reproduce(settings.root, arguments.targets):
+    if not dvc.reproduce(settings.root, arguments.targets):
         print("Nothing to do: data, code and settings are as they were.")
 
 
@@ -263,7 +263,7 @@ def _target(verb: str) -> Any:
     """A verb that is a DVC stage of a dataset."""
 
     def run(arguments: argparse.Namespace) -> None:
-        from cardium import pipeline
+        from cardium.pipeline import dvc
 
         settings = _settings()
         dataset = _known_dataset(settings, arguments.dataset)
@@ -279,15 +279,15 @@ def _target(verb: str) -> Any:
             targets = [f"{verb}@{dataset}"]
         if not targets:
             raise CardiumError(f"params.yaml has no {verb} line for {dataset}.")
-        if not pipeline.reproduce(settings.root, targets):
+        if not dvc.reproduce(settings.root, targets):
             print(f"Nothing to do: {', '.join(targets)} is as data, code and settings are.")
 
     return run
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from cardium import experiment
     from cardium.models import parse_name
+    from cardium.pipeline import experiment
 
     settings = _settings()
     _known_dataset(settings, arguments.dataset)
@@ -306,8 +306,8 @@ def _train(arguments: argparse.Namespace) -> None:
 def _tune(arguments: argparse.Namespace) -> None:
     import os
 
-    from cardium import experiment
     from cardium.models import parse_name
+    from cardium.pipeline import experiment
 
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
@@ -317,7 +317,7 @@ def _tune(arguments: argparse.Namespace) -> None:
         if given is not None and given < 1:
             raise CardiumError(f"--{option}: {given} is too few; the least is 1.")
     line = experiment.line_of(settings, dataset, arguments.model, "honest")
-    from cardium.search_space import search_space
+    from cardium.tuning.search_space import search_space
 
     search_space(settings, line, arguments.space)  # Its errors come before anything is made.
     # This search takes the run that `mlflow run` has opened; what is made on the way does not.
@@ -337,7 +337,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.external:
         from pathlib import Path
 
-        from cardium import external
+        from cardium.evaluation import external
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
@@ -347,13 +347,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _audit(arguments: argparse.Namespace) -> None:
     import json
 
-    from cardium import pipeline
     from cardium.audit import verdict
+    from cardium.pipeline import dvc
     from cardium.workspace import Workspace
 
     settings = _settings()
     dataset = _known_dataset(settings, arguments.which or arguments.dataset or "cmri")
-    ran = pipeline.reproduce(settings.root, [f"audit@{dataset}"])
+    ran = dvc.reproduce(settings.root, [f"audit@{dataset}"])
     folder = Workspace(settings.root).audit(dataset)
     report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     page = (folder / "audit.html").relative_to(settings.root).as_posix()
@@ -368,7 +368,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 def _promote(arguments: argparse.Namespace) -> None:
     import json
 
-    from cardium import pipeline
+    from cardium.pipeline import dvc
     from cardium.stages import promote
     from cardium.tensorflow_import import import_tensorflow
     from cardium.workspace import Workspace
@@ -378,13 +378,13 @@ def _promote(arguments: argparse.Namespace) -> None:
     if arguments.rollback:
         promote.rollback(settings, dataset, dry_run=arguments.dry_run)
         return
-    pipeline.reproduce(settings.root, [f"evaluate@{dataset}"])
+    dvc.reproduce(settings.root, [f"evaluate@{dataset}"])
     if arguments.dry_run:
         import_tensorflow()
         promote.dry_run(settings, dataset)
         return
     # Asked for by name, it is done again: the registry may have been away, or changed, since.
-    pipeline.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
+    dvc.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
     written = Workspace(settings.root).promotion(dataset) / "promotion.json"
     promotion = json.loads(written.read_text(encoding="utf-8"))
     if promotion["action"] == "skipped":
@@ -394,7 +394,7 @@ def _promote(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
     import json
 
-    from cardium import serving
+    from cardium.serving import classifier as serving
     from cardium.tensorflow_import import import_tensorflow
 
     import_tensorflow()
@@ -460,61 +460,63 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> None:
-    from cardium import closing
+    from cardium.reporting import overview
 
     settings = _settings()
-    print(closing.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
+    print(overview.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from cardium import pipeline
+    from cardium.pipeline import dvc
 
     settings = _settings()
     datasets = [_known_dataset(settings, arguments.dataset)] if arguments.dataset else settings.active
     for dataset in datasets:
-        pipeline.reproduce(settings.root, [f"promote@{dataset}"])
+        dvc.reproduce(settings.root, [f"promote@{dataset}"])
         # Explanations and scores elsewhere are shown where they are, and no stage makes them: asked for, it is made anew.
-        pipeline.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+        dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
     print("Open reports/index.html in a browser.")
 
 
 def _demo_data(_: argparse.Namespace) -> None:
-    from cardium import params, pipeline, workspace
-    from cardium.datasets.demo import make_demo
+    from cardium import config, workspace
+    from cardium.demo.make import make_demo
+    from cardium.pipeline import dvc
 
     root = workspace.find_root()
-    for dataset in params.DATASETS:
+    for dataset in config.DATASETS:
         make_demo(root, dataset)
-    pipeline.accept_demo(root)
+    dvc.accept_demo(root)
     print("data/ is what data.dvc tracks. Next: dvc repro")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from cardium import closing, pipeline
+    from cardium.pipeline import dvc
+    from cardium.reporting import overview
 
     _demo_data(arguments)
     settings = _settings()
     # All that leads to the reports: audits, explanations and searches are asked for by name, or by `dvc repro`.
-    if not pipeline.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active]):
+    if not dvc.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active]):
         print("Nothing to do: data, code and settings are as they were.")
     print()
-    print(closing.closing(settings))
+    print(overview.closing(settings))
 
 
 def _download(arguments: argparse.Namespace) -> None:
     from cardium import workspace
-    from cardium.datasets.download import download
+    from cardium.download.fetch import download
 
     download(arguments.dataset, workspace.find_root(), force=arguments.force, source=arguments.source)
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from cardium import params, workspace
+    from cardium import config, workspace
 
     root = workspace.find_root()
     if arguments.name:
-        params.choose_profile(root, arguments.name)
-    settings = params.load(root)
+        config.choose_profile(root, arguments.name)
+    settings = config.load(root)
     count = f"{len(settings.runs)} runs, {len(settings.fusions) + len(settings.ensembles)} made of them"
     print(f"Profile {settings.profile}: {', '.join(settings.active)}; {count}. Next: dvc repro")
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cardium.bank import Bank, BankPlan, calibrate, compile_forward, fill_bank, hash_records
-from cardium.manifest import is_distinct, manifest_sha256
+from cardium.config import Render, Settings, rendering_of_bank
+from cardium.data.manifest import is_distinct, manifest_sha256
+from cardium.data.rendering import read_pixels
 from cardium.models.backbones import FRAMES, build_image_encoder
 from cardium.models.weights import load_weights
-from cardium.params import Render, Settings, rendering_of_bank
-from cardium.rendering import read_pixels
 from cardium.stages.prepare import Work, render_records
+from cardium.training.bank import Bank, BankPlan, calibrate, compile_forward, fill_bank, hash_records
 from cardium.workspace import Workspace
 
 # Bytes of feature maps averaged at once.

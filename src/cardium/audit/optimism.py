@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardium.audit.probe import Score, count_folds, held_out, score
-from cardium.metrics import GroupBootstrap
+from cardium.evaluation.metrics import GroupBootstrap
 
 
 @dataclass(frozen=True)

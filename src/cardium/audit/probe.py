@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.data.splits import honest_folds
 from cardium.errors import CardiumError
-from cardium.metrics import GroupBootstrap, balanced_accuracy_under
+from cardium.evaluation.metrics import GroupBootstrap, balanced_accuracy_under
 from cardium.progress import progress
-from cardium.splits import honest_folds
 
 Kind = Literal["logistic", "tree"]
 # The least share of the records that a leaf of the tree holds.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cardium.audit.probe import Kind, Score, count_folds, held_out, score
 from cardium.errors import CardiumError
-from cardium.metrics import GroupBootstrap, decide
+from cardium.evaluation.metrics import GroupBootstrap, decide
 from cardium.progress import progress
 
 # Numbers of a picture that are kept; ways to exchange labels that are tried at least.

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.config import Ingest
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.leads import render_leads
 from cardium.imaging.render import content_sha256, hash_pixels, render_image
 from cardium.imaging.sheet import find_sheet, upright
 from cardium.parallel import in_chunks
-from cardium.params import Ingest
 from cardium.progress import progress
 
 # Side of a raster's planes: pictures whose difference is smaller than this shows differ by noise alone.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from cardium.errors import unknown
 
 if TYPE_CHECKING:
-    from cardium.params import Ingest
+    from cardium.config import Ingest
 
 # Name -> the module whose COLLECTIONS holds it.
 _MODULES = {

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from cardium import atomic
+from cardium.config import Settings
 from cardium.errors import CardiumError
+from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import check_method, default_method
 from cardium.explain.gallery import Shown, file_name, write_explanations
 from cardium.explain.trained_run import class_number, how_of, open_run, sheet_boxes
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import of_volumes
 from cardium.imaging.render import render_file
-from cardium.metrics import decide
-from cardium.params import Settings
-from cardium.serving import limits_of
+from cardium.serving.classifier import limits_of
 from cardium.workspace import Workspace
 
 # What a model takes, by whether it reads volumes.

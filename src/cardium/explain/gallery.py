@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium import atomic, plots
+from cardium import atomic
 from cardium.explain.attention_weights import Attention, attention_of
 from cardium.explain.attribution import How, attribute, check_method
 from cardium.explain.opened_model import Array, OpenedModel
@@ -24,9 +24,10 @@ from cardium.explain.overlays import overlay_of
 from cardium.explain.places import Looked, attention_summary, text_line, where
 from cardium.imaging.sheet import LEADS
 from cardium.progress import progress
+from cardium.reporting import plots
 
 if TYPE_CHECKING:
-    from cardium.plots import Overlay
+    from cardium.reporting.plots import Overlay
 
 NOTE = (
     "Where a model looked, by a method that has been tested on it (faithfulness.csv), and how sure it was. "

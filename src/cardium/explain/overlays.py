@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cardium.explain.attribution import UNSIGNED
 from cardium.explain.opened_model import Array, OpenedModel
 from cardium.imaging.sheet import LEADS
-from cardium.plots import Overlay
+from cardium.reporting.plots import Overlay
 
 # Methods that speak of single pixels: their pictures are smoothed a little, or nobody would see a point of one pixel.
 _FINE = ("integrated_gradients", "saliency", "smoothgrad")

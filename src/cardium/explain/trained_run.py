@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.config import Render, Settings
 from cardium.errors import CardiumError, unknown
 from cardium.explain.attribution import How
 from cardium.explain.opened_model import OpenedModel
 from cardium.imaging.kinds import family
 from cardium.models import load_model
-from cardium.params import Render, Settings
 from cardium.workspace import MODEL, Workspace, run_name, served_file
 
 

@@ -14,7 +14,7 @@ from cardium.imaging.decode import decode
 from cardium.imaging.kinds import FORMS, Rendered, family, input_shape, of_volumes
 
 if TYPE_CHECKING:
-    from cardium.params import Ingest, Render
+    from cardium.config import Ingest, Render
 
 # Grey levels (0-255) that vary less than this over a whole picture show nothing.
 _BLANK_STD = 2.0

@@ -26,7 +26,7 @@ from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered
 
 if TYPE_CHECKING:
-    from cardium.params import Render
+    from cardium.config import Render
 
 ORDERS = ["canonical", "stored"]
 

@@ -20,7 +20,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cardium import plots
 from cardium.atomic import replacing_folder, write_json, write_text
 from cardium.audit import duplicates, verdict
 from cardium.audit.encoder import Encoder, open_encoder
@@ -28,10 +27,11 @@ from cardium.audit.label_issues import Issue, find_label_issues
 from cardium.audit.optimism import Optimism, measure_optimism
 from cardium.audit.shortcuts import Shortcut, Tested, known_of_files, measure_shortcuts
 from cardium.audit.survey import SIDE, Work, border_only, survey
+from cardium.config import Settings
+from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.imaging.decode import decode
-from cardium.manifest import read_fingerprint, read_manifest
-from cardium.page import embedded_photograph, render
-from cardium.params import Settings
+from cardium.reporting import plots
+from cardium.reporting.page import embedded_photograph, render
 from cardium.workspace import Workspace
 
 # Slices of a volume that stand for it where volumes are compared, and where only their border is looked at.

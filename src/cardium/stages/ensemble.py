@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cardium import atomic, provenance
+from cardium.config import Ensemble, Settings
 from cardium.errors import unknown
-from cardium.members import common_info, common_settings, read_members
-from cardium.metrics import score
+from cardium.evaluation.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
-from cardium.params import Ensemble, Settings
-from cardium.predictions import mean_predictions, probability_columns
+from cardium.runs.members import common_info, common_settings, read_members
+from cardium.runs.predictions import mean_predictions, probability_columns
 from cardium.workspace import Workspace
 
 

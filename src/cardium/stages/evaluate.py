@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cardium import metrics, plots
 from cardium.atomic import replacing, replacing_folder, write_json, write_text
+from cardium.config import Evaluate, Settings
+from cardium.data.splits import Parts
 from cardium.errors import CardiumError
-from cardium.params import Evaluate, Settings
-from cardium.predictions import mean_predictions, prediction_rows, probability_columns
-from cardium.published import published_score
-from cardium.splits import Parts
+from cardium.evaluation import metrics
+from cardium.evaluation.published import published_score
+from cardium.reporting import plots
+from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
 from cardium.workspace import Workspace, run_name, suffix
 
 # (settings, run folder, run.json, manifest, test fold -> parts) -> predictions
@@ -64,12 +65,12 @@ def run(settings: Settings, dataset: str, predict: Predict | None = None) -> Non
 
     Raises CardiumError if a run is not trained, or was trained on other data or another split; the line names the command.
     """
-    from cardium.manifest import read_fingerprint, read_manifest
+    from cardium.data.manifest import read_fingerprint, read_manifest
+    from cardium.data.splits import read_parts
     from cardium.progress import progress
-    from cardium.splits import read_parts
 
     if predict is None:
-        from cardium.scoring import predict_test
+        from cardium.evaluation.scoring import predict_test
 
         predict = predict_test
     places = Workspace(settings.root)
@@ -473,7 +474,7 @@ def _entry(settings: Settings, name: str, folder: Path, protocol: str, kind: str
 
 def data_of(places: Workspace, dataset: str) -> dict[str, str]:
     """The hashes of the dataset's manifest and split as they are now; CardiumError where one is missing."""
-    from cardium.manifest import read_fingerprint
+    from cardium.data.manifest import read_fingerprint
 
     manifest_sha256 = read_fingerprint(places.manifest(dataset))["manifest_sha256"]
     return {"manifest_sha256": manifest_sha256, "split_sha256": _split_hash(places.split(dataset), dataset)}

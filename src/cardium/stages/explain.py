@@ -21,18 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium import atomic, plots
+from cardium import atomic
+from cardium.config import Settings
+from cardium.data.manifest import read_fingerprint, read_manifest
+from cardium.data.rendering import read_pixels, read_rows
+from cardium.data.splits import read_parts
+from cardium.demo.truth import is_demo, true_masks
 from cardium.errors import CardiumError, unknown
+from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import applicable, check_method, default_method
-from cardium.explain.demo_truth import is_demo, true_masks
 from cardium.explain.faithfulness import Tested, assess
 from cardium.explain.gallery import Shown, file_name, write_explanations
 from cardium.explain.trained_run import OpenedRun, class_number, how_of, open_run, sheet_boxes_of
-from cardium.manifest import read_fingerprint, read_manifest
-from cardium.metrics import decide
-from cardium.params import Settings
-from cardium.rendering import read_pixels, read_rows
-from cardium.splits import read_parts
+from cardium.reporting import plots
 from cardium.workspace import Workspace, run_name
 
 if TYPE_CHECKING:

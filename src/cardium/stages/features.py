@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardium.bank import Bank, BankPlan, calibrate, fill_bank, hash_records
+from cardium.config import Bank as BankLine
+from cardium.config import Settings
+from cardium.data.manifest import read_manifest
+from cardium.data.rendering import read_pixels
+from cardium.data.splits import read_parts
 from cardium.errors import unknown
-from cardium.manifest import read_manifest
 from cardium.models.backbones import FRAMES, build_backbone, build_image_encoder
 from cardium.models.weights import load_weights
-from cardium.params import Bank as BankLine
-from cardium.params import Settings
-from cardium.rendering import read_pixels
-from cardium.splits import read_parts
+from cardium.training.bank import Bank, BankPlan, calibrate, fill_bank, hash_records
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:

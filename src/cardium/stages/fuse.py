@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 
 from cardium import atomic, provenance
+from cardium.config import Fusion, Settings, Train
+from cardium.data.manifest import read_manifest
+from cardium.data.splits import read_parts
 from cardium.errors import unknown
-from cardium.manifest import read_manifest
-from cardium.members import common_info, common_settings, read_members
-from cardium.metrics import score
+from cardium.evaluation.metrics import score
+from cardium.evaluation.scoring import fold_weights, predict_arrays, reader_of
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion, create_fusion_head, weights_in_fusion
 from cardium.models.trained import set_trained, trained_weights
-from cardium.params import Fusion, Settings, Train
-from cardium.plots import learning_curves
-from cardium.predictions import mean_predictions, prediction_rows, probability_columns
-from cardium.schedule import schedule_of
-from cardium.scoring import fold_weights, predict_arrays, reader_of
-from cardium.splits import read_parts
-from cardium.training import Examples, class_weights, fit, optimization_of, predict
+from cardium.reporting.plots import learning_curves
+from cardium.runs.members import common_info, common_settings, read_members
+from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
+from cardium.training.fit import Examples, class_weights, fit, optimization_of, predict
+from cardium.training.schedule import schedule_of
 from cardium.workspace import Workspace
 
 # Units of the head's hidden layer: system 004's.

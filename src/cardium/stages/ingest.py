@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cardium import atomic
+from cardium.config import Settings
+from cardium.data.manifest import Measured, build, fingerprint, kind
 from cardium.datasets import Collection, Found, Rejected, get_collection
 from cardium.errors import CardiumError
-from cardium.manifest import Measured, build, fingerprint, kind
 from cardium.parallel import FEW, in_chunks
-from cardium.params import Settings
 from cardium.progress import progress
 from cardium.workspace import Workspace
 

@@ -24,13 +24,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cardium import atomic
+from cardium.config import Ingest, Render, Settings
+from cardium.data.manifest import manifest_sha256, read_manifest
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
-from cardium.manifest import manifest_sha256, read_manifest
 from cardium.parallel import in_chunks
-from cardium.params import Ingest, Render, Settings
 from cardium.progress import progress
 from cardium.workspace import Workspace
 
@@ -122,7 +122,7 @@ def render_records(
 
 def _show(work: Work, examples: Mapping[str, Record], out: Path) -> None:
     """What windowing and turning do: each volume as stored, black to white its own range, and as its model takes it."""
-    from cardium.plots import montage
+    from cardium.reporting.plots import montage
 
     plain = dataclasses.replace(work, size=dataclasses.replace(work.size, order="stored", levels="range", sampling="even"))
     rows = []

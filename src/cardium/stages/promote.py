@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cardium import registry, tracking
+from cardium import tracking
 from cardium.atomic import replacing_folder, write_json
+from cardium.config import Settings
+from cardium.data.manifest import is_distinct, read_manifest
+from cardium.data.splits import Parts
 from cardium.errors import CardiumError
-from cardium.manifest import is_distinct, read_manifest
-from cardium.metrics import GroupBootstrap, paired_difference, score
-from cardium.params import Settings
-from cardium.predictions import mean_predictions, prediction_rows, probability_columns, read_evaluation
-from cardium.registry import Version
-from cardium.splits import Parts
+from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
+from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns, read_evaluation
+from cardium.tracking import registry
+from cardium.tracking.registry import Version
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -328,9 +329,9 @@ def _model_folders(client: MlflowClient, champion: Version) -> list[Path]:
 
 def _score_again(settings: Settings, dataset: str, classes: list[str], model_folder: Path) -> pd.DataFrame:
     """A logged model's predictions of today's records, each by weights that never saw its patient. Raises Incomparable."""
+    from cardium.data.rendering import read_pixels
+    from cardium.evaluation.scoring import predict_arrays, predict_test
     from cardium.models import load_model
-    from cardium.rendering import read_pixels
-    from cardium.scoring import predict_arrays, predict_test
 
     folder = tracking.run_folder_of(model_folder)
     info = tracking.read_info(folder)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cardium import atomic
-from cardium.params import Settings
-from cardium.report import index_page, write_page
+from cardium.config import Settings
+from cardium.reporting.report import index_page, write_page
 from cardium.workspace import Workspace
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import yaml
 
 from cardium import atomic
-from cardium.params import Settings
+from cardium.config import Settings
 
 
 def run(settings: Settings, item: str) -> None:

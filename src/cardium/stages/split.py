@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from cardium.atomic import replacing_folder, write_json
+from cardium.config import Settings
+from cardium.data.manifest import is_distinct, read_fingerprint, read_manifest
+from cardium.data.splits import LEFT_OUT, PUBLISHED_SPLITS, group_classes, honest_folds
 from cardium.errors import CardiumError
-from cardium.manifest import is_distinct, read_fingerprint, read_manifest
-from cardium.params import Settings
-from cardium.splits import LEFT_OUT, PUBLISHED_SPLITS, group_classes, honest_folds
 from cardium.workspace import Workspace
 
 

@@ -7,8 +7,8 @@ below data/ would make DVC rewrite data.dvc behind the user's back whenever data
 from __future__ import annotations
 
 from cardium import atomic
-from cardium.datasets.tracked import check_tracked
-from cardium.params import Settings
+from cardium.config import Settings
+from cardium.data.tracked import check_tracked
 
 
 def run(settings: Settings, item: str) -> None:

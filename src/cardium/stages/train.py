@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic, provenance
-from cardium.bank import Bank, open_bank, restore_calibration
+from cardium.config import Augment, Render, Run, Settings, Train
+from cardium.data.manifest import read_fingerprint, read_manifest
+from cardium.data.rendering import read_pixels, read_rows
+from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError, unknown
+from cardium.evaluation.metrics import score
 from cardium.imaging.augment import augment_batch
-from cardium.manifest import read_fingerprint, read_manifest
-from cardium.metrics import score
 from cardium.models import bank_of, create_head, create_model, reads_rendering, rendering_of
 from cardium.models.fusion import create_fusion
 from cardium.models.trained import set_trained, trained_weights
 from cardium.models.weights import load_weights
-from cardium.params import Augment, Render, Run, Settings, Train
-from cardium.plots import learning_curves
-from cardium.predictions import prediction_rows, probability_columns
-from cardium.rendering import read_pixels, read_rows
-from cardium.schedule import schedule_of
-from cardium.splits import Parts, read_parts
-from cardium.training import Examples, Fitted, class_weights, fit, optimization_of, predict
+from cardium.reporting.plots import learning_curves
+from cardium.runs.predictions import prediction_rows, probability_columns
+from cardium.training.bank import Bank, open_bank, restore_calibration
+from cardium.training.fit import Examples, Fitted, class_weights, fit, optimization_of, predict
+from cardium.training.schedule import schedule_of
 from cardium.workspace import SERVED, Workspace, run_name
 
 if TYPE_CHECKING:

@@ -27,17 +27,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cardium import atomic, params, plots, provenance, search
-from cardium.bank import average_places
+from cardium import atomic, config, provenance
+from cardium.config import Run, Settings, Train
+from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError, unknown
-from cardium.metrics import GroupBootstrap, paired_difference, score
+from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
 from cardium.models import tells_places
-from cardium.params import Run, Settings, Train
-from cardium.predictions import prediction_rows, probability_columns
 from cardium.progress import progress
-from cardium.search_space import SearchSpace, search_space
-from cardium.splits import Parts, read_parts
+from cardium.reporting import plots
+from cardium.runs.predictions import prediction_rows, probability_columns
 from cardium.stages.train import Inputs, new_head, read_inputs, source_of, train_fold, whole_model
+from cardium.training.bank import average_places
+from cardium.tuning import queue
+from cardium.tuning.search_space import SearchSpace, search_space
 from cardium.workspace import Workspace, run_name
 
 if TYPE_CHECKING:
@@ -97,15 +99,13 @@ def tune_run(
     trials, workers = trials or settings.tune.trials, workers or settings.tune.workers
     plan = plan_search(settings, line, reads, space)
     began = time.perf_counter()
-    with search.answering():
+    with queue.answering():
         study = open_search(plan, storage)
-        before = search.standing(study)
+        before = queue.standing(study)
         if before.ended:
             print(f"{plan.run}: {before.ended} trials are done already.")
         steps, total = _steps(plan, study, trials, workers, storage), max(trials, before.ended)
-        for _ in progress(
-            steps, total=total, desc=f"tune {plan.run}", unit="trial", note=lambda: search.standing(study).text()
-        ):
+        for _ in progress(steps, total=total, desc=f"tune {plan.run}", unit="trial", note=lambda: queue.standing(study).text()):
             pass
         return conclude(plan, study, trials, time.perf_counter() - began)
 
@@ -156,8 +156,8 @@ def open_search(plan: Plan, storage: str) -> optuna.Study:
     plan.scratch.mkdir(parents=True, exist_ok=True)
     # A new database must be made by one process alone.
     with filelock.FileLock(plan.scratch / "storage.lock"):
-        store = search.open_storage(storage, plan.scratch / f"{plan.run}.journal")
-        study = search.open_study(store, plan.name, plan.space.defaults, plan.settings.seed, plan.settings.tune.startup)
+        store = queue.open_storage(storage, plan.scratch / f"{plan.run}.journal")
+        study = queue.open_study(store, plan.name, plan.space.defaults, plan.settings.seed, plan.settings.tune.startup)
         if "id" not in study.user_attrs:
             study.set_user_attr("id", uuid.uuid4().hex)
     return study
@@ -226,7 +226,7 @@ def objective_of(plan: Plan) -> Callable[[optuna.Trial], float]:
             trial.report(float(np.mean(scores)), len(scores))
             last = len(scores) == len(plan.folds)
             # Without the defaults' score there is nothing to compare with.
-            if not last and not trial.user_attrs.get(search.DEFAULTS) and trial.should_prune():
+            if not last and not trial.user_attrs.get(queue.DEFAULTS) and trial.should_prune():
                 raise optuna.TrialPruned
         _keep(plan, trial.number, tables)
         return float(np.mean(scores))
@@ -273,7 +273,7 @@ def _steps(plan: Plan, study: optuna.Study, trials: int, workers: int, storage: 
 
     def news() -> Iterator[None]:
         nonlocal shown
-        ended = search.standing(study).ended
+        ended = queue.standing(study).ended
         while shown < ended:
             shown += 1
             yield None
@@ -281,17 +281,17 @@ def _steps(plan: Plan, study: optuna.Study, trials: int, workers: int, storage: 
     lock = plan.scratch / f"{plan.run}.lock"
     barren = 0
     yield from news()
-    while search.standing(study).ended < trials:
-        before = search.standing(study).ended
+    while queue.standing(study).ended < trials:
+        before = queue.standing(study).ended
         if workers == 1:
-            for _ in search.run_trials(study, trials, objective_of(plan), lock):
+            for _ in queue.run_trials(study, trials, objective_of(plan), lock):
                 yield from news()
         else:
             for _ in _with_workers(plan, trials, workers, storage):
                 yield from news()
-        search.recover(study)
+        queue.recover(study)
         yield from news()
-        now = search.standing(study)
+        now = queue.standing(study)
         barren = 0 if now.ended > before or now.running else barren + 1
         if barren >= _ROUNDS:
             raise CardiumError(
@@ -331,17 +331,17 @@ def _work(
     from cardium.parallel import cores
     from cardium.tensorflow_import import import_tensorflow
 
-    search.leave_with(parent)
+    queue.leave_with(parent)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
     try:
-        plan = plan_search(params.load(root), line, reads, space)
-        with search.answering():
+        plan = plan_search(config.load(root), line, reads, space)
+        with queue.answering():
             study = open_search(plan, storage)
-            for _ in search.run_trials(study, trials, objective_of(plan), plan.scratch / f"{name}.lock"):
+            for _ in queue.run_trials(study, trials, objective_of(plan), plan.scratch / f"{name}.lock"):
                 pass
     except CardiumError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -353,9 +353,9 @@ def _work(
 
 def conclude(plan: Plan, study: optuna.Study, asked: int, seconds: float) -> dict[str, Any]:
     """Writes what the search came to and returns study.json."""
-    standing = search.standing(study)
+    standing = queue.standing(study)
     trials = study.get_trials(deepcopy=False)
-    defaults = next(t for t in trials if t.user_attrs.get(search.DEFAULTS) and t.state in search.ENDED)
+    defaults = next(t for t in trials if t.user_attrs.get(queue.DEFAULTS) and t.state in queue.ENDED)
     best = standing.best
     assert best is not None  # The defaults are never cut short.
     own, found = predictions_of(plan, defaults), predictions_of(plan, best)
@@ -390,7 +390,7 @@ def conclude(plan: Plan, study: optuna.Study, asked: int, seconds: float) -> dic
         },
         "gain": gain,
         "verdict": verdict(best.number == defaults.number, gain, standing.ended),
-        "importance": search.importance(study, plan.settings.seed),
+        "importance": queue.importance(study, plan.settings.seed),
         "seconds": {"trials": _seconds(trials), "this_time": round(seconds, 1)},
         "seconds_per_trial": round(_seconds(trials) / max(1, standing.ended), 2),
         "data": {
@@ -451,7 +451,7 @@ def _to_take_over(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
 
 
 def _seconds(trials: list[FrozenTrial]) -> float:
-    return round(sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in trials if trial.state in search.ENDED), 1)
+    return round(sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in trials if trial.state in queue.ENDED), 1)
 
 
 def _said(dimension: dict[str, Any]) -> dict[str, Any]:
@@ -473,12 +473,12 @@ def _write_trials(plan: Plan, trials: list[FrozenTrial], out: Path) -> None:
             {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),
-                "score": trial.value if trial.state in search.ENDED else None,
-                "defaults": bool(trial.user_attrs.get(search.DEFAULTS)),
+                "score": trial.value if trial.state in queue.ENDED else None,
+                "defaults": bool(trial.user_attrs.get(queue.DEFAULTS)),
                 "seconds": trial.user_attrs.get("seconds"),
                 "started": trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else "",
-                "retry_of": trial.user_attrs.get(search.RETRY_OF),
-                "note": trial.user_attrs.get(search.NOTE, ""),
+                "retry_of": trial.user_attrs.get(queue.RETRY_OF),
+                "note": trial.user_attrs.get(queue.NOTE, ""),
                 **{f"fold_{fold}": value for fold, value in zip(plan.folds, scores, strict=False)},
                 **{f"set.{name}": trial.params.get(name) for name in plan.space.dimensions},
             }

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cardium.atomic import replacing_folder, write_json, write_text
+from cardium.config import Settings
+from cardium.data.manifest import read_fingerprint, read_manifest
+from cardium.data.splits import read_folds, read_published
 from cardium.errors import CardiumError
-from cardium.manifest import read_fingerprint, read_manifest
-from cardium.page import render
-from cardium.params import Settings
-from cardium.splits import read_folds, read_published
+from cardium.reporting.page import render
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
-    from cardium.quality import Outcome
+    from cardium.data.quality import Outcome
 
 # Offending rows shown on the page and in the error's one line; the JSON has all that quality.py names.
 _ON_PAGE, _IN_ERROR = 20, 3
@@ -37,7 +37,7 @@ def run(settings: Settings, item: str) -> None:
     split = _read_split(space.split(item))
     rejected = pd.read_csv(space.manifest(item) / "rejected.csv", dtype=str, keep_default_na=False)
 
-    from cardium.quality import assemble, make_checks, run_checks
+    from cardium.data.quality import assemble, make_checks, run_checks
 
     folds = int(split["folds"])
     frames = assemble(
@@ -129,7 +129,7 @@ def _report(
 
 def page(report: dict[str, Any]) -> str:
     """The report as one HTML page."""
-    from cardium.quality import NAMED
+    from cardium.data.quality import NAMED
 
     rank = {"critical": 0, "warning": 1, "info": 2}
     failed = sorted((check for check in report["checks"] if not check["passed"]), key=lambda check: rank[check["severity"]])

@@ -1,0 +1,1 @@
+"""Generated look-alikes of the collections, and the truth about them."""

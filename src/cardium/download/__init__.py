@@ -1,0 +1,1 @@
+"""Real collections, from where their publishers keep them."""

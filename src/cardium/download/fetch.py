@@ -1,0 +1,215 @@
+"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, unpacked where it holds archives,
+verified, and put in place as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cardium import atomic
+from cardium.datasets import Collection, Found, get_collection
+from cardium.download import mendeley, rar
+from cardium.errors import CardiumError, unknown
+from cardium.workspace import Workspace
+
+# Fewer files of a class than the page states, beyond this share, is a broken download.
+_TOLERANCE = 0.02
+# Files per class that are decoded before a download is believed, and the limits for one of them: pixels or voxels, bytes.
+_SAMPLE = {"image": 20, "volume": 3}
+_LIMITS = {"image": (50_000_000, 100_000_000), "volume": (400_000_000, 1_000_000_000)}
+_CONNECT_SECONDS = 5.0
+
+Fetch = Callable[[str], Path]
+
+
+def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = None, source: str = "") -> Path:
+    """Fetches collection `name` into `root`/data/`name` and returns that folder.
+
+    An interrupted download goes on where it stopped. source: `mendeley` or `kaggle`; "" for the collection's own first one.
+    fetch(handle) -> folder: what brings the files from Kaggle (default: kagglehub).
+    Raises CardiumError for an unknown name or source, data that is there already (unless `force`), no network, no permission, a
+    full disk, and for what arrives incomplete or unreadable; data/ is then as it was.
+    """
+    collection = get_collection(name)
+    source = _known_source(collection, source)
+    workspace = Workspace(root)
+    target = workspace.data(name)
+    if target.exists() and any(target.iterdir()) and not force:
+        raise CardiumError(
+            f"data/{name} is there already: `--force` replaces it (demo data can be made again with `cardium demo-data`)."
+        )
+    # Beside data/, not in it: what is half there must not be tracked.
+    staging = workspace.scratch() / "download" / name / source
+    staging.mkdir(parents=True, exist_ok=True)
+    if source == "kaggle" and fetch is None:
+        _check_network(collection)
+    try:
+        if source == "mendeley":
+            fetched = _fetch_mendeley(collection, staging)
+        else:
+            with _cache_in(staging):
+                fetched = (fetch or _fetch_kaggle)(collection.handle)
+            _unpack_archives(fetched)
+            fetched = _unwrapped(fetched, collection)
+    except CardiumError:
+        raise
+    except Exception as error:  # kagglehub, requests, zipfile and the file system each have their own.
+        raise _explained(collection, error) from error
+    counts = _verify(collection, fetched)
+    _put(fetched, target)
+    shutil.rmtree(staging.parent, ignore_errors=True)
+    print(f"{collection.title}: {', '.join(f'{count} {label}' for label, count in counts.items())}")
+    print(f"Licence: {collection.licence} ({collection.page})")
+    print(f"wrote data/{name}")
+    print("Next: `dvc add data`, then `dvc repro` (with `profile: study` in params.yaml for the published protocol).")
+    return target
+
+
+def _known_source(collection: Collection, source: str) -> str:
+    """`source`, or the first that the collection has; CardiumError for one that it has not."""
+    known = [name for name, there in (("mendeley", collection.mendeley), ("kaggle", collection.handle)) if there]
+    if not known:
+        raise CardiumError(f"{collection.name} cannot be fetched by program: {_by_hand(collection)}")
+    if source and source not in known:
+        raise unknown(f"source of {collection.name}", source, known)
+    return source or known[0]
+
+
+def _fetch_mendeley(collection: Collection, staging: Path) -> Path:
+    folder = staging / collection.name
+    try:
+        archives = [path for place, of in collection.mendeley.items() for path in mendeley.fetch(of, folder / place)]
+    except CardiumError as error:
+        raise CardiumError(f"{error} {_by_hand(collection)}") from None
+    for archive in archives:
+        archive.unlink()
+    return folder
+
+
+def _unpack_archives(folder: Path) -> None:
+    """Every .rar below `folder`, into a folder of its name beside it; the archive, with all its parts, is removed then."""
+    for archive in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".rar" and path.is_file()):
+        if not archive.exists():
+            continue  # A later part of the one before.
+        beside = archive.with_suffix("")
+        while beside.exists():
+            beside = beside.with_name(f"{beside.name}_unpacked")
+        for part in rar.unpack(archive, beside):
+            part.unlink()
+
+
+@contextlib.contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """kagglehub's cache in `folder`: on data/'s own disk, so that the files are moved and not copied, and gone afterwards."""
+    before = os.environ.get("KAGGLEHUB_CACHE")
+    os.environ["KAGGLEHUB_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KAGGLEHUB_CACHE"]
+        else:
+            os.environ["KAGGLEHUB_CACHE"] = before
+
+
+def _check_network(collection: Collection) -> None:
+    """kagglehub's first request has no timeout: behind a silent firewall it would hang for minutes."""
+    import requests
+    from kagglesdk.kaggle_env import get_endpoint, get_env
+
+    try:
+        requests.head(get_endpoint(get_env()), timeout=_CONNECT_SECONDS)
+    except requests.RequestException:
+        raise CardiumError(f"Kaggle cannot be reached from here. {_by_hand(collection)}") from None
+
+
+def _fetch_kaggle(handle: str) -> Path:
+    import kagglehub
+
+    return Path(kagglehub.dataset_download(handle))
+
+
+def _explained(collection: Collection, error: Exception) -> CardiumError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403) or type(error).__name__ == "UnauthenticatedError":
+        return CardiumError(
+            f"Kaggle wants to know who asks for {collection.handle}: put an API token (kaggle.com, Settings, API) into "
+            f"KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json and run it again. {_by_hand(collection)}"
+        )
+    if status == 404:
+        return CardiumError(f"Kaggle has no {collection.handle} (any more). {_by_hand(collection)}")
+    if isinstance(error, OSError) and error.errno == 28:
+        return CardiumError(f"The disk is full: {collection.name} needs about twice its size while it is unpacked.")
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+    return CardiumError(f"The download of {collection.name} failed ({what}): run it again, it goes on. {_by_hand(collection)}")
+
+
+def _by_hand(collection: Collection) -> str:
+    return (
+        f"By hand: download it at {collection.page}, unzip it into data/{collection.name}, then `dvc add data` "
+        f"(without it: `cardium demo-data`)."
+    )
+
+
+def _unwrapped(folder: Path, collection: Collection) -> Path:
+    """`folder` without the outer folders that hold nothing but one more folder."""
+    classes = {name.lower() for name in collection.classes}
+    while True:
+        inner = list(folder.iterdir())
+        if len(inner) != 1 or not inner[0].is_dir() or inner[0].name.lower() in classes:
+            return folder
+        folder = inner[0]
+
+
+def _verify(collection: Collection, folder: Path) -> dict[str, int]:
+    """Counts per class; CardiumError where files are missing or a sample does not decode."""
+    found: dict[str, list[Found]] = {name: [] for name in collection.classes}
+    for entry in collection.scan(folder):
+        if isinstance(entry, Found):
+            found[entry.label].append(entry)
+    counts = {name: len(entries) for name, entries in found.items()}
+    for name, published in collection.published_counts.items():
+        if counts[name] < (1 - _TOLERANCE) * published:
+            raise CardiumError(
+                f"The download of {collection.name} is incomplete: {counts[name]} files of class {name} where {published} are "
+                f"published. Delete .cardium/download and run it again. {_by_hand(collection)}"
+            )
+        if counts[name] != published:
+            print(f"note: {counts[name]} files of class {name}; its page stated {published} when cardium was written")
+    bad: Counter[str] = Counter()
+    tried = 0
+    for entries in found.values():
+        for entry in entries[:: max(1, len(entries) // _SAMPLE[collection.kind])]:
+            tried += 1
+            try:
+                collection.measure((folder / entry.path).read_bytes(), *_LIMITS[collection.kind])
+            except (CardiumError, OSError) as error:
+                bad[str(error)] += 1
+    if bad.total() > 0.05 * tried:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in bad.most_common(3))
+        raise CardiumError(
+            f"The download of {collection.name} is damaged: of {tried} files tried, {bad.total()} cannot be read ({reasons}). "
+            f"Delete .cardium/download and run it again."
+        )
+    return counts
+
+
+def _put(fetched: Path, target: Path) -> None:
+    """Moves `fetched` to `target`; what stood there is removed only once the new data stands."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = atomic.beside(fetched.parent / target.name)
+    if target.exists():
+        shutil.move(target, old)
+    try:
+        shutil.move(fetched, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            shutil.move(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""A version of a Mendeley Data dataset -> a folder: every file with its published sha256, resumed where it stopped, unpacked.
+
+The public API, without a key: GET datasets/<id>/folders/<version> lists {id, name, parent_id}, GET
+datasets/<id>/files?folder_id=<folder or root>&version=<version> lists {filename, size, content_details: {sha256_hash,
+download_url}}. CARDIUM_MENDELEY names another server with the same API (a mirror, a test's stand-in).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from cardium.datasets import Mendeley
+from cardium.download.rar import PROGRAMS
+from cardium.errors import CardiumError
+from cardium.progress import progress
+
+if TYPE_CHECKING:
+    import requests
+
+API = "https://data.mendeley.com/public-api"
+# Seconds to connect, and between two pieces of an answer.
+_TIMEOUT = (5.0, 60.0)
+# Bytes to a piece: of one that a broken connection cuts, nothing is kept.
+_CHUNK = 1 << 13
+# Files at once: most of a small file's time is waiting for the server.
+_AT_ONCE = 6
+# How often a connection that brings nothing is tried again before the user is asked to, and the seconds between.
+_ATTEMPTS = 4
+_PAUSE = 0.5
+# The front of data.mendeley.com turns some libraries' own names away.
+_HEADERS = {"User-Agent": "cardium/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
+_ARCHIVES = (".zip", ".rar", ".7z")
+# Programs that unpack what Python cannot, in the order in which they are looked for.
+_UNPACKERS = {name: PROGRAMS[name] for name in ("bsdtar", "7z", "unar", "unrar")}
+
+
+_threads = threading.local()
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file as the server lists it. path: below the dataset's folder, with /. size: -1 where it is not told; sha256: or ""."""
+
+    path: str
+    url: str
+    size: int
+    sha256: str
+
+
+def fetch(source: Mendeley, folder: Path, api: str = "") -> list[Path]:
+    """Brings all files of `source` into `folder`, whole and checked; what lies there already is not fetched again.
+
+    Archives are unpacked beside themselves, into folders of their names, and returned: without them a second call would fetch
+    them again, so they are the caller's to remove. api: the server's base address (default: CARDIUM_MENDELEY, or Mendeley's
+    own). Raises CardiumError in one line.
+    """
+    base = (api or os.environ.get("CARDIUM_MENDELEY") or API).rstrip("/")
+    files = list_files(base, source)
+    with _pool() as pool:
+        waiting = [pool.submit(_fetch_file, remote, folder) for remote in files]
+        for done in progress(as_completed(waiting), total=len(waiting), desc="download", unit="file"):
+            done.result()
+    archives = [folder / remote.path for remote in files if remote.path.lower().endswith(_ARCHIVES)]
+    for archive in archives:
+        unpack(archive)
+    return archives
+
+
+@contextlib.contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads whose remaining work is dropped as soon as one of them fails or the user stops."""
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _session() -> requests.Session:
+    """This thread's own: a session promises nothing to threads that share it."""
+    import requests
+
+    if not hasattr(_threads, "session"):
+        _threads.session = requests.Session()
+        _threads.session.headers.update(_HEADERS)
+    session: requests.Session = _threads.session
+    return session
+
+
+def list_files(base: str, source: Mendeley) -> list[Remote]:
+    """Every file of `source`, sorted by path."""
+    address = f"{base}/datasets/{source.dataset}"
+    folders = {str(line["id"]): line for line in _json(f"{address}/folders/{source.version}")}
+    files = []
+    for number in ("root", *folders):
+        for line in _json(f"{address}/files?folder_id={number}&version={source.version}"):
+            content = line["content_details"]
+            path = "/".join([*_folder_path(number, folders), _safe(line["filename"])])
+            size = content.get("size", line.get("size"))
+            sha256 = str(content.get("sha256_hash") or "").lower()
+            files.append(Remote(path, str(content["download_url"]), -1 if size is None else int(size), sha256))
+    # A server that answers `root` with the files of all folders lists some of them twice.
+    return sorted({remote.url: remote for remote in files}.values(), key=lambda remote: remote.path)
+
+
+def _folder_path(number: str, folders: dict[str, dict[str, Any]]) -> list[str]:
+    names: list[str] = []
+    while number in folders and len(names) < len(folders):
+        names.insert(0, _safe(folders[number]["name"]))
+        number = str(folders[number].get("parent_id"))
+    return names
+
+
+def _safe(name: Any) -> str:
+    """`name` as one part of a path; CardiumError where it would lead elsewhere."""
+    text = str(name)
+    if text in ("", ".", "..") or any(sign in text for sign in "/\\\0"):
+        raise CardiumError(f"Mendeley Data lists a file or folder called {text!r}, which is no name.")
+    return text
+
+
+def _json(url: str) -> list[dict[str, Any]]:
+    """The list at `url` with its further pages."""
+    import requests
+
+    lines: list[dict[str, Any]] = []
+    while url:
+        try:
+            answer = _session().get(url, timeout=_TIMEOUT)
+        except requests.RequestException:
+            raise CardiumError("Mendeley Data cannot be reached from here.") from None
+        if not answer.ok:
+            raise CardiumError(f"Mendeley Data answers {answer.status_code} to {url}.")
+        try:
+            page = answer.json()
+        except requests.JSONDecodeError:
+            page = None
+        if not isinstance(page, list):
+            raise CardiumError(f"Mendeley Data's answer to {url} is no list of files.")
+        lines += page
+        url = answer.links.get("next", {}).get("url", "")
+    return lines
+
+
+def _fetch_file(remote: Remote, folder: Path) -> None:
+    """One file, whole and with its checksum; one with another content is fetched once more."""
+    target = folder / remote.path
+    if target.is_file() and _matches(target, remote):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    for _ in range(2):
+        _receive(remote, part)
+        if _matches(part, remote):
+            part.replace(target)
+            return
+        part.unlink()
+    raise CardiumError(
+        f"{remote.path} arrived twice with another content than Mendeley Data's checksum says: run it again later."
+    )
+
+
+def _receive(remote: Remote, part: Path) -> None:
+    """Appends to `part` until it is whole; a broken connection is taken up again where it stopped."""
+    import requests
+
+    stuck, said = 0, ""
+    while stuck < _ATTEMPTS:
+        time.sleep(_PAUSE * stuck)
+        there = part.stat().st_size if part.exists() else 0
+        if there and there == remote.size:
+            return
+        if 0 <= remote.size < there:
+            part.unlink()
+            there = 0
+        try:
+            headers = {"Range": f"bytes={there}-"} if there else {}
+            with _session().get(remote.url, headers=headers, timeout=_TIMEOUT, stream=True) as answer:
+                if answer.status_code == 416:  # Nothing from here on: whole, or not this file's beginning.
+                    return
+                if 400 <= answer.status_code < 500:
+                    raise CardiumError(f"Mendeley Data answers {answer.status_code} to {remote.path}.")
+                answer.raise_for_status()
+                # A server that knows no ranges sends the whole.
+                with part.open("ab" if answer.status_code == 206 else "wb") as file:
+                    for data in answer.iter_content(_CHUNK):
+                        file.write(data)
+            if remote.size < 0 or part.stat().st_size >= remote.size:
+                return
+            said = "it ended early"
+        except requests.RequestException as error:
+            said = type(error).__name__
+        stuck = 0 if part.exists() and part.stat().st_size > there else stuck + 1
+    raise CardiumError(
+        f"The connection to Mendeley Data broke off at {remote.path} ({said}); what has arrived is kept:"
+        " run it again, it goes on."
+    )
+
+
+def _matches(file: Path, remote: Remote) -> bool:
+    """By checksum; by size where the server tells none."""
+    if remote.size >= 0 and file.stat().st_size != remote.size:
+        return False
+    if not remote.sha256:
+        return True
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() == remote.sha256
+
+
+def unpack(archive: Path) -> Path:
+    """Unpacks `archive` into a folder of its name beside it, whole or not at all, and returns that folder.
+
+    Raises CardiumError for a damaged archive, for a member that would land elsewhere, and where nothing here unpacks its kind.
+    """
+    folder = archive.with_suffix("")
+    new = archive.with_name(f".{archive.stem}.unpacking")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, new)
+        else:
+            _unpack_by_program(archive, new)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                path = PurePosixPath(member.filename.replace("\\", "/"))
+                if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
+                    raise CardiumError(
+                        f"{archive.name} would write outside of its folder ({member.filename!r}): unpack it by hand."
+                    )
+            # Links in an archive come out as small text files: zipfile makes none.
+            packed.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise CardiumError(f"{archive.name} cannot be unpacked ({error}): run it again.") from None
+
+
+def _unpack_by_program(archive: Path, folder: Path) -> None:
+    program = next((name for name in _UNPACKERS if shutil.which(name)), None)
+    if program is None:
+        raise CardiumError(
+            f"Nothing here unpacks {archive.name}: install bsdtar (package libarchive-tools) or 7z and run it again,"
+            " it goes on."
+        )
+    arguments = [word.format(archive=archive, folder=folder) for word in _UNPACKERS[program]]
+    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
+        raise CardiumError(f"{archive.name} cannot be unpacked ({program}: {said[0][:160]}): run it again.")
+    # These programs keep to their folder; a link would still lead out of it once someone reads through it.
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise CardiumError(f"{archive.name} holds a link or a special file ({path.name!r}): unpack it by hand.")

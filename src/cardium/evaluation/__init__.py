@@ -1,0 +1,1 @@
+"""Scores: metrics, test predictions, other collections, published figures."""

@@ -1,0 +1,245 @@
+"""Trained runs scored on another collection of the same classes -> reports/<dataset>/external/<name>/.
+
+    external.json     metrics.json's form, over the records of the other collection; what was left out and why
+    excluded.csv      path, reason: copies of the dataset's own records (bytes or pixels), copies within, conflicts
+    leaderboard.csv   a row a run: external score with interval beside the internal one
+    predictions/      one table a run
+
+The other folder is read by the dataset's own importer and is never trained on. Each run answers with the model that it would
+be served with.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cardium import atomic
+from cardium.config import Ingest, Render, Settings
+from cardium.data.manifest import Measured, build, manifest_sha256, read_manifest
+from cardium.datasets import Collection, Found, get_collection
+from cardium.errors import CardiumError
+from cardium.evaluation import metrics
+from cardium.imaging.decode import Undecodable
+from cardium.imaging.render import content_sha256
+from cardium.parallel import in_chunks
+from cardium.progress import progress
+from cardium.runs.predictions import prediction_rows
+from cardium.stages.evaluate import data_of, evaluate, find_entries
+from cardium.stages.ingest import measure_chunk
+from cardium.stages.prepare import Work, render_records
+from cardium.workspace import Workspace, served_file
+
+if TYPE_CHECKING:
+    import pandas
+
+_CHUNK = 32
+# Of `other` records fewer than this a score says nothing.
+_LEAST_RECORDS = 10
+
+
+def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str = "") -> Path:
+    """Scores every trained honest run of `dataset` on the collection in `folder`; returns the report's folder.
+
+    Raises CardiumError for a folder that is not there or holds no record of a known class, one in which nothing is left after
+    the exclusions or a class is missing, and for runs that are not trained.
+    """
+    from cardium.evaluation.scoring import predict_arrays
+    from cardium.models import load_model
+
+    folder = folder.expanduser().resolve()
+    if not folder.is_dir():
+        raise CardiumError(f"There is no folder {folder}: give one that is laid out as data/{dataset} is.")
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-") or "external"
+    places = Workspace(settings.root)
+    own = read_manifest(places.manifest(dataset))
+    classes = list(get_collection(dataset).classes)
+    data = data_of(places, dataset)
+    entries = [entry for entry in find_entries(settings, dataset, data) if entry.protocol == "honest"]
+    if not entries:
+        raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a line to `runs`.")
+
+    manifest, excluded = _ingest(settings, dataset, folder)
+    kind = get_collection(dataset).kind
+    excluded |= _known_records(settings, kind, places.data(dataset), own, folder, manifest, excluded)
+    kept = manifest[~manifest["path"].isin(list(excluded))].drop(columns="record").reset_index(drop=True)
+    kept.insert(0, "record", np.arange(len(kept)))
+    counts = {label: int((kept["label"] == label).sum()) for label in classes}
+    shown = ", ".join(f"{label} {count}" for label, count in counts.items())
+    print(f"{name}: {len(kept)} records ({shown}), {len(excluded)} files left out")
+    if len(kept) < _LEAST_RECORDS or min(counts.values()) == 0:
+        raise CardiumError(
+            f"{folder} has too few records of its own to score on: {counts} after {len(excluded)} were left out."
+        )
+
+    scratch = places.scratch() / "external" / dataset / name
+    labels = kept["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    arrays: dict[str, np.ndarray] = {}
+    frames, infos = {}, {}
+    for entry in progress(entries, total=len(entries), desc="external", unit="run"):
+        rendering = dict(entry.info["rendering"])
+        key = json.dumps(rendering, sort_keys=True)
+        if key not in arrays:
+            arrays[key] = _render(settings, folder, kept, rendering, scratch)
+        probabilities = predict_arrays(load_model(served_file(entry.folder)), arrays[key], np.arange(len(kept)))
+        frames[entry.name] = prediction_rows(kept, np.arange(len(kept)), 0, labels, probabilities, classes)
+        infos[entry.name] = {**entry.info, "test_folds": [0]}
+    table = evaluate(dataset, classes, frames, infos, settings.evaluate, settings.seed, data, patients=False)
+    table |= {
+        "external": {
+            "name": name,
+            "manifest_sha256": manifest_sha256(kept),
+            "records": counts,
+            "excluded": len(excluded),
+        }
+    }
+    out = places.root / "reports" / dataset / "external" / name
+    internal = _internal(places, dataset)
+    with atomic.replacing_folder(out) as part:
+        atomic.write_json(part / "external.json", table)
+        with (part / "excluded.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["path", "reason"])
+            writer.writerows(sorted(excluded.items()))
+        atomic.write_text(part / "leaderboard.csv", _leaderboard(table, internal))
+        (part / "predictions").mkdir()
+        for run, frame in frames.items():
+            frame.to_parquet(part / "predictions" / f"{run}.parquet", index=False)
+    shutil.rmtree(scratch, ignore_errors=True)
+    print(text(table, internal))
+    print(f"Written: {out.relative_to(settings.root).as_posix()}")
+    return out
+
+
+def text(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+    """Internal and external balanced accuracy with intervals, and external accuracy, a line a run, best external first."""
+    width = max(len(run) for run in table["runs"])
+    lines = [
+        f"{'run':<{width}}  {'internal, out of fold':<23}  {'external':<23}  accuracy   (balanced accuracy, external accuracy)"
+    ]
+    runs = sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"])
+    for run, row in runs:
+        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy")
+        outer, accuracy = row["image"]["balanced_accuracy"], row["image"]["accuracy"]["value"]
+        lines.append(f"{run:<{width}}  {metrics.score_text(inner):<23}  {metrics.score_text(outer):<23}  {accuracy:8.3f}")
+    return "\n".join(lines)
+
+
+def _leaderboard(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+    lines = ["run,external,external_low,external_high,internal,internal_low,internal_high,accuracy,f1_macro"]
+    for run, row in sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"]):
+        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy", {})
+        values = [row["image"]["balanced_accuracy"][key] for key in ("value", "low", "high")]
+        values += [inner.get(key) for key in ("value", "low", "high")]
+        values += [row["image"][metric]["value"] for metric in ("accuracy", "f1_macro")]
+        lines.append(",".join([run, *("" if value is None else f"{value:.6f}" for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def _internal(places: Workspace, dataset: str) -> dict[str, Any]:
+    """The runs of the last evaluation; empty where there is none."""
+    path = places.evaluation(dataset) / "metrics.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.is_file() else {}
+
+
+def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
+    """The other collection's manifest, and what of it is no record to score: path -> reason."""
+    collection: Collection = get_collection(dataset)
+    excluded: dict[str, str] = {}
+    found = []
+    for entry in collection.scan(folder):
+        if isinstance(entry, Found):
+            found.append(entry)
+        else:
+            excluded[entry.path] = entry.reason
+    if not found:
+        raise CardiumError(
+            f"{folder} holds no record of {', '.join(collection.classes)}: see {collection.page} for the layout."
+        )
+    work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest))
+    measured: list[Measured] = []
+    chunk = 1 if collection.kind == "volume" else _CHUNK
+    for _, results in progress(in_chunks(work, found, chunk), total=-(-len(found) // chunk), desc="ingest", unit="chunk"):
+        for result in results:
+            if isinstance(result, Measured):
+                measured.append(result)
+            else:
+                excluded[result.path] = result.reason
+    if not measured:
+        raise CardiumError(f"{folder} holds no record that can be read: the first reason is {next(iter(excluded.values()))}.")
+    manifest = build(measured)
+    for path, conflict, copy_of in zip(manifest["path"], manifest["conflict"], manifest["copy_of"], strict=True):
+        if conflict:
+            excluded[path] = "filed under two classes"
+        elif copy_of != -1:
+            excluded[path] = "copy within this collection"
+    return manifest, excluded
+
+
+def _known_records(
+    settings: Settings,
+    kind: Literal["image", "volume"],
+    own_folder: Path,
+    own: pandas.DataFrame,
+    folder: Path,
+    manifest: pandas.DataFrame,
+    excluded: Mapping[str, str],
+) -> dict[str, str]:
+    """Which of the other records the dataset itself has, by bytes or by decoded pixels: path -> reason."""
+    known = set(own["sha256"])
+    result = {
+        path: "the dataset has this file"
+        for path, sha256 in zip(manifest["path"], manifest["sha256"], strict=True)
+        if sha256 in known and path not in excluded
+    }
+    rest = [path for path in manifest["path"] if path not in excluded and path not in result]
+    mine = [path for path, copy_of in zip(own["path"], own["copy_of"], strict=True) if copy_of == -1]
+    hashes: dict[str, list[str]] = {}
+    for name, root, paths in (("own", own_folder, mine), ("other", folder, rest)):
+        work = functools.partial(pixel_hashes, root, kind, settings.ingest)
+        chunk = 1 if kind == "volume" else _CHUNK
+        chunks = progress(in_chunks(work, paths, chunk), total=-(-len(paths) // chunk), desc=f"pixels, {name}", unit="chunk")
+        hashes[name] = [sha256 for _, part in chunks for sha256 in part]
+    seen = set(hashes["own"])
+    return result | {
+        path: "the dataset has these pixels" for path, sha256 in zip(rest, hashes["other"], strict=True) if sha256 in seen
+    }
+
+
+def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Ingest, paths: Sequence[str]) -> list[str]:
+    """`content_sha256` of some files. Runs in a worker process."""
+    hashes = []
+    for path in paths:
+        try:
+            hashes.append(content_sha256((folder / path).read_bytes(), kind, limits))
+        except (OSError, Undecodable) as error:
+            raise CardiumError(f"{folder / path} cannot be read any more ({error}): run `cardium ingest` again.") from None
+    return hashes
+
+
+def _render(
+    settings: Settings, folder: Path, manifest: pandas.DataFrame, rendering: Mapping[str, Any], scratch: Path
+) -> np.ndarray:
+    """The records as a run's model takes them, memory-mapped."""
+    size = Render(**{key: value for key, value in rendering.items() if key != "kind"})
+    work = Work(
+        where=str(folder),
+        again="evaluate it again",
+        folder=folder,
+        kind=rendering["kind"],
+        size=size,
+        limits=settings.ingest,
+    )
+    out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
+    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
+    render_records(work, records, manifest_sha256(manifest), out)
+    pixels: np.ndarray = np.load(out / "pixels.npy", mmap_mode="r")
+    return pixels

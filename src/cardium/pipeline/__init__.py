@@ -1,0 +1,1 @@
+"""What runs stages: DVC, and experiments beside it."""

@@ -1,0 +1,1 @@
+"""Figures and pages for people, from the files of the other rooms."""

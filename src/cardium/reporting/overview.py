@@ -1,0 +1,38 @@
+"""What `make demo` ends with: the leaderboard, what was promoted and why, and the next commands; from files alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cardium.config import Settings
+from cardium.runs.predictions import read_evaluation
+from cardium.workspace import Workspace
+
+
+def leaderboard(settings: Settings, dataset: str) -> str:
+    """The last evaluation's leaderboard as text. Raises CardiumError when there is none."""
+    from cardium.stages.evaluate import leaderboard_text
+
+    return leaderboard_text(read_evaluation(settings, dataset))
+
+
+def closing(settings: Settings) -> str:
+    """Every dataset's leaderboard and promotion, then the next commands, as text."""
+    workspace = Workspace(settings.root)
+    lines: list[str] = []
+    for dataset in settings.active:
+        path = workspace.promotion(dataset) / "promotion.json"
+        promotion: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lines += [leaderboard(settings, dataset), "", f"Promotion: {promotion['summary']}", ""]
+    first = settings.active[0]
+    lines += [
+        "Next:",
+        "  reports/index.html                           open it in a browser: which model to use, how far to trust it",
+        "  make ui                                      compare the runs in MLflow",
+        f"  .venv/bin/cardium train --dataset {first} --model resnet152v2 --epochs 12     an experiment beside the pipeline",
+        f"  .venv/bin/cardium predict --dataset {first} data/{first}/<a file>      the champion, without a server",
+        "  source .venv/bin/activate && export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
+        f"  mlflow models serve -m models:/cardium-{first}@champion --env-manager local -p 5001",
+    ]
+    return "\n".join(lines)

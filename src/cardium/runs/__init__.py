@@ -1,0 +1,1 @@
+"""Trained runs: their folders, members and predictions."""

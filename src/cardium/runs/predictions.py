@@ -1,0 +1,74 @@
+"""Predictions as a table: one row per (record, held-out fold), the same for validation and test; and their evaluation."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cardium.config import Settings
+from cardium.errors import CardiumError
+from cardium.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def prediction_rows(
+    manifest: pandas.DataFrame,
+    records: np.ndarray,
+    test_fold: int,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: list[str],
+) -> pandas.DataFrame:
+    """Rows for `records` (n,): record, test_fold, group, label (class index), p_<class> of `probabilities` (n, C).
+
+    labels: (N,) class indices of all records of the manifest. Probabilities are scaled to sum to one.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "record": records.astype(np.int64),
+            "test_fold": np.full(len(records), test_fold, dtype=np.int64),
+            "group": manifest["group"].to_numpy()[records],
+            "label": labels[records],
+        }
+    )
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    for column, label in enumerate(classes):
+        table[f"p_{label}"] = shares[:, column]
+    return table
+
+
+def probability_columns(classes: list[str]) -> list[str]:
+    """The names of the probability columns, in class order."""
+    return [f"p_{label}" for label in classes]
+
+
+def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pandas.DataFrame:
+    """The mean of prediction tables of the same rows, as a prediction table. Raises CardiumError when rows differ."""
+    columns = probability_columns(classes)
+    ordered = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in tables]
+    first = ordered[0]
+    for table in ordered[1:]:
+        if not table[["record", "test_fold", "label"]].equals(first[["record", "test_fold", "label"]]):
+            raise CardiumError(
+                "The members were scored on different records: an ensemble's members must come from the same split."
+            )
+    mean = first.copy()
+    mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
+    return mean
+
+
+def read_evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
+    """metrics.json of the dataset's last evaluation. Raises CardiumError where there is none, or it is damaged."""
+    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
+    except ValueError:
+        raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None

@@ -1,0 +1,1 @@
+"""Training: banks of frozen features, folds, fits and their schedule."""

@@ -1,0 +1,312 @@
+"""Trains one model on one fold, epoch by epoch, from arrays of examples; interrupted, it goes on where it stopped.
+
+What an epoch does is a function of (seed, epoch) and of the weights before it: the order of examples, the dropout masks
+and the learning rate. So a run that was killed and started again ends with the weights of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cardium import atomic
+from cardium.errors import CardiumError
+from cardium.parallel import cores
+from cardium.training.schedule import Schedule, Step, step_after
+
+if TYPE_CHECKING:
+    import keras
+
+    from cardium.config import Train
+
+
+# Batches read ahead at once: augmentation runs outside of Python's lock, and a GPU outruns one thread of it.
+_READERS = min(8, cores())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples by position: `inputs(epoch, positions)` -> float array (n, ...), `labels` (N,) class indices."""
+
+    inputs: Callable[[int, np.ndarray], np.ndarray]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights are changed: settings of the same names in params.yaml. weight_decay: decoupled (arXiv:1711.05101).
+
+    clip_norm: over all gradients together, 0 for none. keep: which epoch's weights a training ends with. accumulate: how many
+    batches' gradients are averaged to one step.
+    """
+
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    keep: str = "best"
+    accumulate: int = 1
+
+
+def optimization_of(train: Train) -> Optimization:
+    """What a run's settings say of it."""
+    return Optimization(
+        train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep, train.accumulate
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained fold: the history's rows, the best epoch, and the seconds that training took, interruptions left out."""
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """How far training went, as run.json's `phases` have it."""
+        val_loss = self.history[self.best_epoch]["val_loss"]
+        return {"epochs": len(self.history), "best_epoch": self.best_epoch, "val_loss": val_loss}
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """n / (C n_c) for each class, so that every class weighs the same in the loss; 0 for a class that is not there."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
+
+
+def fit(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples,
+    *,
+    schedule: Schedule,
+    epochs: int,
+    batch: int,
+    weights: np.ndarray,
+    seed: int,
+    state_folder: Path | None,
+    key: str,
+    how: Optimization = Optimization(),
+    show: Callable[[str], None] = print,
+) -> Fitted:
+    """Trains `model` in place and leaves the best epoch's weights (lowest validation loss), or the last one's, in it.
+
+    model: inputs -> probabilities (n, C); its trainable weights are trained on cross-entropy, weighted by class.
+    weights: (C,) class weights for training; the validation loss is unweighted.
+    state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`; None: nowhere.
+    """
+    _prepare(model, schedule, how)
+    history, seconds = _restore(model, state_folder, key)
+    if history:
+        show(f"  goes on after epoch {len(history)}")
+    best = _read_best(state_folder, key)
+    while True:
+        step = step_after([row["val_loss"] for row in history], schedule)
+        if step.stop or len(history) >= epochs:
+            break
+        began = time.perf_counter()
+        row = _epoch(model, train, validation, len(history), step, batch, weights, seed, how.label_smoothing > 0)
+        took = time.perf_counter() - began
+        seconds += took
+        if not np.isfinite(row["val_loss"]):
+            raise CardiumError(
+                f"Training diverged in epoch {len(history) + 1} (the loss is no number): set a lower learning rate."
+            )
+        history.append({**row, "seconds": round(took, 3)})
+        after = step_after([r["val_loss"] for r in history], schedule)
+        if after.best_epoch == len(history) - 1:
+            best = [variable.numpy() for variable in learned_variables(model)]
+        if state_folder is not None:
+            _save(model, state_folder, key, history, best, seconds)
+        mark = " *" if after.best_epoch == len(history) - 1 else ""
+        show(
+            f"  epoch {len(history)}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
+            f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.3f}, {took:.1f} s{mark}"
+        )
+    assert best is not None  # at least one epoch has run
+    if how.keep == "last":
+        return Fitted(history, len(history) - 1, seconds)
+    for variable, value in zip(learned_variables(model), best, strict=True):
+        variable.assign(value)
+    return Fitted(history, step.best_epoch, seconds)
+
+
+def _prepare(model: keras.Model, schedule: Schedule, how: Optimization) -> None:
+    """Compiles `model`, or, where an earlier fold has, makes its optimizer new: tracing a graph costs more than an epoch."""
+    import keras
+
+    if getattr(model, "optimizer", None) is None:
+        smoothed = how.label_smoothing > 0
+        model.compile(
+            optimizer=_optimizer(schedule.learning_rate, how),
+            # Keras smooths only labels that are given as one column a class.
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=how.label_smoothing)
+            if smoothed
+            else keras.losses.SparseCategoricalCrossentropy(),
+            metrics=[
+                keras.metrics.CategoricalAccuracy(name="accuracy")
+                if smoothed
+                else keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+            ],
+        )
+        model.optimizer.build(model.trainable_variables)
+    else:
+        for variable in model.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
+
+
+def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Optimizer:
+    import keras
+
+    common: dict[str, float | None] = {"learning_rate": learning_rate}
+    common["weight_decay"] = how.weight_decay or None
+    common["global_clipnorm"] = how.clip_norm or None
+    common["gradient_accumulation_steps"] = how.accumulate if how.accumulate > 1 else None
+    if how.optimizer == "sgd":
+        return keras.optimizers.SGD(momentum=0.9, **common)
+    kinds = {"adam": keras.optimizers.Adam, "adamax": keras.optimizers.Adamax, "adamw": keras.optimizers.AdamW}
+    if how.optimizer == "adamw" and not how.weight_decay:
+        common["weight_decay"] = 0.0  # None is not taken.
+    return kinds[how.optimizer](**common)
+
+
+def _epoch(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples,
+    epoch: int,
+    step: Step,
+    batch: int,
+    weights: np.ndarray,
+    seed: int,
+    smoothed: bool,
+) -> dict[str, float]:
+    _seed_layers(model, seed, epoch)
+    model.optimizer.learning_rate.assign(step.learning_rate)
+    order = np.random.default_rng([seed, epoch]).permutation(len(train.labels))
+    loss = accuracy = 0.0
+    one_hot = np.eye(len(weights), dtype=np.float32)
+    for positions, inputs in batches(train, epoch, order, batch):
+        labels = train.labels[positions]
+        targets = one_hot[labels] if smoothed else labels
+        # train_on_batch reports one batch alone; the epoch's figures are the means over its examples, as fit() gives them.
+        logs = model.train_on_batch(inputs, targets, sample_weight=weights[labels], return_dict=True)
+        loss += float(logs["loss"]) * len(positions) / len(order)
+        accuracy += float(logs["accuracy"]) * len(positions) / len(order)
+    probabilities = predict(model, validation, batch)
+    taken = probabilities[np.arange(len(probabilities)), validation.labels]
+    return {
+        "epoch": epoch,
+        "loss": loss,
+        "accuracy": accuracy,
+        # Clipped as Keras' own cross-entropy clips.
+        "val_loss": float(-np.log(np.clip(taken, 1e-7, 1 - 1e-7)).mean()),
+        "val_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+        "learning_rate": step.learning_rate,
+    }
+
+
+def predict(model: keras.Model, examples: Examples, batch: int) -> np.ndarray:
+    """Probabilities (N, C) float64 of all examples, in order, without augmentation or dropout."""
+    order = np.arange(len(examples.labels))
+    parts = [np.asarray(model.predict_on_batch(inputs)) for _, inputs in batches(examples, -1, order, batch)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions, inputs) of one epoch, in order; batches ahead are read and augmented while the model works on this one."""
+    starts = iter(range(0, len(order), batch))
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+        for start in itertools.chain(starts, itertools.repeat(-1)):
+            if start >= 0:
+                positions = order[start : start + batch]
+                ahead.append((positions, readers.submit(examples.inputs, epoch, positions)))
+                if len(ahead) <= _READERS:
+                    continue
+            if not ahead:
+                return
+            ready, inputs = ahead.popleft()
+            yield ready, inputs.result()
+
+
+def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
+    """Dropout's random state at the start of an epoch, as a function of (seed, epoch, layer): checkpoints do not hold it."""
+    for number, layer in enumerate(model._flatten_layers(include_self=False)):
+        generator = getattr(layer, "seed_generator", None)
+        if generator is not None:
+            drawn = np.random.default_rng([seed, epoch, number]).integers(0, 2**31, 2)
+            generator.state.assign(drawn.astype("uint32"))
+
+
+def learned_variables(model: keras.Model) -> list[Any]:
+    """What training changes in `model`: its trainable variables, and the statistics of the batch norm layers among them."""
+    import keras
+
+    statistics = [
+        variable
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in layer.non_trainable_variables
+    ]
+    return [*model.trainable_variables, *statistics]
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*learned_variables(model), *model.optimizer.variables]
+
+
+def _save(
+    model: keras.Model, folder: Path, key: str, history: list[dict[str, float]], best: list[np.ndarray] | None, seconds: float
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(_variables(model))}
+    arrays |= {f"best{i}": value for i, value in enumerate(best or [])}
+    # History and weights in one file: one rename is what makes an epoch done.
+    note = json.dumps({"key": key, "history": history, "seconds": seconds})
+    with atomic.replacing(folder / "state.npz") as part:
+        np.savez(part, note=np.array(note), **arrays)
+
+
+def _note(folder: Path | None, key: str) -> tuple[dict[str, Any], Any] | None:
+    if folder is None:
+        return None
+    path = folder / "state.npz"
+    if not path.is_file():
+        return None
+    try:
+        stored = np.load(path)
+        note = json.loads(str(stored["note"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return (note, stored) if note["key"] == key else None
+
+
+def _restore(model: keras.Model, folder: Path | None, key: str) -> tuple[list[dict[str, float]], float]:
+    found = _note(folder, key)
+    if found is None:
+        return [], 0.0
+    note, stored = found
+    for i, variable in enumerate(_variables(model)):
+        variable.assign(stored[f"v{i}"])
+    return note["history"], note["seconds"]
+
+
+def _read_best(folder: Path | None, key: str) -> list[np.ndarray] | None:
+    found = _note(folder, key)
+    if found is None:
+        return None
+    _, stored = found
+    names = [name for name in stored.files if name.startswith("best")]
+    return [stored[f"best{i}"] for i in range(len(names))]

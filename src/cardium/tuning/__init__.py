@@ -1,0 +1,1 @@
+"""Searches: the queue of trials and what a trial may set."""
