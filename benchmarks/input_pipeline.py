@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cardium.config import Dataset, Render, load
+from cardium.config import Dataset, load
 from cardium.imaging.augment import augment_batch
 from cardium.imaging.render import shape_of
+from cardium.imaging.spec import Render
 from cardium.tensorflow_import import import_tensorflow
 from cardium.training.fit import Examples, batches
 

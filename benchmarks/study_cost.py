@@ -233,7 +233,7 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     from cardium.config import Bank, Run
     from cardium.stages.features import make_bank
     from cardium.stages.train import train_run
-    from cardium.workspace import Workspace
+    from cardium.workspace import RunId, Workspace
 
     settings = study.settings(backbone)
     workspace = Workspace(settings.root)
@@ -246,7 +246,7 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     for block in BLOCKS:
         model = backbone + block
         start = time.perf_counter()
-        train_run(settings, Run(DATASET, model, backbone, protocol), folder, workspace.run(DATASET, model, protocol))
+        train_run(settings, Run(DATASET, model, backbone, protocol), folder, workspace.run(RunId(DATASET, model, protocol)))
         heads[model] = time.perf_counter() - start
     seconds = time.perf_counter() - began
 
@@ -438,13 +438,15 @@ def compare(study: Study, root: Path, backbones: list[str]) -> dict[str, dict[st
 
     from cardium.data.manifest import read_manifest
     from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
-    from cardium.workspace import Workspace
+    from cardium.workspace import RunId, Workspace
 
     workspace = Workspace(root)
     manifest = read_manifest(workspace.manifest(DATASET)).set_index("record")
     scores = {}
     for model in [backbone + block for backbone in backbones for block in BLOCKS]:
-        ours_table = pd.read_parquet(workspace.run(DATASET, model, study.protocol) / "validation.parquet").set_index("record")
+        ours_table = pd.read_parquet(workspace.run(RunId(DATASET, model, study.protocol)) / "validation.parquet").set_index(
+            "record"
+        )
         with np.load(root / f"published-{model}.npz") as stored:
             sick = pd.Series(stored["sick"].astype(np.float64), index=stored["record"])
         if set(sick.index) != set(ours_table.index):

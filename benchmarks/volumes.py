@@ -37,14 +37,14 @@ def write_volume(path: Path, slices: int) -> None:
 
 def prepare(path: Path, frames: int, side: int) -> None:
     """Reads and renders one volume as `prepare` does."""
-    from cardium.config import Ingest, Render
     from cardium.imaging.render import render_file
+    from cardium.imaging.spec import Limits, Render
 
     base = peak_megabytes()
     data = path.read_bytes()
     began = time.perf_counter()
     size = Render(side, side, frames=frames, window=[-200.0, 600.0])
-    render_file(data, "slices", size, Ingest(0.0, 1, 1, 400_000_000, 1_000_000_000))
+    render_file(data, "slices", size, Limits(1, 1, 400_000_000, 1_000_000_000))
     took = time.perf_counter() - began
     what = f"prepare one volume, {len(data) / 1e6:.0f} MB of .nii.gz"
     print(f"| {what} | {took:.1f} s | {peak_megabytes():.0f} MB ({base:.0f} before) |")

@@ -26,6 +26,7 @@ from cardium.audit.survey import SIDE, Work, border_only, survey_chunk
 from cardium.demo import phantom
 from cardium.demo.make import chd_files, ecg4_paths, ecg_files
 from cardium.errors import CardiumError
+from cardium.imaging.spec import Render
 from cardium.pipeline import dvc
 from cardium.stages import audit, ingest
 
@@ -121,7 +122,7 @@ def surveyed(folder: Path, files: dict[str, bytes], sheets: bool) -> list[Any]:
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    work = Work("data/x", "again", folder, "image", sheets, settings(folder).ingest, 96, 128)
+    work = Work("data/x", "again", folder, "image", sheets, settings(folder).ingest.limits, 96, 128)
     return survey_chunk(work, [(name, True) for name in files])
 
 
@@ -181,7 +182,7 @@ def test_pictures_without_the_heart_show_none_of_it(tmp_path):
 
 
 def test_a_file_that_is_gone_is_one_line(tmp_path):
-    work = Work("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest, 96, 128)
+    work = Work("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest.limits, 96, 128)
     with pytest.raises(CardiumError, match=r"^data/ecg4/a.jpg cannot be read \(.*\): run it again\.$"):
         survey_chunk(work, [("a.jpg", False)])
 
@@ -297,7 +298,7 @@ def stand_in(settings: config.Settings, dataset: str, manifest: Any, volumes: bo
 
     folder = settings.root / "data" / dataset
     pictures = [np.asarray(Image.open(folder / path).convert("RGB").resize((64, 64))) for path in manifest["path"]]
-    size = config.Render(48, 64)
+    size = Render(48, 64)
     return Encoder("coarse", "none", "", "image", size, encode(np.stack(pictures)), np.stack(pictures), encode)
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import apply_affine_transform
 
-from cardium.config import Augment
 from cardium.imaging.augment import affine_matrix, augment_batch, random_matrix, resample, vary_colour
+from cardium.imaging.spec import Augment
 
 RANGES = Augment(rotation=15.0, shift=0.1, shear=0.1, zoom=0.1, flip=True)
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from cardium.config import Augment
 from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
+from cardium.imaging.spec import Augment
 from cardium.models import backbones, weights
 from cardium.training import bank
 

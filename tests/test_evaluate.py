@@ -19,7 +19,7 @@ from cardium.errors import CardiumError
 from cardium.evaluation.metrics import score
 from cardium.evaluation.published import PUBLISHED_SCORES
 from cardium.stages import evaluate as stage
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = ["Normal", "Sick"]
@@ -101,11 +101,11 @@ def make_project(root: Path) -> config.Settings:
     pd.DataFrame({"record": manifest["record"], "part": part}).to_csv(places.split("cmri") / "published.csv", index=False)
     (places.split("cmri") / "split.json").write_text(json.dumps({"folds": FOLDS, "seed": 1, "sha256": "s"}))
     for name, line in result.runs.items():
-        write_run(places.run("cmri", line.model, line.protocol), run_info(name, line.model, line.protocol))
+        write_run(places.run(RunId("cmri", line.model, line.protocol)), run_info(name, line.model, line.protocol))
     members = [f"cmri-{m}" for m in MODELS[1:]]
     ids = [run_info(m, "", "honest")["id"] for m in members]
     ensemble = run_info("cmri-ensemble", "ensemble", "honest", "ensemble", members=members, member_ids=ids, phases=[])
-    write_run(places.run("cmri", "ensemble", "honest"), ensemble)
+    write_run(places.run(RunId("cmri", "ensemble", "honest")), ensemble)
     return result
 
 
@@ -115,7 +115,7 @@ def write_run(folder: Path, info: dict) -> None:
 
 
 def change_run(settings, model: str, protocol: str = "honest", **changes) -> None:
-    folder = Workspace(settings.root).run("cmri", model, protocol)
+    folder = Workspace(settings.root).run(RunId("cmri", model, protocol))
     write_run(folder, json.loads((folder / "run.json").read_text()) | changes)
 
 
@@ -289,7 +289,7 @@ def test_a_run_of_other_data_is_refused(settings, change, says):
 
 
 def test_a_missing_run_names_its_command(settings):
-    (Workspace(settings.root).run("cmri", "mobilenetv2", "published") / "run.json").unlink()
+    (Workspace(settings.root).run(RunId("cmri", "mobilenetv2", "published")) / "run.json").unlink()
     with pytest.raises(CardiumError, match="`dvc repro train@cmri-mobilenetv2-published`"):
         stage.run(settings, "cmri", predict)
     assert not Workspace(settings.root).evaluation("cmri").exists()

@@ -27,12 +27,13 @@ from cardium.explain.opened_model import OpenedModel
 from cardium.explain.places import Looked, text_line, where
 from cardium.imaging.kinds import family
 from cardium.imaging.render import render_file
+from cardium.imaging.spec import Render
 from cardium.imaging.traces import SHAPE
 from cardium.models.architectures import ARCHITECTURES
 from cardium.models.fusion import create_fusion
 from cardium.models.weights import calibrate_batch_norm
 from cardium.stages import explain, ingest, prepare, split
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(5)
@@ -364,7 +365,7 @@ def test_the_share_inside_a_mask() -> None:
 
 
 def test_the_ventricle_lies_where_it_is_drawn() -> None:
-    size = config.Render(96, 96)
+    size = Render(96, 96)
     from cardium.demo import phantom
 
     patient = phantom.cohort(make.PATIENTS)[4]
@@ -387,7 +388,7 @@ def test_the_heart_of_a_volume_goes_the_way_of_its_voxels() -> None:
     size = dataclasses.replace(settings.datasets["chd"].render["slices"], frames=12, height=48, width=48)
     for patient in thorax.cohort(usual.count, usual.seed)[:2]:
         masks = demo_truth.true_masks(Path(), "chd", f"ct_{patient.id}_image.nii.gz", "slices", size)
-        shown = render_file(nifti(thorax.volume(patient), thorax.affine(patient)), "slices", size, settings.ingest).array
+        shown = render_file(nifti(thorax.volume(patient), thorax.affine(patient)), "slices", size, settings.ingest.limits).array
         heart = masks["heart"]
         assert heart.shape == shown.shape
         turned = [shown[heart[::-1]], shown[heart[:, ::-1]], shown[heart[:, :, ::-1]]]
@@ -400,12 +401,12 @@ def test_the_leads_of_an_infarct_are_those_that_face_it() -> None:
 
     path = next(paths[0] for (label, number), paths in make.ecg4_paths(24, 4004).items() if (label, number) == ("MI", 3))
     kind = record("MI", 3, make.DEMOS["ecg4"].seed).kind
-    leads = demo_truth.true_masks(Path(), "ecg4", path, "leads", config.Render(8, 8))["leads"]
+    leads = demo_truth.true_masks(Path(), "ecg4", path, "leads", Render(8, 8))["leads"]
     assert {name for name, mask in zip(LEADS, leads, strict=False) if mask.all()} == set(FACING[kind])
-    traces = demo_truth.true_masks(Path(), "ecg4", path, "traces", config.Render(*SHAPE))["leads"]
+    traces = demo_truth.true_masks(Path(), "ecg4", path, "traces", Render(*SHAPE))["leads"]
     assert {name for name, mask in zip(LEADS, traces, strict=False) if mask.all()} == set(FACING[kind])
     normal = next(paths[0] for (label, _), paths in make.ecg4_paths(24, 4004).items() if label == "Normal")
-    assert demo_truth.true_masks(Path(), "ecg4", normal, "leads", config.Render(8, 8)) == {}
+    assert demo_truth.true_masks(Path(), "ecg4", normal, "leads", Render(8, 8)) == {}
 
 
 def test_the_traces_of_a_sheet_are_its_ink(tmp_path: Path) -> None:
@@ -418,9 +419,9 @@ def test_the_traces_of_a_sheet_are_its_ink(tmp_path: Path) -> None:
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     Image.fromarray(drawn).save(file, "PNG")
-    size = config.Render(224, 224, "paper")
+    size = Render(224, 224, "paper")
     masks = demo_truth.true_masks(tmp_path, "ecg4", path, "image", size)
-    shown = render_file(file.read_bytes(), "image", size, config.load(PROJECT).ingest).array.min(axis=2)
+    shown = render_file(file.read_bytes(), "image", size, config.load(PROJECT).ingest.limits).array.min(axis=2)
     white = np.percentile(shown, 90)
     dark = shown < white - 90
     assert dark.sum() > 200
@@ -472,7 +473,7 @@ def test_boxes_of_leads_fit_the_rendered_paper() -> None:
     from cardium.imaging.sheet import find_sheet
 
     pixels, _ = draw_sheet(record("Normal", 2, 4004), sheet_style("reports", 2, 4004), 2, 4004)
-    boxes = places.lead_boxes(find_sheet(pixels), pixels.shape[:2], config.Render(96, 128, "paper"))
+    boxes = places.lead_boxes(find_sheet(pixels), pixels.shape[:2], Render(96, 128, "paper"))
     assert len(boxes) == 13
     assert all(box.any() for box in boxes.values())
     middle = {name: np.argwhere(box).mean(axis=0) for name, box in boxes.items()}
@@ -509,7 +510,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
             level = 90 + 60 * (patient % 2) * (patient != 3)
             Image.fromarray(rng.integers(level, level + 60, (30, 30), dtype=np.uint8)).save(file)
     plain = config.load(PROJECT)
-    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": config.Render(24, 24)})
+    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": Render(24, 24)})
     quick = dataclasses.replace(plain.explain, shown=2, tested=2, steps=4, most_steps=4, samples=2, curve=4, cascade=2)
     settings = dataclasses.replace(plain, root=root, datasets={"cmri": dataset}, explain=quick)
     for stage, item in ((ingest, "cmri"), (split, "cmri"), (prepare, "cmri-image")):
@@ -524,7 +525,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
     kernel[1, 1, :, 0] = 1 / 3
     model.get_layer(model.layers[2].name).set_weights([kernel, np.zeros(2, "float32")])
     model.get_layer("score").set_weights([np.array([[20.0], [0.0]], "float32"), np.array([-12.0], "float32")])
-    folder = Workspace(root).run("cmri", "mobilenetv2", "honest")
+    folder = Workspace(root).run(RunId("cmri", "mobilenetv2", "honest"))
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     data = json.loads((root / "processed/cmri/manifest/fingerprint.json").read_text())

@@ -17,6 +17,7 @@ from cardium.demo import ecg_sheet, ecg_signal
 from cardium.errors import CardiumError
 from cardium.imaging.decode import decode
 from cardium.imaging.render import render, render_image
+from cardium.imaging.spec import Limits, Render
 from cardium.stages import ingest, prepare
 from cardium.workspace import Workspace
 
@@ -35,7 +36,7 @@ def settings(tmp_path):
     deep = rng.integers(0, 4000, (40, 60)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "data/cmri/Sick/Directory_1/SR_1/IM9.png")
     settings = config.load(PROJECT)
-    dataset = dataclasses.replace(settings.datasets["cmri"], render={"image": config.Render(24, 32)})
+    dataset = dataclasses.replace(settings.datasets["cmri"], render={"image": Render(24, 32)})
     settings = dataclasses.replace(settings, root=tmp_path, datasets={"cmri": dataset})
     ingest.run(settings, "cmri")
     return settings
@@ -85,11 +86,11 @@ def sheets(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [("leads", config.Render(16, 24)), ("traces", config.Render(16, 96)), ("image", config.Render(32, 48, "paper"))],
+    [("leads", Render(16, 24)), ("traces", Render(16, 96)), ("image", Render(32, 48, "paper"))],
 )
 def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, size, tmp_path, monkeypatch):
     folder, records = sheets
-    work = prepare.Work("data/ecg4", "again", folder, kind, size, config.Ingest(0.0, 10**8, 10**8, 10**8, 10**8))
+    work = prepare.Work("data/ecg4", "again", folder, kind, size, Limits(10**8, 10**8, 10**8, 10**8))
     read = []
     monkeypatch.setattr(
         prepare, "_render", lambda work, record, render=prepare._render: read.append(record) or render(work, record)
@@ -112,9 +113,9 @@ def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, si
 
 def test_traces_have_one_size():
     with pytest.raises(CardiumError, match="traces are 16 x 96, not 16 x 64"):
-        render(np.zeros((50, 50, 3), np.uint8), "traces", config.Render(16, 64))
+        render(np.zeros((50, 50, 3), np.uint8), "traces", Render(16, 64))
     with pytest.raises(CardiumError, match="unknown rendering `sheets`"):
-        render(np.zeros((50, 50, 3), np.uint8), "sheets", config.Render(16, 64))
+        render(np.zeros((50, 50, 3), np.uint8), "sheets", Render(16, 64))
 
 
 def test_a_file_that_changed_or_went_stops_the_stage_and_leaves_nothing(settings):

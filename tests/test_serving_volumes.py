@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from run_folders import make_project, run_folder
 
-from cardium import config, models
+from cardium import models
+from cardium.imaging.spec import Render
 from cardium.imaging.volume import read_volume, render_volume
 from cardium.serving import classifier as serving
 
 CLASSES = ["Cyanotic", "Non-Cyanotic", "Normal"]
-SIZE = config.Render(16, 16, frames=6, window=[-200.0, 600.0])
+SIZE = Render(16, 16, frames=6, window=[-200.0, 600.0])
 
 
 def scan(seed: int = 0, flipped: bool = False, slices: int = 12) -> bytes:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from cardium.config import Render
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable
+from cardium.imaging.spec import Render
 from cardium.imaging.volume import Volume, read_volume, render_volume, sample_slices
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real" / "volumes"

@@ -228,18 +228,18 @@ def _stage(arguments: argparse.Namespace) -> None:
     module = importlib.import_module(f"cardium.stages.{arguments.stage}")
     module.run(settings, arguments.item)
     from cardium import tracking
-    from cardium.workspace import Workspace, run_name
+    from cardium.workspace import RunId, Workspace, run_name
 
     workspace, item = Workspace(settings.root), arguments.item
     if arguments.stage == "train":
         line = settings.runs[item]
-        tracking.log_run(settings, workspace.run(line.dataset, line.model, line.protocol))
+        tracking.log_run(settings, workspace.run(RunId(line.dataset, line.model, line.protocol)))
     elif arguments.stage == "fuse":
         fusion = settings.fusions[item]
-        tracking.log_run(settings, workspace.run(fusion.dataset, fusion.model, fusion.protocol))
+        tracking.log_run(settings, workspace.run(RunId(fusion.dataset, fusion.model, fusion.protocol)))
     elif arguments.stage == "ensemble":
         ensemble = settings.ensembles[item]
-        tracking.log_run(settings, workspace.run(ensemble.dataset, "ensemble", ensemble.protocol))
+        tracking.log_run(settings, workspace.run(RunId(ensemble.dataset, "ensemble", ensemble.protocol)))
     elif arguments.stage == "tune":
         tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, item))
     elif arguments.stage == "explain":

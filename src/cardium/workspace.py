@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cardium.errors import CardiumError
 
@@ -36,6 +36,45 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
     raise CardiumError(f"No cardium project in {here} or above it (params.yaml and dvc.yaml): run this inside a clone.")
+
+
+@dataclass(frozen=True, order=True)
+class RunId:
+    """Which run: a model trained on a dataset under a protocol.
+
+    model: a name of the zoo, or `ensemble`, `fused`, `fused_average`, which are made of other runs. protocol: `honest`, the
+    default, or `published`.
+    """
+
+    dataset: str
+    model: str
+    protocol: str = "honest"
+
+    @property
+    def name(self) -> str:
+        """`cmri-mobilenetv2`, `cmri-mobilenetv2-published`: the run's name in files, commands and messages."""
+        return f"{self.dataset}-{self.model}{suffix(self.protocol)}"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The run folder, below the project's root."""
+        return PurePosixPath("models", self.dataset, self.protocol, self.model)
+
+    @classmethod
+    def parse(cls, name: str) -> RunId:
+        """The run of a name, as `name` gives it. Raises CardiumError for what is no run's name."""
+        dataset, _, rest = name.partition("-")
+        model, _, protocol = rest.partition("-")
+        if not dataset or not model or protocol not in ("", "published"):
+            raise CardiumError(f"`{name}` is no run's name: write <dataset>-<model> or <dataset>-<model>-published.")
+        return cls(dataset, model, protocol or "honest")
+
+    def under(self, protocol: str) -> RunId:
+        """The same model on the same dataset under `protocol`."""
+        return RunId(self.dataset, self.model, protocol)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -62,8 +101,8 @@ class Workspace:
     def bank(self, dataset: str, backbone: str, protocol: str) -> Path:
         return self.root / "features" / dataset / protocol / backbone
 
-    def run(self, dataset: str, model: str, protocol: str) -> Path:
-        return self.root / "models" / dataset / protocol / model
+    def run(self, run: RunId) -> Path:
+        return self.root / run.folder
 
     def audit(self, dataset: str) -> Path:
         return self.root / "reports" / dataset / "audit"
@@ -110,4 +149,4 @@ def suffix(protocol: str) -> str:
 
 
 def run_name(dataset: str, model: str, protocol: str) -> str:
-    return f"{dataset}-{model}{suffix(protocol)}"
+    return RunId(dataset, model, protocol).name

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cardium.config import Render, Settings, rendering_of_bank
+from cardium.config import Settings, rendering_of_bank
 from cardium.data.manifest import is_distinct, manifest_sha256
 from cardium.data.rendering import read_pixels
+from cardium.imaging.spec import Render
 from cardium.models.backbones import FRAMES, build_image_encoder
 from cardium.models.weights import load_weights
 from cardium.stages.prepare import Work, render_records
@@ -107,7 +108,7 @@ def _rendering(
             pixels, _ = read_pixels(folder, manifest)
             return pixels, str(told["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
-    work = Work(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest)
+    work = Work(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     render_records(work, records, wanted["manifest_sha256"], made)
     return np.load(made / "pixels.npy", mmap_mode="r"), json.loads((made / "render.json").read_text())["pixels_sha256"]

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cardium.config import Ingest
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.leads import render_leads
 from cardium.imaging.render import content_sha256, hash_pixels, render_image
 from cardium.imaging.sheet import find_sheet, upright
+from cardium.imaging.spec import Limits
 from cardium.parallel import in_chunks
 from cardium.progress import progress
 
@@ -42,7 +42,7 @@ class Work:
     folder: Path
     kind: Literal["image", "volume"]
     sheets: bool
-    limits: Ingest
+    limits: Limits
     height: int
     width: int
 

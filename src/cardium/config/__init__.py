@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cardium.errors import CardiumError, closest, unknown
+from cardium.imaging.spec import Augment, Limits, Render
 from cardium.workspace import run_name
 
 Protocol = Literal["honest", "published"]
@@ -113,13 +114,17 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Ingest:
-    """max_bad: share of a class's files. max_pixels, max_bytes: of one image; max_voxels, max_volume_bytes: of one volume."""
+    """max_bad: share of a class's files. The others: as `imaging.spec.Limits`."""
 
     max_bad: float
     max_pixels: int
     max_bytes: int
     max_voxels: int
     max_volume_bytes: int
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_pixels, self.max_bytes, self.max_voxels, self.max_volume_bytes)
 
 
 @dataclass(frozen=True)
@@ -143,47 +148,6 @@ class ProtocolSettings:
 
     scaling: Literal["native", "unit"]
     padding: Literal["masked", "read"]
-
-
-@dataclass(frozen=True)
-class Render:
-    """The size of one kind of rendering: an image's, a lead's or a slice's pixels; rows and samples of traces.
-
-    area: what of a picture becomes an image: `whole`, stretched to the size, or the `paper` of an ECG sheet, aspect kept.
-    Of volumes: frames: how many slices (or moments of a 4-D file); order: turned by the affine, or as stored; levels: what
-    becomes black and white: a `window` of Hounsfield units, two `percentile`s, or the volume's own `range`; window: these two
-    numbers; sampling: slices spread evenly over the volume, or its first ones.
-    """
-
-    height: int
-    width: int
-    area: Literal["whole", "paper"] = "whole"
-    frames: int = 0
-    order: Literal["canonical", "stored"] = "canonical"
-    levels: Literal["window", "percentile", "range"] = "window"
-    window: list[float] = field(default_factory=list)
-    sampling: Literal["even", "first"] = "even"
-
-    def as_dict(self) -> dict[str, Any]:
-        """What is said of it in files: what concerns volumes only where it is one of theirs."""
-        told = dataclasses.asdict(self)
-        return told if self.frames else {name: told[name] for name in ("height", "width", "area")}
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Ranges of random transforms: degrees, share of the side, radians-as-share (Keras' own units) and yes or no.
-
-    brightness: share by which all levels vary; grid: share by which the colour of a sheet's grid varies.
-    """
-
-    rotation: float
-    shift: float
-    shear: float
-    zoom: float
-    flip: bool
-    brightness: float = 0.0
-    grid: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from cardium.errors import unknown
 
 if TYPE_CHECKING:
-    from cardium.config import Ingest
+    from cardium.imaging.spec import Limits
 
 # Name -> the module whose COLLECTIONS holds it.
 _MODULES = {
@@ -142,11 +142,11 @@ class Collection:
     mendeley: Mapping[str, Mendeley] = field(default_factory=dict)
     measure: Callable[[bytes, int, int], Facts] = measure_image
 
-    def limits(self, ingest: Ingest) -> tuple[int, int]:
+    def limits(self, limits: Limits) -> tuple[int, int]:
         """What of one record may be read: its pixels or voxels, and its bytes."""
         if self.kind == "volume":
-            return ingest.max_voxels, ingest.max_volume_bytes
-        return ingest.max_pixels, ingest.max_bytes
+            return limits.max_voxels, limits.max_volume_bytes
+        return limits.max_pixels, limits.max_bytes
 
 
 def list_collections() -> list[str]:

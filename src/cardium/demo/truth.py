@@ -25,7 +25,7 @@ from cardium.imaging.kinds import family
 if TYPE_CHECKING:
     import pandas
 
-    from cardium.config import Render
+    from cardium.imaging.spec import Render
 
 Mask = NDArray[np.bool_]
 # Around the ink, mm: a map of a few dozen places cannot be sharper.

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cardium import atomic
-from cardium.config import Ingest, Render, Settings
+from cardium.config import Settings
 from cardium.data.manifest import Measured, build, manifest_sha256, read_manifest
 from cardium.datasets import Collection, Found, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.render import content_sha256
+from cardium.imaging.spec import Limits, Render
 from cardium.parallel import in_chunks
 from cardium.progress import progress
 from cardium.runs.predictions import prediction_rows
@@ -164,7 +165,7 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
         raise CardiumError(
             f"{folder} holds no record of {', '.join(collection.classes)}: see {collection.page} for the layout."
         )
-    work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest))
+    work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest.limits))
     measured: list[Measured] = []
     chunk = 1 if collection.kind == "volume" else _CHUNK
     for _, results in progress(in_chunks(work, found, chunk), total=-(-len(found) // chunk), desc="ingest", unit="chunk"):
@@ -204,7 +205,7 @@ def _known_records(
     mine = [path for path, copy_of in zip(own["path"], own["copy_of"], strict=True) if copy_of == -1]
     hashes: dict[str, list[str]] = {}
     for name, root, paths in (("own", own_folder, mine), ("other", folder, rest)):
-        work = functools.partial(pixel_hashes, root, kind, settings.ingest)
+        work = functools.partial(pixel_hashes, root, kind, settings.ingest.limits)
         chunk = 1 if kind == "volume" else _CHUNK
         chunks = progress(in_chunks(work, paths, chunk), total=-(-len(paths) // chunk), desc=f"pixels, {name}", unit="chunk")
         hashes[name] = [sha256 for _, part in chunks for sha256 in part]
@@ -214,7 +215,7 @@ def _known_records(
     }
 
 
-def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Ingest, paths: Sequence[str]) -> list[str]:
+def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Limits, paths: Sequence[str]) -> list[str]:
     """`content_sha256` of some files. Runs in a worker process."""
     hashes = []
     for path in paths:
@@ -236,7 +237,7 @@ def _render(
         folder=folder,
         kind=rendering["kind"],
         size=size,
-        limits=settings.ingest,
+        limits=settings.ingest.limits,
     )
     out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))

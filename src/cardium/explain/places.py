@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from cardium.imaging.sheet import LEADS
 
 if TYPE_CHECKING:
-    from cardium.config import Render
     from cardium.explain.attention_weights import Attention
     from cardium.explain.opened_model import Array, OpenedModel
     from cardium.imaging.sheet import Sheet
+    from cardium.imaging.spec import Render
 
 Mask = NDArray[np.bool_]
 

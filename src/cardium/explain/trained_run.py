@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.config import Render, Settings
+from cardium.config import Settings
 from cardium.errors import CardiumError, unknown
 from cardium.explain.attribution import How
 from cardium.explain.opened_model import OpenedModel
 from cardium.imaging.kinds import family
+from cardium.imaging.spec import Render
 from cardium.models import load_model
-from cardium.workspace import MODEL, Workspace, run_name, served_file
+from cardium.workspace import MODEL, RunId, Workspace, run_name, served_file
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def open_run(settings: Settings, dataset: str, model: str, protocol: str, *, ser
     served: the model that answers requests; otherwise that of the first held-out fold, which has never seen its test records.
     Raises CardiumError that names the command to train it.
     """
-    folder = Workspace(settings.root).run(dataset, model, protocol)
+    folder = Workspace(settings.root).run(RunId(dataset, model, protocol))
     name = run_name(dataset, model, protocol)
     try:
         info = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))

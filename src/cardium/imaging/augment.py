@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from cardium.config import Augment
+    from cardium.imaging.spec import Augment
 
 
 def affine_matrix(

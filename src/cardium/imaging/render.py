@@ -14,7 +14,7 @@ from cardium.imaging.decode import decode
 from cardium.imaging.kinds import FORMS, Rendered, family, input_shape, of_volumes
 
 if TYPE_CHECKING:
-    from cardium.config import Ingest, Render
+    from cardium.imaging.spec import Limits, Render
 
 # Grey levels (0-255) that vary less than this over a whole picture show nothing.
 _BLANK_STD = 2.0
@@ -32,7 +32,7 @@ def shape_of(kind: str, size: Render) -> tuple[int, ...]:
     return input_shape(kind, size.height, size.width, size.frames)
 
 
-def render_file(data: bytes, kind: str, size: Render, limits: Ingest) -> Rendered:
+def render_file(data: bytes, kind: str, size: Render, limits: Limits) -> Rendered:
     """A file's bytes -> the array of this kind and size. Raises imaging.decode.Undecodable with the reason."""
     if of_volumes(kind):
         from cardium.imaging.volume import read_volume, render_volume
@@ -41,7 +41,7 @@ def render_file(data: bytes, kind: str, size: Render, limits: Ingest) -> Rendere
     return render(decode(data, limits.max_pixels, limits.max_bytes).pixels, kind, size)
 
 
-def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Ingest) -> str:
+def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Limits) -> str:
     """A hash of what a file shows, its size and pixels or voxels, whatever its encoding. Raises imaging.decode.Undecodable."""
     shown: NDArray[Any]
     if kind == "volume":

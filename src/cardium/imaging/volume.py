@@ -26,7 +26,7 @@ from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered
 
 if TYPE_CHECKING:
-    from cardium.config import Render
+    from cardium.imaging.spec import Render
 
 ORDERS = ["canonical", "stored"]
 

@@ -14,7 +14,7 @@ from cardium.errors import CardiumError
 from cardium.models import bank_of, rendering_of
 from cardium.pipeline import dvc
 from cardium.tensorflow_import import import_tensorflow
-from cardium.workspace import Workspace, run_name
+from cardium.workspace import RunId, Workspace, run_name
 
 # Settings of a dataset that change its bank, and not only what is trained on it.
 _BANK_SETTINGS = ("train.weights", "train.views")
@@ -81,7 +81,7 @@ def _train_stage(settings: Settings, name: str) -> None:
 
     line = settings.runs[name]
     if not dvc.reproduce(settings.root, [f"train@{name}"]):
-        folder = Workspace(settings.root).run(line.dataset, line.model, line.protocol)
+        folder = Workspace(settings.root).run(RunId(line.dataset, line.model, line.protocol))
         print(f"Nothing to do: {folder.relative_to(settings.root)}/ is as data, code and settings are.")
         tracking.log_run(settings, folder)
 

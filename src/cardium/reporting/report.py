@@ -25,7 +25,7 @@ from cardium.imaging.kinds import family
 from cardium.reporting import plots
 from cardium.reporting.page import embedded, render
 from cardium.runs.predictions import probability_columns, read_evaluation
-from cardium.workspace import Workspace, run_name, suffix
+from cardium.workspace import RunId, Workspace, run_name, suffix
 
 # Runs whose curves and matrices are shown; the leaderboard has all.
 _SHOWN = 3
@@ -328,7 +328,7 @@ def _run_info(settings: Settings, table: Mapping[str, Any], run: str) -> dict[st
 
 
 def _folder(settings: Settings, row: Mapping[str, Any], dataset: str) -> Path:
-    return Workspace(settings.root).run(dataset, row["model"], row["protocol"])
+    return Workspace(settings.root).run(RunId(dataset, row["model"], row["protocol"]))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cardium.config import Ingest, Render
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
+from cardium.imaging.spec import Limits, Render
 from cardium.workspace import served_file
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ class Classifier:
         }
 
 
-def limits_of(kind: str) -> Ingest:
+def limits_of(kind: str) -> Limits:
     """What one file may cost that is to be rendered so."""
     return _limits(MAX_VOLUME_BYTES if of_volumes(kind) else MAX_IMAGE_BYTES)
 
 
-def _limits(max_bytes: int) -> Ingest:
+def _limits(max_bytes: int) -> Limits:
     """What a request may cost: a file's bytes, and what they decode to."""
-    return Ingest(0.0, 50_000_000, max_bytes, 300_000_000, 3 * max_bytes)
+    return Limits(50_000_000, max_bytes, 300_000_000, 3 * max_bytes)
 
 
 def files_of(values: Sequence[Any], max_rows: int = MAX_ROWS, max_bytes: int = MAX_IMAGE_BYTES) -> list[bytes]:

@@ -153,7 +153,7 @@ def _survey(
         folder=Workspace(settings.root).data(item),
         kind="volume" if volumes else "image",
         sheets=sheets,
-        limits=settings.ingest,
+        limits=settings.ingest.limits,
         height=encoder.size.height,
         width=encoder.size.width,
     )
@@ -358,7 +358,7 @@ class _Show:
     """A record's picture for people: a file's own, of a volume its middle slice; uint8 (h, w, 3), `_THUMBNAIL` at most."""
 
     def __init__(self, settings: Settings, item: str, manifest: pd.DataFrame, encoder: Encoder, volumes: bool) -> None:
-        self._folder, self._limits = Workspace(settings.root).data(item), settings.ingest
+        self._folder, self._limits = Workspace(settings.root).data(item), settings.ingest.limits
         self._record = dict(zip(manifest["path"], manifest["record"], strict=True))
         self._encoder, self._volumes = encoder, volumes
 

@@ -14,7 +14,7 @@ from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.runs.members import common_info, common_settings, read_members
 from cardium.runs.predictions import mean_predictions, probability_columns
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 
 def run(settings: Settings, item: str) -> None:
@@ -23,8 +23,8 @@ def run(settings: Settings, item: str) -> None:
         raise unknown("ensemble", item, list(settings.ensembles))
     line = settings.ensembles[item]
     workspace = Workspace(settings.root)
-    folders = [workspace.run(line.dataset, member, line.protocol) for member in line.members]
-    out = workspace.run(line.dataset, "ensemble", line.protocol)
+    folders = [workspace.run(RunId(line.dataset, member, line.protocol)) for member in line.members]
+    out = workspace.run(RunId(line.dataset, "ensemble", line.protocol))
     ensemble_run(settings, line, item, folders, out)
 
 

@@ -30,7 +30,7 @@ from cardium.evaluation import metrics
 from cardium.evaluation.published import published_score
 from cardium.reporting import plots
 from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
-from cardium.workspace import Workspace, run_name, suffix
+from cardium.workspace import RunId, Workspace, run_name, suffix
 
 # (settings, run folder, run.json, manifest, test fold -> parts) -> predictions
 Predict = Callable[[Settings, Path, dict[str, Any], pd.DataFrame, Callable[[int], Parts]], pd.DataFrame]
@@ -136,10 +136,10 @@ def find_entries(settings: Settings, dataset: str, data: Mapping[str, str]) -> l
             made.append((name, "ensemble", line.protocol, line.members, "ensemble"))
     entries: list[Entry] = []
     for name, model, protocol, kind in named:
-        entries.append(_entry(settings, name, places.run(dataset, model, protocol), protocol, kind, data))
+        entries.append(_entry(settings, name, places.run(RunId(dataset, model, protocol)), protocol, kind, data))
     known = {entry.name for entry in entries}
     for name, model, of_protocol, of, kind in made:
-        entry = _entry(settings, name, places.run(dataset, model, of_protocol), of_protocol, kind, data)
+        entry = _entry(settings, name, places.run(RunId(dataset, model, of_protocol)), of_protocol, kind, data)
         members = [run_name(dataset, member, of_protocol) for member in of]
         if sorted(entry.info.get("members", [])) != sorted(members) or not set(members) <= known:
             raise CardiumError(f"{name} was made of other members than params.yaml names now: run `{entry.command}`.")

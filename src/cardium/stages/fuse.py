@@ -32,7 +32,7 @@ from cardium.runs.members import common_info, common_settings, read_members
 from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
 from cardium.training.fit import Examples, class_weights, fit, optimization_of, predict
 from cardium.training.schedule import schedule_of
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 # Units of the head's hidden layer: system 004's.
 _HIDDEN = 256
@@ -43,7 +43,7 @@ def run(settings: Settings, item: str) -> None:
     if item not in settings.fusions:
         raise unknown("fusion", item, list(settings.fusions))
     line = settings.fusions[item]
-    fuse_run(settings, line, item, Workspace(settings.root).run(line.dataset, line.model, line.protocol))
+    fuse_run(settings, line, item, Workspace(settings.root).run(RunId(line.dataset, line.model, line.protocol)))
 
 
 def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
 
     began = time.perf_counter()
     workspace = Workspace(settings.root)
-    folders = [workspace.run(line.dataset, member, line.protocol) for member in line.members]
+    folders = [workspace.run(RunId(line.dataset, member, line.protocol)) for member in line.members]
     members = read_members(folders, line.dataset, line.protocol)
     first = members[0]
     classes, folds = first["classes"], first["test_folds"]

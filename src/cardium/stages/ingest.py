@@ -108,7 +108,7 @@ def _folders(rejected: Sequence[Rejected]) -> str:
 def _measure_all(
     collection: Collection, folder: Path, found: Sequence[Found], settings: Settings
 ) -> Iterator[Measured | Rejected]:
-    work = functools.partial(measure_chunk, collection.name, folder, *collection.limits(settings.ingest))
+    work = functools.partial(measure_chunk, collection.name, folder, *collection.limits(settings.ingest.limits))
     chunk, few = _CHUNK, FEW
     if collection.kind == "volume":
         sizes = sum((folder / entry.path).stat().st_size for entry in found if (folder / entry.path).is_file())

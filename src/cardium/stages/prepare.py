@@ -24,12 +24,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cardium import atomic
-from cardium.config import Ingest, Render, Settings
+from cardium.config import Settings
 from cardium.data.manifest import manifest_sha256, read_manifest
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
+from cardium.imaging.spec import Limits, Render
 from cardium.parallel import in_chunks
 from cardium.progress import progress
 from cardium.workspace import Workspace
@@ -52,7 +53,7 @@ class Work:
     folder: Path
     kind: str
     size: Render
-    limits: Ingest
+    limits: Limits
 
 
 def run(settings: Settings, item: str) -> None:
@@ -69,7 +70,7 @@ def run(settings: Settings, item: str) -> None:
         folder=workspace.data(line.dataset),
         kind=line.kind,
         size=size,
-        limits=settings.ingest,
+        limits=settings.ingest.limits,
     )
     out = workspace.rendering(line.dataset, line.kind)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))

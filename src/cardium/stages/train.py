@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic, provenance
-from cardium.config import Augment, Render, Run, Settings, Train
+from cardium.config import Run, Settings, Train
 from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError, unknown
 from cardium.evaluation.metrics import score
 from cardium.imaging.augment import augment_batch
+from cardium.imaging.spec import Augment, Render
 from cardium.models import bank_of, create_head, create_model, reads_rendering, rendering_of
 from cardium.models.fusion import create_fusion
 from cardium.models.trained import set_trained, trained_weights
@@ -36,7 +37,7 @@ from cardium.runs.predictions import prediction_rows, probability_columns
 from cardium.training.bank import Bank, open_bank, restore_calibration
 from cardium.training.fit import Examples, Fitted, class_weights, fit, optimization_of, predict
 from cardium.training.schedule import schedule_of
-from cardium.workspace import SERVED, Workspace, run_name
+from cardium.workspace import SERVED, RunId, Workspace, run_name
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +49,9 @@ def run(settings: Settings, item: str) -> None:
     if item not in settings.runs:
         raise unknown("run", item, list(settings.runs))
     line = settings.runs[item]
-    train_run(settings, line, settings.root / line.reads, Workspace(settings.root).run(line.dataset, line.model, line.protocol))
+    train_run(
+        settings, line, settings.root / line.reads, Workspace(settings.root).run(RunId(line.dataset, line.model, line.protocol))
+    )
 
 
 @dataclass(frozen=True)

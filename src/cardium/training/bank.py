@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic
-from cardium.config import Augment
 from cardium.data.rendering import read_rows
 from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
+from cardium.imaging.spec import Augment
 from cardium.progress import progress
 
 if TYPE_CHECKING:
