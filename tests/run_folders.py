@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import uuid
 from functools import lru_cache
@@ -17,6 +16,13 @@ from PIL import Image
 
 from cardium import config
 from cardium.config import Settings
+from cardium.evaluation.evaluation import Evaluation, Interval, RunScores
+from cardium.imaging.spec import Render
+from cardium.models.weights import WeightsUsed
+from cardium.provenance import Provenance
+from cardium.runs.data_version import DataVersion
+from cardium.runs.trained_run import Phase, Seconds, TrainedRun
+from cardium.workspace import RunId
 
 PROJECT = Path(__file__).resolve().parents[1]
 CLASSES = ["Normal", "Sick"]
@@ -55,7 +61,10 @@ def _keras_bytes(seed: int) -> bytes:
 def run_folder(
     project: Settings, model: str = "mobilenetv2", *, protocol: str = "honest", seed: int = 0, real: bool = True, **changes: Any
 ) -> Path:
-    """A trained run: `real` puts a Keras model into it, otherwise some bytes (enough for what only copies them)."""
+    """A trained run: `real` puts a Keras model into it, otherwise some bytes (enough for what only copies them).
+
+    changes: of run.json, by its keys.
+    """
     name = f"{model}{'' if protocol == 'honest' else '-' + protocol}"
     folder = project.root / "models" / "cmri" / protocol / model
     if changes.get("overrides"):
@@ -76,23 +85,30 @@ def run_folder(
     pd.DataFrame(rows, columns=columns).to_csv(folder / "history.csv", index=False)
     Image.new("L", (40, 30), 200).save(folder / "history.png")
     predictions(seed, 0.5 + seed / 20).to_parquet(folder / "validation.parquet", index=False)
-    info: dict[str, Any] = {
-        "id": uuid.uuid4().hex, "run": f"cmri-{name}", "dataset": "cmri", "model": model, "protocol": protocol, "kind": "train",
-        "classes": CLASSES, "rendering": {"kind": "image", "height": SIDE, "width": SIDE},
-        "weights": {"asked": "auto", "used": "random", "file": "", "sha256": ""},
-        "settings": {"cmri.train.epochs": epochs, "cmri.train.learning_rate": 1e-3, "evaluate.threshold": 0.5, "seed": 1337,
-                     "profile": "demo", "cmri.train.class_weights": "balanced", "cmri.augment.flip": True},
-        "overrides": {}, "test_folds": [0, 1], "folds": 4,
-        "data": {"dvc_md5": "0123456789abcdef0123456789abcdef.dir", "manifest_sha256": "a" * 64, "split_sha256": "b" * 64},
-        "commit": "c" * 40, "dirty": False, "versions": {"python": "3.11.7"}, "parameters": 1000 * (seed + 1),
-        "trainable_parameters": 10, "model_bytes": (folder / "model.keras").stat().st_size,
-        "seconds": {"features": 3.0, "train": 4.5},
-        "phases": [{"test_fold": 0, "phase": "head", "epochs": epochs, "best_epoch": 3, "val_loss": 0.4}],
-        "validation": {"balanced_accuracy": 0.6 + seed / 100, "accuracy": 0.61, "loss": 0.6, "roc_auc": 0.7},
-        "members": [], "warnings": ["random weights: nothing was transferred"], "created": "2026-11-20T10:00:00+00:00",
-    }  # fmt: skip
-    info.update(changes)
-    (folder / "run.json").write_text(json.dumps(info))
+    made = TrainedRun(
+        id=uuid.uuid4().hex,
+        run=RunId("cmri", model, protocol),
+        kind="train",
+        classes=CLASSES,
+        rendering="image",
+        size=Render(SIDE, SIDE),
+        test_folds=[0, 1],
+        data=DataVersion("0123456789abcdef0123456789abcdef.dir", "a" * 64, "b" * 64),
+        folder=folder,
+        folds=4,
+        weights=WeightsUsed("auto", "random"),
+        settings={"cmri.train.epochs": epochs, "cmri.train.learning_rate": 1e-3, "evaluate.threshold": 0.5, "seed": 1337,
+                  "profile": "demo", "cmri.train.class_weights": "balanced", "cmri.augment.flip": True},
+        parameters=1000 * (seed + 1),
+        trainable_parameters=10,
+        model_bytes=(folder / "model.keras").stat().st_size,
+        seconds=Seconds(3.0, 4.5),
+        phases=[Phase(0, "head", epochs, 3, 0.4)],
+        validation={"balanced_accuracy": 0.6 + seed / 100, "accuracy": 0.61, "loss": 0.6, "roc_auc": 0.7},
+        warnings=["random weights: nothing was transferred"],
+        provenance=Provenance("c" * 40, False, {"python": "3.11.7"}, "2026-11-20T10:00:00+00:00"),
+    )  # fmt: skip
+    TrainedRun.from_json({**made.to_json(), **changes}, folder).write(folder)
     return folder
 
 
@@ -124,35 +140,29 @@ def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "predictions").mkdir(parents=True)
     (folder / "figures").mkdir()
-    runs: dict[str, Any] = {}
-    data: dict[str, Any] = {"manifest_sha256": "a" * 64, "split_sha256": "b" * 64}
+    runs: list[RunScores] = []
+    data = DataVersion("", "a" * 64, "b" * 64)
     for path in sorted(settings.root.glob("models/cmri/*/*/run.json")):
-        info = json.loads(path.read_text())
-        name = info["run"]
-        seed = int(hashlib.md5(name.encode()).hexdigest()[:6], 16)
-        table = predictions(seed, skills[name])
-        table.to_parquet(folder / "predictions" / f"{name}.parquet", index=False)
+        trained = TrainedRun.read(path.parent)
+        seed = int(hashlib.md5(trained.name.encode()).hexdigest()[:6], 16)
+        table = predictions(seed, skills[trained.name])
+        table.to_parquet(folder / "predictions" / f"{trained.name}.parquet", index=False)
         p, y = table[["p_Normal", "p_Sick"]].to_numpy(), table["label"].to_numpy()
-        values = {key: {"value": v, "low": v - 0.1, "high": v + 0.1} for key, v in score(y, p, classes=CLASSES).items()}
-        runs[name] = {
-            "model": info["model"], "protocol": info["protocol"], "kind": info["kind"], "weights": "random",
-            "records": len(y), "groups": 12,
-            "image": values, "patient": values, "confusion": confusion(y, p).tolist(), "seconds": info["seconds"],
-            "parameters": info["parameters"],
-            "model_bytes": info["model_bytes"], "warnings": info["warnings"], "run_id": info["id"],
-            "validation_balanced_accuracy": info["validation"]["balanced_accuracy"],
-        }  # fmt: skip
-        Image.new("L", (40, 30), 100).save(folder / "figures" / f"confusion-{name}.png")
-        data = info["data"]
+        scores = {key: Interval(v, v - 0.1, v + 0.1) for key, v in score(y, p, classes=CLASSES).items()}
+        runs.append(
+            RunScores(
+                trained.name, trained.run.model, trained.run.protocol, trained.kind, "random", len(y), 12,
+                image=scores, patient=scores, confusion=confusion(y, p).tolist(), seconds=trained.seconds,
+                parameters=trained.parameters, model_bytes=trained.model_bytes, warnings=trained.warnings, run_id=trained.id,
+                validation_balanced_accuracy=trained.validation["balanced_accuracy"],
+            )
+        )  # fmt: skip
+        Image.new("L", (40, 30), 100).save(folder / "figures" / f"confusion-{trained.name}.png")
+        data = trained.data
     naive = predictions(0, 1.0).assign(p_Normal=0.6, p_Sick=0.4)
     naive.to_parquet(folder / "predictions" / "naive.parquet", index=False)
-    half = {"balanced_accuracy": {"value": 0.5, "low": 0.5, "high": 0.5}}
-    runs["naive"] = {
-        "model": "naive", "protocol": "honest", "kind": "naive", "weights": "", "run_id": "", "image": half, "patient": half,
-    }  # fmt: skip
+    half = {"balanced_accuracy": Interval(0.5, 0.5, 0.5)}
+    runs.append(RunScores("naive", "naive", "honest", "naive", image=half, patient=half))
     Image.new("L", (40, 30), 100).save(folder / "leaderboard.png")
-    table_of = {
-        "dataset": "cmri", "classes": CLASSES, "interval": 0.95, "bootstrap": 200, "threshold": 0.5, "data": data, "runs": runs,
-    }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(table_of))
+    Evaluation("cmri", CLASSES, 0.95, 200, 0.5, data, {row.name: row for row in runs}).write(folder)
     return folder

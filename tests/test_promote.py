@@ -369,7 +369,7 @@ def write_world(
     pixels = np.clip(bright[:, None, None, None] + rng.normal(0, 45, (len(manifest), 1, 1, 3)), 0, 255)
     pixels = (pixels + rng.integers(0, 9, (len(manifest), SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
     np.save(root / "image" / "pixels.npy", pixels)
-    (root / "image" / "render.json").write_text(json.dumps({"kind": "image", "height": SIDE, "width": SIDE}))
+    (root / "image" / "render.json").write_text(json.dumps({"kind": "image", "height": SIDE, "width": SIDE, "area": "whole"}))
     pd.DataFrame({"group": list(folds), "label": "", "fold": list(folds.values())}).to_csv(
         root / "split" / "honest.csv", index=False
     )

@@ -6,6 +6,8 @@ import datetime
 import platform
 import subprocess
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,40 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result says of its making. versions: of Python and of packages, by name; created: ISO 8601, UTC.
+
+    dirty: whether tracked files differed from the commit.
+    """
+
+    commit: str
+    dirty: bool
+    versions: dict[str, str]
+    created: str
+
+    @classmethod
+    def now(cls, root: Path) -> Provenance:
+        """Commit, versions and time as they are now, of the project in `root`."""
+        sha, dirty = commit(root)
+        return cls(sha, dirty, versions(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Provenance:
+        """What a file's table says of its making; empty values for what it lacks."""
+        return cls(
+            str(table.get("commit", "")),
+            bool(table.get("dirty", False)),
+            dict(table.get("versions", {})),
+            str(table.get("created", "")),
+        )
+
+
+def new_id() -> str:
+    """A result's id: 32 hexadecimal digits, never given twice."""
+    return uuid.uuid4().hex
 
 
 def stamp(root: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsUsed:
     """What a backbone's weights are: `used` is imagenet or random; `file` the name of the file, `sha256` its content's."""
 
     asked: str
@@ -48,14 +48,14 @@ def find_file(backbone: str, root: Path, side: int) -> Path | None:
     return None
 
 
-def load_weights(model: keras.Model, backbone: str, asked: str, root: Path) -> Weights:
+def load_weights(model: keras.Model, backbone: str, asked: str, root: Path) -> WeightsUsed:
     """Puts ImageNet weights into the layers of `backbone` in `model` (from `build_backbone` or `create_model`).
 
     asked: `imagenet`, `none`, or `auto` (imagenet where it can be had, otherwise random with a warning).
     Raises CardiumError when `imagenet` is asked and cannot be had, or a file does not fit.
     """
     if asked == "none":
-        return Weights(asked, "random")
+        return WeightsUsed(asked, "random")
     # Of frames (n, T, height, width) as of images (n, height, width, 3).
     height, width = model.input_shape[1:3] if model.input_shape[-1] == 3 else model.input_shape[2:4]
     file = find_file(backbone, root, max(height, width))
@@ -68,14 +68,14 @@ def load_weights(model: keras.Model, backbone: str, asked: str, root: Path) -> W
                 f"No ImageNet weights for {backbone}: no file in {looked} ({_expected(backbone)}), and no download ({error}). "
                 "Put the file there, or set `weights: none`."
             ) from None
-        return Weights(asked, "random", warning=f"{backbone} has random weights: ImageNet's could not be had ({error})")
+        return WeightsUsed(asked, "random", warning=f"{backbone} has random weights: ImageNet's could not be had ({error})")
     # Weight by weight, as Keras keeps some layers in sub-models. A tapped network ends before the whole one does.
     given = [weight for layer in layers_of_backbone(source) for weight in layer.weights]
     pairs = list(zip(given, (weight for layer in layers_of_backbone(model) for weight in layer.weights), strict=False))
     for theirs, ours in pairs:
         ours.assign(theirs)
     sha = sha256_of_file(file) if file else sha256_of_weights([theirs.numpy() for theirs, _ in pairs])
-    return Weights(asked, "imagenet", file.name if file else "keras.applications", sha)
+    return WeightsUsed(asked, "imagenet", file.name if file else "keras.applications", sha)
 
 
 class _UnavailableError(Exception):

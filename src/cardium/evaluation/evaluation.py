@@ -1,0 +1,208 @@
+"""An evaluation and its file, metrics.json: the test scores of a dataset's runs, each with its interval.
+
+evaluation = Evaluation.read(workspace.evaluation("cmri"), "cmri")
+for row in evaluation.ranked():
+    print(row.name, row.image["balanced_accuracy"].text)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cardium import atomic
+from cardium.errors import CardiumError
+from cardium.runs.data_version import DataVersion
+from cardium.runs.trained_run import Seconds
+from cardium.workspace import RunId, suffix
+
+# The order of their blocks on a leaderboard.
+PROTOCOLS = ("honest", "published")
+FILE = "metrics.json"
+NAIVE = "naive"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and its interval. None: not defined, or in no resample."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def text(self) -> str:
+        """`0.712 [0.650, 0.771]`, `0.712` without an interval, `-` without a value."""
+        if self.value is None:
+            return "-"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """A run's scores, and what a reader compares them by: a row of metrics.json's `runs`.
+
+    kind: `train`, `fuse`, `ensemble` or `naive`. weights: the pretrained weights in one word. image, patient: scores by name,
+    of records and of groups (mean probability over a group's records). confusion, patient_confusion: rows are true classes.
+    chosen_on_test: whether the test records chose its weights too. published_*: the original's figures. seconds: None of what
+    was not trained. epochs: the mean over held-out folds. run_id: the id in its run.json, None of the naive rows.
+    """
+
+    name: str
+    model: str
+    protocol: str
+    kind: str
+    weights: str = ""
+    records: int = 0
+    groups: int = 0
+    test_folds: list[int] = field(default_factory=list)
+    chosen_on_test: bool = False
+    image: dict[str, Interval] = field(default_factory=dict)
+    patient: dict[str, Interval] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    patient_confusion: list[list[int]] = field(default_factory=list)
+    published_balanced_accuracy: float | None = None
+    published_accuracy: float | None = None
+    seconds: Seconds | None = None
+    epochs: float | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    model_bytes: int | None = None
+    validation_balanced_accuracy: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    run_id: str | None = None
+
+    @property
+    def balanced_accuracy(self) -> Interval:
+        """The score that runs are ranked by, over records."""
+        return self.image["balanced_accuracy"]
+
+    @property
+    def is_naive(self) -> bool:
+        """Whether it is the row of the class shares, which no model made."""
+        return self.kind == NAIVE
+
+    @classmethod
+    def from_json(cls, name: str, table: Mapping[str, Any]) -> RunScores:
+        """The row called `name`. Raises KeyError or TypeError for what is none."""
+        known = {key: value for key, value in table.items() if key in cls.__dataclass_fields__}
+        for part in ("image", "patient"):
+            known[part] = {metric: Interval(**score) for metric, score in (table.get(part) or {}).items()}
+        seconds = table.get("seconds")
+        known["seconds"] = Seconds(**seconds) if seconds else None
+        return cls(**{**known, "name": name})
+
+    def to_json(self) -> dict[str, Any]:
+        """The row's content in metrics.json, whose key is the name."""
+        table = asdict(self)
+        del table["name"]
+        return {**table, "seconds": table["seconds"] or {}}
+
+
+@dataclass(frozen=True)
+class OtherCollection:
+    """Which other collection was scored on: its name, its records by class, how many of its files were left out."""
+
+    name: str
+    manifest_sha256: str
+    records: dict[str, int]
+    excluded: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a dataset's runs: metrics.json.
+
+    interval: the share of resamples that an interval holds; bootstrap: how many were drawn. patients: whether groups are
+    patients. runs: by name, in the order of params.yaml, the naive rows last. external: of an evaluation on another collection.
+    """
+
+    dataset: str
+    classes: list[str]
+    interval: float
+    bootstrap: int
+    threshold: float
+    data: DataVersion
+    runs: dict[str, RunScores]
+    patients: bool = True
+    external: OtherCollection | None = None
+
+    @classmethod
+    def read(cls, folder: Path, dataset: str) -> Evaluation:
+        """The last evaluation of `dataset`, from its folder. Raises CardiumError where there is none, or it is damaged."""
+        try:
+            return cls.from_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Evaluation:
+        """The content of a metrics.json or an external.json. Raises KeyError or TypeError for what is none."""
+        external = table.get("external")
+        return cls(
+            dataset=table["dataset"],
+            classes=list(table["classes"]),
+            interval=table["interval"],
+            bootstrap=table["bootstrap"],
+            threshold=table["threshold"],
+            data=DataVersion.from_json(table["data"]),
+            runs={name: RunScores.from_json(name, row) for name, row in table["runs"].items()},
+            patients=table.get("patients", True),
+            external=OtherCollection(**external) if external else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        table = {
+            "dataset": self.dataset,
+            "classes": self.classes,
+            "interval": self.interval,
+            "bootstrap": self.bootstrap,
+            "threshold": self.threshold,
+            "data": {"manifest_sha256": self.data.manifest_sha256, "split_sha256": self.data.split_sha256},
+            "patients": self.patients,
+            "runs": {name: row.to_json() for name, row in self.runs.items()},
+        }
+        return {**table, "external": asdict(self.external)} if self.external else table
+
+    def write(self, folder: Path) -> None:
+        """Writes metrics.json into `folder`."""
+        atomic.write_json(folder / FILE, self.to_json())
+
+    def ranked(self) -> list[RunScores]:
+        """The rows in the order of the leaderboard: honest first, then by balanced accuracy over records, then by name."""
+
+        def place(row: RunScores) -> tuple[int, float, str]:
+            return PROTOCOLS.index(row.protocol), -(row.balanced_accuracy.value or 0.0), row.name
+
+        return sorted(self.runs.values(), key=place)
+
+    def summary(self) -> dict[str, dict[str, float | None]]:
+        """Run -> the five numbers that `dvc metrics show` prints."""
+        return {
+            row.name: {
+                "balanced_accuracy": rounded(row.balanced_accuracy.value),
+                "low": rounded(row.balanced_accuracy.low),
+                "high": rounded(row.balanced_accuracy.high),
+                "patient_balanced_accuracy": rounded(row.patient["balanced_accuracy"].value),
+                "roc_auc": rounded(row.image["roc_auc"].value),
+            }
+            for row in self.ranked()
+        }
+
+    def under_other_protocol(self, row: RunScores) -> RunScores | None:
+        """The same model's row under the other protocol, where it was run."""
+        other = "honest" if row.protocol == "published" else "published"
+        return self.runs.get(NAIVE + suffix(other) if row.is_naive else RunId(self.dataset, row.model, other).name)
+
+
+def rounded(value: float | None, digits: int = 4) -> float | None:
+    """A score as tables hold it: rounded, None where it is not defined."""
+    return None if value is None else round(float(value), digits)

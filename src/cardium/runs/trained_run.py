@@ -1,0 +1,246 @@
+"""A trained run and its file, run.json: what was trained, from which data, by which settings, and how well it validated.
+
+trained = TrainedRun.read(workspace.run(RunId("cmri", "mobilenetv2")))
+trained.validation["balanced_accuracy"], trained.fold_weights(0)
+
+Nothing else reads or writes run.json. Files of older versions are read: what they lack has its default here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cardium import atomic
+from cardium.errors import CardiumError
+from cardium.imaging.spec import Render
+from cardium.models.weights import WeightsUsed
+from cardium.provenance import Provenance
+from cardium.runs.data_version import DataVersion
+from cardium.workspace import MODEL, RunId, served_file
+
+# How a run came about: trained from data, or made of trained runs.
+RunKind = Literal["train", "fuse", "ensemble"]
+# What a run's predictions are computed from: its backbone's bank, or pixels.
+Source = Literal["bank", "pixels"]
+
+FILE = "run.json"
+
+_NO_WEIGHTS = WeightsUsed("", "")
+_NOT_SAID = Provenance("", False, {}, "")
+
+# Each kind's keys, in the order of the file.
+_MADE = ("id", "commit", "dirty", "versions", "created", "run")
+_COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation")
+_OF_MEMBERS = (
+    "model", "kind", "dataset", "protocol", "members", "member_ids", "classes", "rendering", "weights", "test_folds", "folds",
+    "data", "warnings",
+)  # fmt: skip
+_KEYS: dict[RunKind, tuple[str, ...]] = {
+    "train": (
+        *_MADE, "dataset", "model", "protocol", "kind", "classes", "rendering", "weights", "bank", "scored_from", "settings",
+        "overrides", "tuned", "test_folds", "folds", "data", "engine", *_COST, "warnings",
+    ),
+    "fuse": (*_MADE, *_OF_MEMBERS, "bank", "scored_from", "settings", "overrides", *_COST),
+    "ensemble": (*_MADE, *_OF_MEMBERS, "settings", "overrides", *_COST),
+}  # fmt: skip
+
+
+class NotTrainedError(CardiumError):
+    """A folder holds no run: there is no run.json in it."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of one held-out fold: `head`, `whole` or `fine_tune`. val_loss: of the epoch whose weights were kept."""
+
+    test_fold: int
+    phase: str
+    epochs: int
+    best_epoch: int
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a run took: its bank, and all its trainings, interruptions left out."""
+
+    features: float = 0.0
+    train: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained, fused or averaged run, as its run.json says.
+
+    id: unique to this training; a run that is trained again has another. folder: where the run's files are, not in the file.
+    rendering, size: the kind of array that the model reads, and its size. settings: flat, by dotted names
+    (`train.learning_rate`), as the run was trained; overrides: those that differed from params.yaml. tuned: the file whose
+    settings it took over. bank: the folder of its bank below the project's root, "" without one. test_folds: the folds that
+    were held out in turn, of `folds` in all. engine: what computed the bank, or trained the model. validation: scores by name,
+    over the validation records of all held-out folds. members, member_ids: names and ids of the runs that it is made of.
+    """
+
+    id: str
+    run: RunId
+    kind: RunKind
+    classes: list[str]
+    rendering: str
+    size: Render
+    test_folds: list[int]
+    data: DataVersion
+    folder: Path = field(compare=False)
+    folds: int = 0
+    weights: WeightsUsed = _NO_WEIGHTS
+    bank: str = ""
+    scored_from: Source = "pixels"
+    settings: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tuned: str = ""
+    engine: str = ""
+    parameters: int = 0
+    trainable_parameters: int = 0
+    model_bytes: int = 0
+    seconds: Seconds = Seconds()
+    phases: list[Phase] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+    member_ids: list[str] = field(default_factory=list)
+    provenance: Provenance = _NOT_SAID
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainedRun:
+        """The run in `folder`.
+
+        Raises NotTrainedError where there is no run.json, and CardiumError where it is damaged or lacks what makes a run.
+        """
+        try:
+            table = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            return cls.from_json(table, folder)
+        except FileNotFoundError:
+            raise NotTrainedError(f"{folder.name}: no run.json in it: not a run folder, or its training did not end.") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CardiumError(f"{folder.name}: run.json is not one that `cardium train` wrote: train the run again.") from None
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any], folder: Path) -> TrainedRun:
+        """The run that the content of a run.json describes. Raises KeyError, TypeError or ValueError for what is none."""
+        if not isinstance(table["id"], str) or not isinstance(table["classes"], list):
+            raise TypeError("id is a text and classes are a list")
+        kind = table.get("kind", "train")
+        if kind not in get_args(RunKind):
+            raise ValueError(f"no kind of run: {kind}")
+        size = dict(table["rendering"])
+        rendering = str(size.pop("kind"))
+        seconds = table.get("seconds") or {}
+        return cls(
+            id=table["id"],
+            run=RunId(str(table["dataset"]), str(table["model"]), str(table["protocol"])),
+            kind=kind,
+            classes=[str(name) for name in table["classes"]],
+            rendering=rendering,
+            size=Render(**size),
+            test_folds=[int(fold) for fold in table["test_folds"]],
+            data=DataVersion.from_json(table["data"]),
+            folder=folder,
+            folds=int(table.get("folds", 0)),
+            weights=WeightsUsed(**{"asked": "", "used": "", **(table.get("weights") or {})}),
+            bank=table.get("bank", ""),
+            scored_from=table.get("scored_from", "pixels"),
+            settings=dict(table.get("settings", {})),
+            overrides=dict(table.get("overrides", {})),
+            tuned=table.get("tuned", ""),
+            engine=table.get("engine", ""),
+            parameters=int(table.get("parameters", 0)),
+            trainable_parameters=int(table.get("trainable_parameters", 0)),
+            model_bytes=int(table.get("model_bytes", 0)),
+            seconds=Seconds(float(seconds.get("features", 0.0)), float(seconds.get("train", 0.0))),
+            phases=[Phase(**phase) for phase in table.get("phases", [])],
+            validation=dict(table.get("validation", {})),
+            warnings=list(table.get("warnings", [])),
+            members=list(table.get("members", [])),
+            member_ids=list(table.get("member_ids", [])),
+            provenance=Provenance.from_json(table),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of run.json."""
+        weights = asdict(self.weights)
+        if self.kind != "train":
+            del weights["warning"]  # The members' own are among the warnings.
+        content = {
+            "id": self.id,
+            **asdict(self.provenance),
+            "run": self.name,
+            "dataset": self.run.dataset,
+            "model": self.run.model,
+            "protocol": self.run.protocol,
+            "kind": self.kind,
+            "classes": self.classes,
+            "rendering": {"kind": self.rendering, **self.size.as_dict()},
+            "weights": weights,
+            "bank": self.bank,
+            "scored_from": self.scored_from,
+            "settings": self.settings,
+            "overrides": self.overrides,
+            "tuned": self.tuned,
+            "members": self.members,
+            "member_ids": self.member_ids,
+            "test_folds": self.test_folds,
+            "folds": self.folds,
+            "data": asdict(self.data),
+            "engine": self.engine,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "model_bytes": self.model_bytes,
+            "seconds": asdict(self.seconds),
+            "phases": [asdict(phase) for phase in self.phases],
+            "validation": self.validation,
+            "warnings": self.warnings,
+        }
+        return {key: content[key] for key in _KEYS[self.kind]}
+
+    def write(self, folder: Path) -> None:
+        """Writes run.json into `folder`."""
+        atomic.write_json(folder / FILE, self.to_json())
+
+    @property
+    def name(self) -> str:
+        """The run's name: `cmri-mobilenetv2`."""
+        return self.run.name
+
+    @property
+    def threshold(self) -> float:
+        """Of two classes, the probability above which the second one is decided."""
+        return float(self.settings.get("evaluate.threshold", 0.5))
+
+    @property
+    def hidden(self) -> int:
+        """The width of the head's hidden layer, 0 for none."""
+        return int(self.settings.get("train.hidden", 0))
+
+    @property
+    def model_file(self) -> Path:
+        """The model of the first held-out fold."""
+        return self.folder / MODEL
+
+    @property
+    def served_file(self) -> Path:
+        """The model that answers requests: the mean of all folds' where there is one, otherwise the first held-out fold's."""
+        return served_file(self.folder)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether the weights of every held-out fold are there: an ensemble has its members' instead."""
+        return (self.folder / "folds").is_dir()
+
+    def fold_weights(self, fold: int) -> dict[str, np.ndarray]:
+        """What was trained while `fold` was held out, as `models.trained.set_trained` takes it."""
+        with np.load(self.folder / "folds" / f"{fold}.npz") as stored:
+            return {name: stored[name] for name in stored.files}
