@@ -9,8 +9,9 @@ import pandas as pd
 import yaml
 
 from cardium.config import Settings, resolve
-from cardium.data.manifest import Measured, build, fingerprint
+from cardium.data.manifest import build, fingerprint
 from cardium.datasets import Facts, Found, get_collection
+from cardium.datasets.measure import Measured
 
 CLASSES = ["Normal", "Sick"]
 PROJECT = Path(__file__).resolve().parents[1]

@@ -17,10 +17,11 @@ from manifests import manifest, project
 from PIL import Image
 
 from cardium.config import Settings
-from cardium.data.manifest import Measured, build, conflicts, read_fingerprint, read_manifest
+from cardium.data.manifest import build, conflicts, read_fingerprint, read_manifest
 from cardium.data.splits import read_parts
 from cardium.datasets import Facts, Found, Rejected, get_collection
 from cardium.datasets.ecg import class_named
+from cardium.datasets.measure import Measured
 from cardium.errors import CardiumError
 from cardium.stages import ingest, split, validate
 from cardium.workspace import Workspace

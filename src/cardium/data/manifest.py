@@ -1,26 +1,28 @@
 """The manifest: one row per readable record of a dataset, made from what was scanned and what was measured; and its
 fingerprint.
 
-manifest.parquet, rejected.csv and fingerprint.json in processed/<dataset>/manifest/ are written by stages/ingest.py and
-read by every later stage through this module.
+Everybody writes and reads manifest.parquet, rejected.csv and fingerprint.json in processed/<dataset>/manifest/ through this
+module.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cardium import atomic
 from cardium.errors import CardiumError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cardium.datasets import Collection, Facts, Found, Rejected
+    from cardium.datasets import Collection, Rejected
+    from cardium.datasets.measure import Measured
 
 # Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
 # width, height, depth, mode, mean, std: as in datasets.Facts. copy_of: number of the first record with the same bytes, -1 for
@@ -46,16 +48,6 @@ SCHEMA = {
     "copy_of": "int64",
     "conflict": "bool",
 }
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A record that was found and could be read. bytes: length of the file."""
-
-    found: Found
-    sha256: str
-    bytes: int
-    facts: Facts
 
 
 def build(records: Sequence[Measured]) -> pd.DataFrame:
@@ -208,6 +200,26 @@ def kind(reason: str) -> str:
 
 def _most_first(counter: Counter[str]) -> dict[str, int]:
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def write_manifest(
+    folder: Path, collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]
+) -> dict[str, Any]:
+    """Replaces `folder` by one with the three files. Returns the fingerprint."""
+    facts = fingerprint(collection, manifest, rejected)
+    with atomic.replacing_folder(folder) as part:
+        manifest.to_parquet(part / "manifest.parquet", index=False)
+        write_rejected(part / "rejected.csv", rejected)
+        atomic.write_json(part / "fingerprint.json", facts)
+    return facts
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+    """Writes the columns path, label, reason, a line a file."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["path", "label", "reason"])
+        writer.writerows((entry.path, entry.label, entry.reason) for entry in rejected)
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cardium.datasets import Collection, Found, Rejected, measure_volume
+from cardium.datasets.collection import Collection, Found, Rejected
 from cardium.datasets.scan import Entry, walk
 from cardium.errors import CardiumError
 
@@ -229,10 +229,12 @@ COLLECTIONS = {
         page=_PAGE,
         licence="as its Kaggle page states it; cardium passes none of its volumes on",
         scan=scan,
-        kind="volume",
         published_split="listed_patients",
+        recommended="mobilenetv2_lstm",
+        content="volume",
         published_labels=PUBLISHED,
         handle="xiaoweixumedicalai/imagechd",
-        measure=measure_volume,
+        demo="cardium.demo.chd:DEMO",
+        order=4,
     )
 }

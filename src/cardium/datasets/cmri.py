@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cardium.datasets import Collection, Found, Rejected
+from cardium.datasets.collection import Collection, Found, Rejected
 from cardium.datasets.scan import Entry, last_number, walk
 
 CLASSES = ("Normal", "Sick")
@@ -99,6 +99,9 @@ COLLECTIONS = {
         licence="as its Kaggle page states it; cardium passes none of its images on",
         scan=scan,
         published_split="first_fifth",
+        recommended="mobilenetv2",
         handle="danialsharifrazi/cad-cardiac-mri-dataset",
+        demo="cardium.demo.cmri:DEMO",
+        order=1,
     )
 }

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from cardium.datasets import Collection, Found, Mendeley, Rejected
+from cardium.datasets.collection import Collection, Found, Mendeley, Rejected
 from cardium.datasets.scan import Entry, last_number, walk
 from cardium.errors import CardiumError
 
@@ -155,9 +155,13 @@ COLLECTIONS = {
         licence=_LICENCE,
         scan=partial(scan, dataset="ecg4", classes=ECG4),
         published_split="kaggle_folders",
+        recommended="traces_net",
+        content="sheet",
         names_patients=False,
         handle="evilspirit05/ecg-analysis",
         mendeley={"": Mendeley("gwbz3fsgp8", 2)},
+        demo="cardium.demo.ecg:ECG4",
+        order=2,
     ),
     "ecg5": Collection(
         name="ecg5",
@@ -169,7 +173,11 @@ COLLECTIONS = {
         licence=_LICENCE,
         scan=partial(scan, dataset="ecg5", classes=ECG5),
         published_split="random_tenths",
+        recommended="traces_net",
+        content="sheet",
         names_patients=False,
         mendeley={"v1": Mendeley("gwbz3fsgp8", 1), "v2": Mendeley("gwbz3fsgp8", 2)},
+        demo="cardium.demo.ecg:ECG5",
+        order=3,
     ),
 }

@@ -24,8 +24,9 @@ import numpy as np
 
 from cardium import atomic
 from cardium.config import Settings
-from cardium.data.manifest import Measured, build, manifest_sha256, read_manifest
+from cardium.data.manifest import build, manifest_sha256, read_manifest
 from cardium.datasets import Collection, Found, get_collection
+from cardium.datasets.measure import Measured, measure_all
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.imaging.decode import Undecodable
@@ -35,7 +36,6 @@ from cardium.parallel import in_chunks
 from cardium.progress import progress
 from cardium.runs.predictions import prediction_rows
 from cardium.stages.evaluate import data_of, evaluate, find_entries
-from cardium.stages.ingest import measure_chunk
 from cardium.stages.prepare import Work, render_records
 from cardium.workspace import Workspace, served_file
 
@@ -165,15 +165,13 @@ def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.Data
         raise CardiumError(
             f"{folder} holds no record of {', '.join(collection.classes)}: see {collection.page} for the layout."
         )
-    work = functools.partial(measure_chunk, dataset, folder, *collection.limits(settings.ingest.limits))
     measured: list[Measured] = []
-    chunk = 1 if collection.kind == "volume" else _CHUNK
-    for _, results in progress(in_chunks(work, found, chunk), total=-(-len(found) // chunk), desc="ingest", unit="chunk"):
-        for result in results:
-            if isinstance(result, Measured):
-                measured.append(result)
-            else:
-                excluded[result.path] = result.reason
+    results = measure_all(collection, folder, settings.ingest.limits, found)
+    for result in progress(results, total=len(found), desc="ingest", unit="file"):
+        if isinstance(result, Measured):
+            measured.append(result)
+        else:
+            excluded[result.path] = result.reason
     if not measured:
         raise CardiumError(f"{folder} holds no record that can be read: the first reason is {next(iter(excluded.values()))}.")
     manifest = build(measured)
