@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
@@ -15,11 +15,6 @@ from cardium.errors import CardiumError, closest, unknown
 
 if TYPE_CHECKING:
     from cardium.config import Settings
-
-_STAGES = (
-    "tracked", "ingest", "split", "validate", "prepare", "features", "settings", "train", "fuse", "ensemble", "evaluate",
-    "promote", "explain", "audit", "tune", "report",
-)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,8 +189,12 @@ def _profile_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", nargs="?", default="", help="demo or study; without it, what is chosen is said")
 
 
+def _plan_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--check", action="store_true", help="write nothing; exit with 1 where plan.yaml is out of date")
+
+
 def _stage_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("stage", choices=_STAGES)
+    verb.add_argument("stage")
     verb.add_argument("item")
 
 
@@ -217,38 +216,9 @@ def _known_dataset(settings: Settings, dataset: str) -> str:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
-    """Runs one stage's module on files, then shows the result to MLflow, which may be away."""
-    import importlib
+    from cardium.pipeline.stages import run_stage
 
-    settings = _settings()
-    if arguments.stage in ("audit", "features", "train", "tune", "fuse", "ensemble", "evaluate", "explain"):
-        from cardium.tensorflow_import import import_tensorflow
-
-        import_tensorflow()
-    module = importlib.import_module(f"cardium.stages.{arguments.stage}")
-    module.run(settings, arguments.item)
-    from cardium import tracking
-    from cardium.workspace import RunId, Workspace, run_name
-
-    workspace, item = Workspace(settings.root), arguments.item
-    if arguments.stage == "train":
-        line = settings.runs[item]
-        tracking.log_run(settings, workspace.run(RunId(line.dataset, line.model, line.protocol)))
-    elif arguments.stage == "fuse":
-        fusion = settings.fusions[item]
-        tracking.log_run(settings, workspace.run(RunId(fusion.dataset, fusion.model, fusion.protocol)))
-    elif arguments.stage == "ensemble":
-        ensemble = settings.ensembles[item]
-        tracking.log_run(settings, workspace.run(RunId(ensemble.dataset, "ensemble", ensemble.protocol)))
-    elif arguments.stage == "tune":
-        tracking.log_search(settings, workspace.tuning(settings.runs[item].dataset, item))
-    elif arguments.stage == "explain":
-        told = settings.explanations[item]
-        name = run_name(told.dataset, told.model, told.protocol)
-        tracking.log_explanations(settings, workspace.explanations(told.dataset, name) / told.method)
-    elif arguments.stage in ("evaluate", "audit", "report"):
-        log = {"evaluate": tracking.log_evaluation, "audit": tracking.log_audit, "report": tracking.log_report}
-        log[arguments.stage](settings, item)
+    run_stage(_settings(), arguments.stage, arguments.item)
 
 
 def _repro(arguments: argparse.Namespace) -> None:
@@ -264,21 +234,10 @@ def _target(verb: str) -> Any:
 
     def run(arguments: argparse.Namespace) -> None:
         from cardium.pipeline import dvc
+        from cardium.pipeline.stages import targets_of
 
         settings = _settings()
-        dataset = _known_dataset(settings, arguments.dataset)
-        tables: dict[str, Mapping[str, Any]] = {
-            "prepare": settings.renderings,
-            "features": settings.banks,
-            "fuse": settings.fusions,
-            "ensemble": settings.ensembles,
-        }
-        if verb in tables:
-            targets = [f"{verb}@{name}" for name, line in tables[verb].items() if line.dataset == dataset]
-        else:
-            targets = [f"{verb}@{dataset}"]
-        if not targets:
-            raise CardiumError(f"params.yaml has no {verb} line for {dataset}.")
+        targets = targets_of(settings, verb, _known_dataset(settings, arguments.dataset))
         if not dvc.reproduce(settings.root, targets):
             print(f"Nothing to do: {', '.join(targets)} is as data, code and settings are.")
 
@@ -288,6 +247,7 @@ def _target(verb: str) -> Any:
 def _train(arguments: argparse.Namespace) -> None:
     from cardium.models import parse_name
     from cardium.pipeline import experiment
+    from cardium.workspace import RunId
 
     settings = _settings()
     _known_dataset(settings, arguments.dataset)
@@ -300,7 +260,8 @@ def _train(arguments: argparse.Namespace) -> None:
         "fine_tune": arguments.fine_tune,
     }
     overrides = {f"{arguments.dataset}.train.{key}": value for key, value in given.items() if value is not None}
-    experiment.train(settings.root, arguments.dataset, arguments.model, arguments.protocol or "honest", overrides)
+    run = RunId(arguments.dataset, arguments.model, arguments.protocol or "honest")
+    experiment.train(settings.root, run, overrides)
 
 
 def _tune(arguments: argparse.Namespace) -> None:
@@ -316,19 +277,21 @@ def _tune(arguments: argparse.Namespace) -> None:
         given = getattr(arguments, option)
         if given is not None and given < 1:
             raise CardiumError(f"--{option}: {given} is too few; the least is 1.")
-    line = experiment.line_of(settings, dataset, arguments.model, "honest")
+    from cardium.config import run_spec
     from cardium.tuning.search_space import search_space
+    from cardium.workspace import RunId
 
-    search_space(settings, line, arguments.space)  # Its errors come before anything is made.
+    spec = run_spec(settings, RunId(dataset, arguments.model))
+    search_space(settings, spec, arguments.space)  # Its errors come before anything is made.
     # This search takes the run that `mlflow run` has opened; what is made on the way does not.
     os.environ["CARDIUM_MLFLOW_RUN"] = f"tune {dataset}-{arguments.model}"
-    reads = experiment.make_input(settings, settings, line)
+    reads = experiment.make_input(settings, settings, spec)
     from cardium import tracking
     from cardium.stages.tune import tune_run
     from cardium.workspace import Workspace
 
     options = {"space": arguments.space, "storage": arguments.storage}
-    tune_run(settings, line, reads, trials=arguments.trials or 0, workers=arguments.workers or 0, **options)
+    tune_run(settings, spec, reads, trials=arguments.trials or 0, workers=arguments.workers or 0, **options)
     tracking.log_search(settings, Workspace(settings.root).tuning(dataset, f"{dataset}-{arguments.model}"))
 
 
@@ -413,12 +376,15 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
-    model, protocol = arguments.model or settings.recommended[dataset], arguments.protocol or "honest"
+    from cardium.datasets import get_collection
+
+    model, protocol = arguments.model or get_collection(dataset).recommended, arguments.protocol or "honest"
     if protocol not in settings.protocols:
         raise CardiumError(f"--protocol: `{protocol}` is not one of {', '.join(settings.protocols)}.")
     from cardium.models import parse_name
+    from cardium.workspace import RunId
 
-    if model not in ("ensemble", "fused_average"):  # Made of others, they are no names of the zoo.
+    if RunId(dataset, model, protocol).name not in settings.plan.joints:  # Made of others, they are no names of the zoo.
         parse_name(model)
     from cardium.tensorflow_import import import_tensorflow
 
@@ -479,14 +445,10 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _demo_data(_: argparse.Namespace) -> None:
-    from cardium import config, workspace
-    from cardium.demo.make import make_demo
+    from cardium import workspace
     from cardium.pipeline import dvc
 
-    root = workspace.find_root()
-    for dataset in config.DATASETS:
-        make_demo(root, dataset)
-    dvc.accept_demo(root)
+    dvc.make_demo_data(workspace.find_root())
     print("data/ is what data.dvc tracks. Next: dvc repro")
 
 
@@ -516,9 +478,27 @@ def _profile(arguments: argparse.Namespace) -> None:
     root = workspace.find_root()
     if arguments.name:
         config.choose_profile(root, arguments.name)
+        config.write_plan(config.load(root))
     settings = config.load(root)
-    count = f"{len(settings.runs)} runs, {len(settings.fusions) + len(settings.ensembles)} made of them"
-    print(f"Profile {settings.profile}: {', '.join(settings.active)}; {count}. Next: dvc repro")
+    print(f"Profile {settings.profile}: {', '.join(settings.active)}; {_counts(settings)}. Next: dvc repro")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from cardium import config
+
+    settings = _settings()
+    if arguments.check:
+        config.check_plan(settings)
+        print(f"plan.yaml is what params.yaml comes to: {_counts(settings)}.")
+    elif config.write_plan(settings):
+        print(f"Wrote plan.yaml: {_counts(settings)}. Next: dvc repro")
+    else:
+        print(f"Nothing to do: plan.yaml is what params.yaml comes to: {_counts(settings)}.")
+
+
+def _counts(settings: Settings) -> str:
+    plan = settings.plan
+    return f"{len(plan.runs)} runs, {len(plan.joints)} made of them, {len(plan.banks)} banks"
 
 
 def _params(_: argparse.Namespace) -> None:
@@ -567,6 +547,7 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
+    "plan": ("write plan.yaml: what params.yaml comes to, which the pipeline reads", _plan_arguments, _plan),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),
     "stage": (None, _stage_arguments, _stage),
 }

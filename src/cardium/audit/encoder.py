@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cardium.config import Settings, rendering_of_bank
+from cardium.config import Settings
 from cardium.data.manifest import is_distinct, manifest_sha256
 from cardium.data.rendering import read_pixels
 from cardium.imaging.spec import Render
@@ -48,8 +48,8 @@ class Encoder:
 def open_encoder(settings: Settings, dataset: str, manifest: pd.DataFrame, volumes: bool) -> Encoder:
     """The vectors of all records; what is missing for them is made. Raises CardiumError where files changed since ingest."""
     backbone = settings.audit.backbone + (FRAMES if volumes else "")
-    line = settings.banks.get(f"{dataset}-{backbone}")
-    kind = line.rendering if line else rendering_of_bank(backbone)
+    spec = settings.plan.banks.get(f"{dataset}-{backbone}")
+    kind = spec.rendering if spec else "slices" if volumes else "image"
     size = settings.datasets[dataset].render[kind]
     pixels, pixels_sha256 = _rendering(settings, dataset, kind, size, manifest)
     model = build_image_encoder(settings.audit.backbone, size.height, size.width, "native", settings.seed)

@@ -70,10 +70,8 @@ def open_run(settings: Settings, dataset: str, model: str, protocol: str, *, ser
 
 
 def _how_to_train(settings: Settings, dataset: str, model: str, name: str) -> str:
-    if name in settings.ensembles:
-        return f"dvc repro ensemble@{name}"
-    if name in settings.fusions:
-        return f"dvc repro fuse@{name}"
+    if name in settings.plan.joints:
+        return f"dvc repro {settings.plan.joints[name].kind}@{name}"
     published = " --protocol published" if name.endswith("-published") else ""
     return f"cardium train --dataset {dataset} --model {model}{published}"
 

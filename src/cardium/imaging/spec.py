@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cardium.ranges import Count, CountOrZero, Share, Side
+
 
 @dataclass(frozen=True)
 class Render:
@@ -17,10 +19,10 @@ class Render:
     numbers; sampling: slices spread evenly over the volume, or its first ones.
     """
 
-    height: int
-    width: int
+    height: Side
+    width: Side
     area: Literal["whole", "paper"] = "whole"
-    frames: int = 0
+    frames: CountOrZero = 0
     order: Literal["canonical", "stored"] = "canonical"
     levels: Literal["window", "percentile", "range"] = "window"
     window: list[float] = field(default_factory=list)
@@ -40,19 +42,19 @@ class Augment:
     """
 
     rotation: float
-    shift: float
-    shear: float
-    zoom: float
+    shift: Share
+    shear: Share
+    zoom: Share
     flip: bool
-    brightness: float = 0.0
-    grid: float = 0.0
+    brightness: Share = 0.0
+    grid: Share = 0.0
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one file may cost: an image's pixels and bytes, a volume's voxels and bytes."""
 
-    max_pixels: int
-    max_bytes: int
-    max_voxels: int
-    max_volume_bytes: int
+    max_pixels: Count
+    max_bytes: Count
+    max_voxels: Count
+    max_volume_bytes: Count

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from cardium.errors import CardiumError
+from cardium.pipeline.stages import JOURNAL, journal_entries
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -20,66 +22,69 @@ def environment(root: Path) -> dict[str, str]:
     return env
 
 
-def dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `dvc ARGUMENTS` in `root` and returns its exit code and output."""
     command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, check=False)
 
 
 def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bool = False) -> bool:
-    """`dvc repro TARGETS` (all stages when empty), its output passed on; True when anything ran.
+    """`dvc repro TARGETS` (all stages when empty), the stages' own output passed on; True when anything was made.
 
-    Data that a fresh clone lacks is made first. Raises CardiumError when a stage fails; the stage has then said why.
+    Something was made where a stage ran or dvc.lock changed (DVC may restore a result from its cache). Data that a fresh clone
+    lacks is made first. Raises CardiumError when a stage fails; the stage has then said why.
     """
     ensure_data(root)
     flags = [*(["--single-item"] if single else []), *(["--force"] if force else [])]
-    command = [sys.executable, "-m", "dvc", "repro", *flags, *targets]
-    ran = False
-    with subprocess.Popen(command, cwd=root, env=environment(root), stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if _is_news(line):
-                ran = True
-                print(line, end="", flush=True)
-    if process.returncode:
-        raise CardiumError(
-            f"`dvc repro {' '.join(targets)}` stopped at the stage above; nothing half-written is left: mend it, run again."
+    lock = root / "dvc.lock"
+    before = _content(lock)
+    with tempfile.TemporaryDirectory(prefix="cardium-") as folder:
+        journal = Path(folder) / "journal"
+        env = {**environment(root), JOURNAL: str(journal)}
+        # Quiet: DVC's own lines repeat what the stages say. What it refuses itself is asked for below.
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", "--quiet", *flags, *targets], cwd=root, env=env, check=False
         )
+        entries = list(journal_entries(_content(journal)))
+    ran = bool(entries) or _content(lock) != before
+    if done.returncode:
+        raise CardiumError(_why_it_stopped(root, targets, entries))
     return ran
 
 
-# DVC's lines that say nothing happened (the check that always runs is one of them), and its hints about git and remotes.
-_SILENT = (
-    "didn't change, skipping",
-    "is cached - skipping run",
-    "Data and pipelines are up to date",
-    "Running stage 'tracked'",
-    "stage tracked data",
-    "'data.dvc'",
-    "lock file 'dvc.lock'",
-    "To track the changes",
-    "git add",
-    "To enable auto staging",
-    "dvc config core.autostage",
-    "Use `dvc push`",
-)
+def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str]]) -> str:
+    """One line for a `dvc repro` that failed: which stage stopped, or what DVC itself refused."""
+    ended = {target for what, target in entries if what == "ended"}
+    stopped = [target for what, target in entries if what == "began" and target not in ended]
+    if stopped:
+        return f"{stopped[-1]} stopped, for the reason above; nothing half-written is left: fix it, then run this again."
+    dry = run_dvc(root, "repro", "--dry", *targets)
+    refused = [line.removeprefix("ERROR: ") for line in dry.stderr.splitlines() if line.startswith("ERROR: ")]
+    if refused:
+        return f"`dvc repro {' '.join(targets)}`: {refused[0]}"
+    return f"`dvc repro {' '.join(targets)}` stopped, for the reason above; nothing half-written is left: fix it, then run this again."
 
 
-def _is_news(line: str) -> bool:
-    """Whether a line of DVC's output says that something was done."""
-    return bool(line.strip()) and not any(words in line for words in _SILENT)
+def _content(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def ensure_data(root: Path) -> None:
     """Makes the demo data where `data/` is missing and data.dvc tracks the demo's; otherwise leaves all as it is."""
     if (root / "data").exists():
         return
-    from cardium.config import DATASETS
+    print("There is no data/ yet: making the demo data that data.dvc tracks.", flush=True)
+    make_demo_data(root)
+
+
+def make_demo_data(root: Path) -> None:
+    """Makes the demo data of every collection that has some, and hands it to DVC's cache."""
+    from cardium.datasets import get_collection, list_collections
     from cardium.demo.make import make_demo
 
-    print("There is no data/ yet: making the demo data that data.dvc tracks.", flush=True)
-    for dataset in DATASETS:
-        make_demo(root, dataset)
+    for dataset in list_collections():
+        if get_collection(dataset).demo:
+            make_demo(root, dataset)
     accept_demo(root)
 
 
@@ -91,7 +96,7 @@ def accept_demo(root: Path) -> None:
     if not (root / "data.dvc").is_file():
         return
     # Without --force, `dvc commit` takes data only when its hash is the tracked one.
-    done = dvc(root, "commit", "data.dvc")
+    done = run_dvc(root, "commit", "data.dvc")
     if done.returncode:
         raise CardiumError(
             "The generated demo data has another hash than data.dvc tracks: if data.dvc is your own data's, fetch that with "

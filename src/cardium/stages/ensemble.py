@@ -7,36 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from cardium import atomic, provenance
-from cardium.config import Ensemble, Settings
+from cardium.config import JointSpec, Settings
 from cardium.errors import unknown
 from cardium.evaluation.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.runs.members import common_info, common_settings, read_members
 from cardium.runs.predictions import mean_predictions, probability_columns
-from cardium.workspace import RunId, Workspace
 
 
 def run(settings: Settings, item: str) -> None:
-    """Builds the line `item` of params.yaml's `ensembles` into models/<dataset>/ensemble/."""
-    if item not in settings.ensembles:
-        raise unknown("ensemble", item, list(settings.ensembles))
-    line = settings.ensembles[item]
-    workspace = Workspace(settings.root)
-    folders = [workspace.run(RunId(line.dataset, member, line.protocol)) for member in line.members]
-    out = workspace.run(RunId(line.dataset, "ensemble", line.protocol))
-    ensemble_run(settings, line, item, folders, out)
+    """Builds the ensemble `item` of the plan into its run folder."""
+    if item not in settings.plan.ensembles:
+        raise unknown("ensemble", item, list(settings.plan.ensembles))
+    spec = settings.plan.ensembles[item]
+    ensemble_run(settings, spec, settings.root / spec.id.folder)
 
 
-def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Path], out: Path) -> dict[str, Any]:
-    """Averages the run folders `folders` into the run folder `out` and returns its run.json.
+def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> dict[str, Any]:
+    """Averages the members of `spec` into the run folder `out` and returns its run.json.
 
     Raises CardiumError when a member is missing or members come from different data, splits or held-out folds.
     """
     import pandas as pd
 
     began = time.perf_counter()
-    members = read_members(folders, line.dataset, line.protocol)
+    name, folders = spec.name, [settings.root / member.folder for member in spec.members]
+    members = read_members(folders, spec.id.dataset, spec.id.protocol)
     first = members[0]
     tables = [pd.read_parquet(folder / "validation.parquet") for folder in folders]
     table = mean_predictions(tables, first["classes"])
@@ -73,5 +70,5 @@ def ensemble_run(settings: Settings, line: Ensemble, name: str, folders: list[Pa
         f"{name}: mean of {len(members)} models, validation balanced accuracy {info['validation']['balanced_accuracy']:.3f}, "
         f"{time.perf_counter() - began:.0f} s"
     )
-    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.id.dataset}")
     return info

@@ -126,14 +126,11 @@ def find_entries(settings: Settings, dataset: str, data: Mapping[str, str]) -> l
     missing, of other data, another split or other test folds, and for an ensemble of members that are not there.
     """
     places = Workspace(settings.root)
-    named = [(name, line.model, line.protocol, "train") for name, line in settings.runs.items() if line.dataset == dataset]
+    named = [(name, run.model, run.protocol, "train") for name, run in settings.plan.runs.items() if run.dataset == dataset]
     made: list[tuple[str, str, str, list[str], str]] = []
-    for name, fusion in settings.fusions.items():
-        if fusion.dataset == dataset:
-            made.append((name, fusion.model, fusion.protocol, fusion.members, "fuse"))
-    for name, line in settings.ensembles.items():
-        if line.dataset == dataset:
-            made.append((name, "ensemble", line.protocol, line.members, "ensemble"))
+    for name, joint in settings.plan.joints.items():
+        if joint.id.dataset == dataset:
+            made.append((name, joint.id.model, joint.id.protocol, [member.model for member in joint.members], joint.kind))
     entries: list[Entry] = []
     for name, model, protocol, kind in named:
         entries.append(_entry(settings, name, places.run(RunId(dataset, model, protocol)), protocol, kind, data))
@@ -148,7 +145,7 @@ def find_entries(settings: Settings, dataset: str, data: Mapping[str, str]) -> l
             raise CardiumError(f"{name} was made of members that have been trained again since: run `{entry.command}`.")
         entries.append(entry)
     if not entries:
-        raise CardiumError(f"params.yaml names no run of `{dataset}`: add a line to `runs`.")
+        raise CardiumError(f"params.yaml names no run of `{dataset}`: add a model to its study.")
     return entries
 
 

@@ -50,10 +50,10 @@ _GROUPS = {
 
 def run(settings: Settings, item: str) -> None:
     """Explains the line `item` of params.yaml's `explanations`, and tests the methods on its run."""
-    if item not in settings.explanations:
-        raise unknown("explanation", item, list(settings.explanations))
-    line = settings.explanations[item]
-    explain_run(settings, line.dataset, line.model, line.protocol, line.method, test_all=line.tests == "all")
+    if item not in settings.plan.explanations:
+        raise unknown("explanation", item, list(settings.plan.explanations))
+    spec = settings.plan.explanations[item]
+    explain_run(settings, spec.run.dataset, spec.run.model, spec.run.protocol, spec.method, test_all=spec.tests == "all")
 
 
 def explain_run(

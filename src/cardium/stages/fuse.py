@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cardium import atomic, provenance
-from cardium.config import Fusion, Settings, Train
+from cardium.config import JointSpec, Settings, Train
 from cardium.data.manifest import read_manifest
 from cardium.data.splits import read_parts
 from cardium.errors import unknown
@@ -32,52 +32,48 @@ from cardium.runs.members import common_info, common_settings, read_members
 from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
 from cardium.training.fit import Examples, class_weights, fit, optimization_of, predict
 from cardium.training.schedule import schedule_of
-from cardium.workspace import RunId, Workspace
-
-# Units of the head's hidden layer: system 004's.
-_HIDDEN = 256
+from cardium.workspace import Workspace
 
 
 def run(settings: Settings, item: str) -> None:
-    """Builds the line `item` of params.yaml's `fusions` into models/<dataset>/<protocol>/<model>/."""
-    if item not in settings.fusions:
-        raise unknown("fusion", item, list(settings.fusions))
-    line = settings.fusions[item]
-    fuse_run(settings, line, item, Workspace(settings.root).run(RunId(line.dataset, line.model, line.protocol)))
+    """Builds the fusion `item` of the plan into its run folder."""
+    if item not in settings.plan.fusions:
+        raise unknown("fusion", item, list(settings.plan.fusions))
+    spec = settings.plan.fusions[item]
+    fuse_run(settings, spec, settings.root / spec.id.folder)
 
 
-def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str, Any]:
-    """Joins the members of `line` into the run folder `out` and returns its run.json.
+def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> dict[str, Any]:
+    """Joins the members of `spec` into the run folder `out` and returns its run.json.
 
     Raises CardiumError when a member is missing or members come from different data, splits, folds or renderings.
     """
     import pandas as pd
 
     began = time.perf_counter()
-    workspace = Workspace(settings.root)
-    folders = [workspace.run(RunId(line.dataset, member, line.protocol)) for member in line.members]
-    members = read_members(folders, line.dataset, line.protocol)
+    name, folders = spec.name, [settings.root / member.folder for member in spec.members]
+    members = read_members(folders, spec.id.dataset, spec.id.protocol)
     first = members[0]
     classes, folds = first["classes"], first["test_folds"]
-    # System 004's settings over the dataset's: what its members are trained with where they name it.
-    train = settings.train_of_system(line.dataset, "004")
+    assert spec.train is not None
+    train = spec.train
     whole = create_fusion(
         [load_model(folder / "model.keras") for folder in folders],
-        mode="features" if line.model == "fused" else "average",
+        mode="features" if spec.id.model == "fused" else "average",
         classes=len(classes),
         dropout=train.dropout,
-        hidden=_HIDDEN,
+        hidden=train.hidden,
         seed=settings.seed,
     )
     fold_of: dict[int, dict[str, np.ndarray]] = {}
     for fold in folds:
         fold_of[fold] = {}
-        for model, folder in zip(line.members, folders, strict=True):
+        for model, folder in zip([member.model for member in spec.members], folders, strict=True):
             fold_of[fold] |= weights_in_fusion(whole, model, fold_weights(folder, fold))
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
-    if line.model == "fused":
-        table, seconds = _train_heads(settings, line, name, train, folders, members, fold_of, history, phases)
+    if spec.id.model == "fused":
+        table, seconds = _train_heads(settings, spec, name, train, folders, members, fold_of, history, phases)
     else:
         table = mean_predictions([pd.read_parquet(folder / "validation.parquet") for folder in folders], classes)
         seconds = 0.0
@@ -96,7 +92,7 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
         info = {
             **provenance.stamp(settings.root),
             "run": name,
-            "model": line.model,
+            "model": spec.id.model,
             "kind": "fuse",
             **common_info(members),
             "bank": "",
@@ -121,13 +117,13 @@ def fuse_run(settings: Settings, line: Fusion, name: str, out: Path) -> dict[str
         f"{name}: {len(members)} models fused, validation balanced accuracy {info['validation']['balanced_accuracy']:.3f}, "
         f"{time.perf_counter() - began:.0f} s"
     )
-    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.id.dataset}")
     return info
 
 
 def _train_heads(
     settings: Settings,
-    line: Fusion,
+    spec: JointSpec,
     name: str,
     train: Train,
     folders: list[Path],
@@ -141,18 +137,18 @@ def _train_heads(
     import pandas as pd
 
     workspace = Workspace(settings.root)
-    manifest = read_manifest(workspace.manifest(line.dataset))
+    manifest = read_manifest(workspace.manifest(spec.id.dataset))
     classes = members[0]["classes"]
     labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
     readers = [reader_of(settings, folder, member, manifest) for folder, member in zip(folders, members, strict=True)]
     embedders = [keras.Model(model.input, model.get_layer("embedding").output) for model, _ in readers]
     widths = [embedder.output_shape[-1] for embedder in embedders]
-    head = create_fusion_head(widths, classes=len(classes), dropout=train.dropout, hidden=_HIDDEN, seed=settings.seed)
+    head = create_fusion_head(widths, classes=len(classes), dropout=train.dropout, hidden=train.hidden, seed=settings.seed)
     pristine = head.get_weights()
     state = workspace.scratch() / "training" / hashlib.sha256(name.encode()).hexdigest()[:16]
     tables, seconds = [], 0.0
     for fold in fold_of:
-        parts = read_parts(workspace.split(line.dataset), manifest, line.protocol, fold)
+        parts = read_parts(workspace.split(spec.id.dataset), manifest, spec.id.protocol, fold)
         vectors = {}
         for part, records in (("train", parts.train), ("validation", parts.validation)):
             columns = []

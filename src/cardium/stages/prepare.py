@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cardium import atomic
-from cardium.config import Settings
+from cardium.config import RenderingSpec, Settings
 from cardium.data.manifest import manifest_sha256, read_manifest
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable
@@ -57,28 +57,32 @@ class Work:
 
 
 def run(settings: Settings, item: str) -> None:
-    """Renders the line `item` of params.yaml's `renderings`; CardiumError where a file is not the one that ingest hashed."""
-    if item not in settings.renderings:
-        raise unknown("rendering", item, list(settings.renderings))
-    line = settings.renderings[item]
+    """Makes the rendering `item` of the plan."""
+    if item not in settings.plan.renderings:
+        raise unknown("rendering", item, list(settings.plan.renderings))
+    prepare_rendering(settings, settings.plan.renderings[item])
+
+
+def prepare_rendering(settings: Settings, spec: RenderingSpec) -> None:
+    """Renders every record of a dataset into processed/. Raises CardiumError where a file is not the one that ingest hashed."""
     workspace = Workspace(settings.root)
-    manifest = read_manifest(workspace.manifest(line.dataset))
-    size = settings.datasets[line.dataset].render[line.kind]
+    manifest = read_manifest(workspace.manifest(spec.dataset))
+    size = settings.datasets[spec.dataset].render[spec.kind]
     work = Work(
-        where=f"data/{line.dataset}",
-        again=f"{_AGAIN} {line.dataset}`",
-        folder=workspace.data(line.dataset),
-        kind=line.kind,
+        where=f"data/{spec.dataset}",
+        again=f"{_AGAIN} {spec.dataset}`",
+        folder=workspace.data(spec.dataset),
+        kind=spec.kind,
         size=size,
         limits=settings.ingest.limits,
     )
-    out = workspace.rendering(line.dataset, line.kind)
+    out = workspace.rendering(spec.dataset, spec.kind)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     firsts = manifest.drop_duplicates("label")
     examples = dict(zip(firsts["label"], zip(firsts["path"], firsts["sha256"], strict=True), strict=True))
     warned = render_records(work, records, manifest_sha256(manifest), out, examples)
-    shape = " x ".join(map(str, shape_of(line.kind, size)))
-    print(f"rendered {len(records)} records as {line.kind} of {shape}")
+    shape = " x ".join(map(str, shape_of(spec.kind, size)))
+    print(f"rendered {len(records)} records as {spec.kind} of {shape}")
     for words, count in warned.most_common(5):
         print(f"  {count}: {words}")
     print(f"wrote {out.relative_to(settings.root).as_posix()}")

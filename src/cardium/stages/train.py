@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic, provenance
-from cardium.config import Run, Settings, Train
+from cardium.config import RunSpec, Settings, Train
 from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import Parts, read_parts
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, item: str) -> None:
     """Trains the line `item` of params.yaml's `runs` into models/<dataset>/<protocol>/<model>/."""
-    if item not in settings.runs:
-        raise unknown("run", item, list(settings.runs))
-    line = settings.runs[item]
+    if item not in settings.plan.runs:
+        raise unknown("run", item, list(settings.plan.runs))
+    spec = settings.plan.runs[item]
     train_run(
-        settings, line, settings.root / line.reads, Workspace(settings.root).run(RunId(line.dataset, line.model, line.protocol))
+        settings, spec, settings.root / spec.reads, Workspace(settings.root).run(RunId(spec.dataset, spec.model, spec.protocol))
     )
 
 
@@ -90,35 +90,35 @@ class Source:
     with_views: np.ndarray | None = None
 
 
-def read_inputs(settings: Settings, line: Run, reads: Path) -> Inputs:
+def read_inputs(settings: Settings, spec: RunSpec, reads: Path) -> Inputs:
     """Opens what `line` is trained from: the bank or the rendering in the folder `reads`, and its records.
 
     Raises CardiumError where they do not fit the model, or are not made yet.
     """
     workspace = Workspace(settings.root)
-    name = run_name(line.dataset, line.model, line.protocol)
-    kind = settings.rendering_of(line)
-    if bank_of(line.model) != line.bank or not reads_rendering(line.model, kind):
-        frozen = f"features/{line.dataset}/{line.protocol}/{bank_of(line.model)}"
-        wanted = frozen if bank_of(line.model) else f"processed/{line.dataset}/{rendering_of(line.model)}"
-        raise CardiumError(f"params.yaml, runs.{name}.reads: {line.model} reads `{wanted}`, not `{line.reads}`.")
-    manifest = read_manifest(workspace.manifest(line.dataset))
-    fingerprint = read_fingerprint(workspace.manifest(line.dataset))
+    name = run_name(spec.dataset, spec.model, spec.protocol)
+    kind = spec.rendering
+    if bank_of(spec.model) != spec.bank or not reads_rendering(spec.model, kind):
+        frozen = f"features/{spec.dataset}/{spec.protocol}/{bank_of(spec.model)}"
+        wanted = frozen if bank_of(spec.model) else f"processed/{spec.dataset}/{rendering_of(spec.model)}"
+        raise CardiumError(f"params.yaml, runs.{name}.reads: {spec.model} reads `{wanted}`, not `{spec.reads}`.")
+    manifest = read_manifest(workspace.manifest(spec.dataset))
+    fingerprint = read_fingerprint(workspace.manifest(spec.dataset))
     classes = list(fingerprint["classes"])
     labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-    pixels, rendered = read_pixels(workspace.rendering(line.dataset, kind), manifest)
-    bank = open_bank(reads, f"dvc repro features@{run_name(line.dataset, line.bank, line.protocol)}") if line.bank else None
-    size = settings.datasets[line.dataset].render[kind]
+    pixels, rendered = read_pixels(workspace.rendering(spec.dataset, kind), manifest)
+    bank = open_bank(reads, f"dvc repro features@{run_name(spec.dataset, spec.bank, spec.protocol)}") if spec.bank else None
+    size = settings.datasets[spec.dataset].render[kind]
     return Inputs(kind, size, manifest, fingerprint["manifest_sha256"], classes, labels, pixels, rendered, bank)
 
 
-def source_of(settings: Settings, line: Run, inputs: Inputs, train: Train, with_views: np.ndarray | None = None) -> Source:
+def source_of(settings: Settings, spec: RunSpec, inputs: Inputs, train: Train, with_views: np.ndarray | None = None) -> Source:
     """What folds are trained on, with the settings `train`."""
-    augment = settings.datasets[line.dataset].augment
+    augment = settings.datasets[spec.dataset].augment
     return Source(inputs.bank, inputs.pixels, inputs.labels, inputs.classes, train, augment, settings.seed, with_views)
 
 
-def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str, Any]:
+def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> dict[str, Any]:
     """Trains a run from the bank or the rendering in the folder `reads` into the folder `out` and returns its run.json.
 
     A killed training goes on after its last finished epoch; `out` appears when everything in it is there.
@@ -129,29 +129,29 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     began = time.perf_counter()
     tf.config.experimental.enable_op_determinism()
     workspace = Workspace(settings.root)
-    name = run_name(line.dataset, line.model, line.protocol)
-    inputs = read_inputs(settings, line, reads)
+    name = run_name(spec.dataset, spec.model, spec.protocol)
+    inputs = read_inputs(settings, spec, reads)
     kind, size, manifest, bank = inputs.kind, inputs.size, inputs.manifest, inputs.bank
     classes, labels = inputs.classes, inputs.labels
-    train = settings.train_of(line)
-    source = source_of(settings, line, inputs, train)
-    split_folder = workspace.split(line.dataset)
+    train = spec.train
+    source = source_of(settings, spec, inputs, train)
+    split_folder = workspace.split(spec.dataset)
     split_sha256 = json.loads((split_folder / "split.json").read_text(encoding="utf-8"))["sha256"]
-    folds = settings.test_folds(line.dataset) if line.protocol == "honest" else [0]
+    folds = settings.test_folds(spec.dataset) if spec.protocol == "honest" else [0]
 
-    whole = whole_model(settings, line, source, size)
+    whole = whole_model(settings, spec, source, size)
     # Where the backbone is frozen, what is trained is a head on the bank's maps; otherwise the whole model.
-    learner = new_head(line, source, settings.seed) if bank else whole
+    learner = new_head(spec, source, settings.seed) if bank else whole
     pristine = {id(model): model.get_weights() for model in ([whole, learner] if train.fine_tune or not bank else [learner])}
     history: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     validation = []
     fold_weights: dict[int, dict[str, np.ndarray]] = {}
-    key = _training_key(settings, line, bank.info if bank else inputs.rendered, split_sha256)
+    key = _training_key(settings, spec, bank.info if bank else inputs.rendered, split_sha256)
     state = workspace.scratch() / "training" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
     seconds = 0.0
     for fold in folds:
-        parts = read_parts(split_folder, manifest, line.protocol, fold)
+        parts = read_parts(split_folder, manifest, spec.protocol, fold)
         print(f"{name}, fold {fold} held out: {len(parts.train)} training, {len(parts.validation)} validation records")
         # Every fold starts from the weights as they came; the graph that they live in is traced once.
         for model in (whole, learner):
@@ -173,31 +173,31 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
     with atomic.replacing_folder(out) as part:
         whole.save(part / "model.keras")
         if source.train.served == "mean" and not bank and len(folds) > 1:
-            _mean_of_folds(settings, line, source, size, fold_weights).save(part / SERVED)
+            _mean_of_folds(settings, spec, source, size, fold_weights).save(part / SERVED)
         (part / "folds").mkdir()
         for fold, weights in fold_weights.items():
             np.savez(part / "folds" / f"{fold}.npz", allow_pickle=False, **weights)
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
         table.to_parquet(part / "validation.parquet", index=False)
         learning_curves(part / "history.csv", part / "history.png", title=name)
-        shown = workspace.rendering(line.dataset, kind) / "montage.png"
+        shown = workspace.rendering(spec.dataset, kind) / "montage.png"
         if shown.is_file():  # What a network of volumes sees, beside what it made of it.
             shutil.copyfile(shown, part / shown.name)
         info = {
             **provenance.stamp(settings.root),
             "run": name,
-            "dataset": line.dataset,
-            "model": line.model,
-            "protocol": line.protocol,
+            "dataset": spec.dataset,
+            "model": spec.model,
+            "protocol": spec.protocol,
             "kind": "train",
             "classes": classes,
             "rendering": {"kind": kind, **size.as_dict()},
             "weights": bank.info["weights"] if bank else _FROM_SCRATCH,
             "bank": reads.relative_to(settings.root).as_posix() if bank else "",
             "scored_from": "bank" if bank and not train.fine_tune else "pixels",
-            "settings": effective_settings(settings, line),
+            "settings": effective_settings(settings, spec),
             "overrides": settings.overrides,
-            "tuned": line.tuned,
+            "tuned": spec.tuned,
             "test_folds": folds,
             "folds": settings.split.folds,
             "data": {
@@ -212,7 +212,7 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
             "seconds": {"features": round(bank.info["seconds"], 1) if bank else 0.0, "train": round(seconds, 1)},
             "phases": phases,
             "validation": score(table["label"].to_numpy(), table[columns].to_numpy(), settings.evaluate.threshold, classes),
-            "warnings": _warnings(line, bank, folds),
+            "warnings": _warnings(spec, bank, folds),
         }
         atomic.write_json(part / "run.json", info)
     shutil.rmtree(state, ignore_errors=True)
@@ -221,25 +221,25 @@ def train_run(settings: Settings, line: Run, reads: Path, out: Path) -> dict[str
         f"{name}: validation balanced accuracy {info['validation']['balanced_accuracy']:.3f} over {len(folds)} fold(s), "
         f"{time.perf_counter() - began:.0f} s"
     )
-    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {line.dataset}")
+    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.dataset}")
     return info
 
 
-def _warnings(line: Run, bank: Bank | None, folds: list[int]) -> list[str]:
+def _warnings(spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:
     """What a reader of the run's scores must know."""
     found = [bank.info["weights"]["warning"]] if bank and bank.info["weights"]["warning"] else []
-    if line.tuned and len(folds) > 1:
+    if spec.tuned and len(folds) > 1:
         found.append(f"tuned on the records of every fold but {folds[0]}: its scores on them are optimistic")
     return found
 
 
 def _mean_of_folds(
-    settings: Settings, line: Run, source: Source, size: Render, fold_weights: dict[int, dict[str, np.ndarray]]
+    settings: Settings, spec: RunSpec, source: Source, size: Render, fold_weights: dict[int, dict[str, np.ndarray]]
 ) -> keras.Model:
     """One graph whose probabilities are the mean of the folds' models: together they have learnt from every record."""
     models = []
     for weights in fold_weights.values():
-        model = whole_model(settings, line, source, size)
+        model = whole_model(settings, spec, source, size)
         set_trained(model, weights)
         models.append(model)
     names = [f"fold{fold}" for fold in fold_weights]
@@ -250,51 +250,51 @@ def _mean_of_folds(
 _FROM_SCRATCH = {"asked": "none", "used": "scratch", "file": "", "sha256": "", "warning": ""}
 
 
-def effective_settings(settings: Settings, line: Run) -> dict[str, Any]:
+def effective_settings(settings: Settings, spec: RunSpec) -> dict[str, Any]:
     """The settings that this run was trained with, flat, under dotted names."""
-    dataset = settings.datasets[line.dataset]
-    flat: dict[str, Any] = {"seed": settings.seed, "profile": settings.profile, "protocol": line.protocol}
-    flat |= {"system": line.system, **asdict(settings.protocols[line.protocol])}
+    dataset = settings.datasets[spec.dataset]
+    flat: dict[str, Any] = {"seed": settings.seed, "profile": settings.profile, "protocol": spec.protocol}
+    flat |= {"system": spec.system, **asdict(settings.protocols[spec.protocol])}
     for section, values in (
-        ("render", dataset.render[settings.rendering_of(line)].as_dict()),
+        ("render", dataset.render[spec.rendering].as_dict()),
         ("augment", asdict(dataset.augment)),
-        ("train", asdict(settings.train_of(line))),
+        ("train", asdict(spec.train)),
         ("split", asdict(settings.split)),
     ):
         flat |= {f"{section}.{key}": value for key, value in values.items()}
-    flat["evaluate.test_folds"] = "all" if len(settings.test_folds(line.dataset)) > 1 else settings.evaluate.test_folds
+    flat["evaluate.test_folds"] = "all" if len(settings.test_folds(spec.dataset)) > 1 else settings.evaluate.test_folds
     flat["evaluate.threshold"] = settings.evaluate.threshold
     return flat
 
 
-def _training_key(settings: Settings, line: Run, made_from: dict[str, Any], split_sha256: str) -> str:
+def _training_key(settings: Settings, spec: RunSpec, made_from: dict[str, Any], split_sha256: str) -> str:
     """What an interrupted training must agree in with the one that would go on with it. made_from: bank.json or render.json."""
     origin = [made_from.get(name) for name in ("key", "engine", "manifest_sha256", "pixels_sha256")]
-    determined = [effective_settings(settings, line), line.model, origin, split_sha256]
+    determined = [effective_settings(settings, spec), spec.model, origin, split_sha256]
     return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
 
 
-def whole_model(settings: Settings, line: Run, source: Source, size: Render) -> keras.Model:
+def whole_model(settings: Settings, spec: RunSpec, source: Source, size: Render) -> keras.Model:
     """The run's model from pixels on, its backbone with the very weights that made the bank."""
     model = create_model(
-        line.model,
+        spec.model,
         classes=len(source.classes),
         height=size.height,
         width=size.width,
-        scaling=settings.protocols[line.protocol].scaling,
+        scaling=settings.protocols[spec.protocol].scaling,
         dropout=source.train.dropout,
         hidden=source.train.hidden,
         seed=settings.seed,
         frames=size.frames,
-        rendering=settings.rendering_of(line),
-        padding=settings.protocols[line.protocol].padding,
+        rendering=spec.rendering,
+        padding=settings.protocols[spec.protocol].padding,
     )
     if source.bank is None:
         return model
     made_with = source.bank.info["weights"]
-    again = f"dvc repro -f features@{run_name(line.dataset, line.bank, line.protocol)}"
+    again = f"dvc repro -f features@{run_name(spec.dataset, spec.bank, spec.protocol)}"
     if made_with["used"] == "imagenet":
-        found = load_weights(model, line.bank, "imagenet", settings.root)
+        found = load_weights(model, spec.bank, "imagenet", settings.root)
         if found.sha256 != made_with["sha256"]:
             raise CardiumError(
                 f"The bank was made with other weights than {found.file} holds now: make it again with `{again}`."
@@ -304,11 +304,11 @@ def whole_model(settings: Settings, line: Run, source: Source, size: Render) -> 
     return model
 
 
-def new_head(line: Run, source: Source, seed: int) -> keras.Model:
+def new_head(spec: RunSpec, source: Source, seed: int) -> keras.Model:
     """What the run trains on its bank."""
     assert source.bank is not None
     return create_head(
-        line.model,
+        spec.model,
         classes=len(source.classes),
         map_shape=source.bank.map_shape,
         dropout=source.train.dropout,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic, config, provenance
-from cardium.config import Run, Settings, Train
+from cardium.config import RunSpec, Settings, Train, run_spec
 from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError, unknown
 from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
@@ -40,7 +40,7 @@ from cardium.stages.train import Inputs, new_head, read_inputs, source_of, train
 from cardium.training.bank import average_places
 from cardium.tuning import queue
 from cardium.tuning.search_space import SearchSpace, search_space
-from cardium.workspace import Workspace, run_name
+from cardium.workspace import RunId, Workspace, run_name
 
 if TYPE_CHECKING:
     import optuna
@@ -60,7 +60,7 @@ class Plan:
     """
 
     settings: Settings
-    line: Run
+    spec: RunSpec
     reads: Path
     space: SearchSpace
     inputs: Inputs
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def run(self) -> str:
-        return run_name(self.line.dataset, self.line.model, self.line.protocol)
+        return self.spec.name
 
     @property
     def scratch(self) -> Path:
@@ -82,14 +82,14 @@ class Plan:
 
 def run(settings: Settings, item: str) -> None:
     """Searches the line `item` of params.yaml's `runs` as `tune` there says; its bank or rendering must be there."""
-    if item not in settings.runs:
-        raise unknown("run", item, list(settings.runs))
-    line = settings.runs[item]
-    tune_run(settings, line, settings.root / line.reads)
+    if item not in settings.plan.runs:
+        raise unknown("run", item, list(settings.plan.runs))
+    spec = settings.plan.runs[item]
+    tune_run(settings, spec, settings.root / spec.reads)
 
 
 def tune_run(
-    settings: Settings, line: Run, reads: Path, *, trials: int = 0, workers: int = 0, space: str = "", storage: str = ""
+    settings: Settings, spec: RunSpec, reads: Path, *, trials: int = 0, workers: int = 0, space: str = "", storage: str = ""
 ) -> dict[str, Any]:
     """Goes on with the search of `line` until `trials` have ended in all, and returns study.json.
 
@@ -97,7 +97,7 @@ def tune_run(
     several machines share, or a journal's path; "": the project's own journal.
     """
     trials, workers = trials or settings.tune.trials, workers or settings.tune.workers
-    plan = plan_search(settings, line, reads, space)
+    plan = plan_search(settings, spec, reads, space)
     began = time.perf_counter()
     with queue.answering():
         study = open_search(plan, storage)
@@ -110,16 +110,16 @@ def tune_run(
         return conclude(plan, study, trials, time.perf_counter() - began)
 
 
-def plan_search(settings: Settings, line: Run, reads: Path, space: str = "") -> Plan:
+def plan_search(settings: Settings, spec: RunSpec, reads: Path, space: str = "") -> Plan:
     """Opens what a search needs. Raises CardiumError under `published`, whose validation records are also its test's."""
-    if line.protocol != "honest":
+    if spec.protocol != "honest":
         raise CardiumError("Under `published` the test records choose the weights already: tune works under `honest` alone.")
-    line = dataclasses.replace(line, tuned="")
-    searched = search_space(settings, line, space)
-    inputs = read_inputs(settings, line, reads)
-    folder = Workspace(settings.root).split(line.dataset)
+    spec = dataclasses.replace(spec, train=spec.untuned, tuned="")
+    searched = search_space(settings, spec, space)
+    inputs = read_inputs(settings, spec, reads)
+    folder = Workspace(settings.root).split(spec.dataset)
     split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
-    test_folds, count = settings.test_folds(line.dataset), int(split["folds"])
+    test_folds, count = settings.test_folds(spec.dataset), int(split["folds"])
     held_out = test_folds[0]
     # Fold f validates where fold f - 1 is the test.
     records = {
@@ -140,13 +140,13 @@ def plan_search(settings: Settings, line: Run, reads: Path, space: str = "") -> 
         "split": split["sha256"],
         "folds": [held_out, count],
         "seed": settings.seed,
-        "augment": asdict(settings.datasets[line.dataset].augment),
-        "protocol": asdict(settings.protocols[line.protocol]),
+        "augment": asdict(settings.datasets[spec.dataset].augment),
+        "protocol": asdict(settings.protocols[spec.protocol]),
         "size": inputs.size.as_dict(),
     }
     digest = hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()[:12]
-    name = f"{run_name(line.dataset, line.model, line.protocol)}-{searched.name}-{digest}"
-    return Plan(settings, line, reads, searched, inputs, held_out, folds, with_views, split["sha256"], name)
+    name = f"{spec.name}-{searched.name}-{digest}"
+    return Plan(settings, spec, reads, searched, inputs, held_out, folds, with_views, split["sha256"], name)
 
 
 def open_search(plan: Plan, storage: str) -> optuna.Study:
@@ -176,12 +176,12 @@ def validate_folds(plan: Plan, model: str, train: Train) -> Iterator[tuple[int, 
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()
-    line = dataclasses.replace(plan.line, model=model)
+    spec = dataclasses.replace(plan.spec, id=dataclasses.replace(plan.spec.id, model=model))
     frozen = plan.inputs.bank is not None
     inputs = plan.inputs if tells_places(model) or train.fine_tune else _averaged(plan)
-    source = source_of(plan.settings, line, inputs, train, plan.with_views)
-    whole = whole_model(plan.settings, line, source, plan.inputs.size) if train.fine_tune or not frozen else None
-    learner = new_head(line, source, plan.settings.seed) if frozen else whole
+    source = source_of(plan.settings, spec, inputs, train, plan.with_views)
+    whole = whole_model(plan.settings, spec, source, plan.inputs.size) if train.fine_tune or not frozen else None
+    learner = new_head(spec, source, plan.settings.seed) if frozen else whole
     assert learner is not None
     models = [one for one in (learner, whole if whole is not learner else None) if one is not None]
     pristine = [one.get_weights() for one in models]
@@ -305,7 +305,7 @@ def _with_workers(plan: Plan, trials: int, workers: int, storage: str) -> Iterat
     """Starts processes that take trials until enough are taken; yields now and then while they do."""
     # Spawned: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    job = (plan.settings.root, plan.run, plan.line, plan.reads, plan.space.name, storage, trials, workers, os.getpid())
+    job = (plan.settings.root, plan.run, plan.spec, plan.reads, plan.space.name, storage, trials, workers, os.getpid())
     processes = [context.Process(target=_work, args=job, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
@@ -323,7 +323,7 @@ def _with_workers(plan: Plan, trials: int, workers: int, storage: str) -> Iterat
 
 
 def _work(
-    root: Path, name: str, line: Run, reads: Path, space: str, storage: str, trials: int, workers: int, parent: int
+    root: Path, name: str, spec: RunSpec, reads: Path, space: str, storage: str, trials: int, workers: int, parent: int
 ) -> None:
     """A worker's life, in a process of its own."""
     import sys
@@ -338,7 +338,7 @@ def _work(
 
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // workers))
     try:
-        plan = plan_search(config.load(root), line, reads, space)
+        plan = plan_search(config.load(root), spec, reads, space)
         with queue.answering():
             study = open_search(plan, storage)
             for _ in queue.run_trials(study, trials, objective_of(plan), plan.scratch / f"{name}.lock"):
@@ -361,16 +361,16 @@ def conclude(plan: Plan, study: optuna.Study, asked: int, seconds: float) -> dic
     own, found = predictions_of(plan, defaults), predictions_of(plan, best)
     gain = _gain(plan, own, found)
     model, _ = plan.space.applied(best.params)
-    root, line = plan.settings.root, plan.line
+    root, spec = plan.settings.root, plan.spec
     stamp = provenance.stamp(root)
     inputs = plan.inputs
     info: dict[str, Any] = {
         **stamp,
         "id": study.user_attrs["id"],
         "run": plan.run,
-        "dataset": line.dataset,
-        "model": line.model,
-        "protocol": line.protocol,
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "protocol": spec.protocol,
         "kind": "tune",
         "classes": inputs.classes,
         "space": plan.space.name,
@@ -401,7 +401,7 @@ def conclude(plan: Plan, study: optuna.Study, asked: int, seconds: float) -> dic
         "warnings": [],
     }
     workspace = Workspace(root)
-    out = workspace.tuning(line.dataset, plan.run)
+    out = workspace.tuning(spec.dataset, plan.run)
     with atomic.replacing_folder(out) as part:
         _write_trials(plan, trials, part / "trials.csv")
         own.to_parquet(part / "defaults.parquet", index=False)
@@ -443,9 +443,8 @@ def verdict(none_better: bool, gain: dict[str, float], trials: int) -> str:
 def _to_take_over(plan: Plan, best: FrozenTrial) -> dict[str, Any]:
     """All settings that were searched, and those in which the line that is to take them over differs besides."""
     model, train = plan.space.applied(best.params)
-    line, settings = plan.line, plan.settings
-    known = settings.runs.get(run_name(line.dataset, model, line.protocol), Run(line.dataset, model, line.protocol, line.reads))
-    own = asdict(settings.train_of(dataclasses.replace(known, tuned="")))
+    spec, settings = plan.spec, plan.settings
+    own = asdict(run_spec(settings, RunId(spec.dataset, model, spec.protocol)).untuned)
     searched = plan.space.searched()
     return {name: value for name, value in asdict(train).items() if name in searched or value != own[name]}
 
@@ -526,16 +525,13 @@ def _say(plan: Plan, info: dict[str, Any], workspace: Workspace) -> None:
     print(info["verdict"])
     root = plan.settings.root
     tuned = workspace.tuned(plan.run).relative_to(root)
-    written = f"Wrote {tuned} and {workspace.tuning(plan.line.dataset, plan.run).relative_to(root)}/."
-    if not best["settings"] and best["model"] == plan.line.model:
+    written = f"Wrote {tuned} and {workspace.tuning(plan.spec.dataset, plan.run).relative_to(root)}/."
+    if not best["settings"] and best["model"] == plan.spec.model:
         print(f"{written} Next: leave the run as it is, or search on with more --trials.")
         return
-    line = plan.line
-    name = run_name(line.dataset, best["model"], line.protocol)
-    if name in plan.settings.runs:
-        print(
-            f"{written} Next: put `tuned: {tuned}` into the line {name} of params.yaml's runs, then `dvc repro train@{name}`."
-        )
-        return
-    made = f"{{dataset: {line.dataset}, model: {best['model']}, protocol: honest, reads: {line.reads}, tuned: {tuned}}}"
-    print(f"{written} Next: put this line into params.yaml's runs, then `dvc repro train@{name}`:\n  {name}: {made}")
+    name = run_name(plan.spec.dataset, best["model"], plan.spec.protocol)
+    place = f"studies.{plan.settings.profile}.{plan.spec.dataset}.models"
+    print(
+        f"{written} Next: write `{best['model']}: {{tuned: {tuned}}}` into {place} of params.yaml, then `cardium plan` and "
+        f"`dvc repro train@{name}`."
+    )

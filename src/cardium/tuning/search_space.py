@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cardium.config import Dimension, Run, Settings, Train
+from cardium.config import Dimension, RunSpec, Settings, Train
 from cardium.errors import CardiumError, unknown
 from cardium.models import bank_of, parse_name
 from cardium.models.attention import BLOCKS
@@ -24,11 +24,11 @@ AS_IT_IS = "as it is"
 BLOCK = "block"
 
 
-def space_of(line: Run) -> str:
+def space_of(spec: RunSpec) -> str:
     """The space that a run is searched in unless another one is asked for: `bank`, `frames` or `end_to_end`."""
-    if not line.bank:
+    if not spec.bank:
         return "end_to_end"
-    return "frames" if line.bank.endswith(FRAMES) else "bank"
+    return "frames" if spec.bank.endswith(FRAMES) else "bank"
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,24 @@ class SearchSpace:
         return f"{backbone}_{block}" if block else backbone
 
 
-def search_space(settings: Settings, line: Run, name: str = "") -> SearchSpace:
+def search_space(settings: Settings, spec: RunSpec, name: str = "") -> SearchSpace:
     """The space `name` (default: the one of the run's kind) around the run's own settings.
 
     Raises CardiumError for an unknown space or one that does not fit the run.
     """
-    name = name or space_of(line)
+    name = name or space_of(spec)
     spaces = settings.tune.spaces
     if name not in spaces:
         raise unknown("search space", name, list(spaces))
-    fitting = {"bank": space_of(line) == "bank", "frames": space_of(line) == "frames", "end_to_end": not line.bank}
-    if not fitting.get(name, bool(line.bank)):
-        raise CardiumError(f"{line.model} is searched in the space `{space_of(line)}`, not in `{name}`.")
-    train = settings.train_of(dataclasses.replace(line, tuned=""))
+    fitting = {"bank": space_of(spec) == "bank", "frames": space_of(spec) == "frames", "end_to_end": not spec.bank}
+    if not fitting.get(name, bool(spec.bank)):
+        raise CardiumError(f"{spec.model} is searched in the space `{space_of(spec)}`, not in `{name}`.")
+    train = spec.untuned
     dimensions: dict[str, Dimension] = {}
     defaults: dict[str, Any] = {}
     for key, dimension in spaces[name].items():
         if key == BLOCK:
-            dimension, default = _blocks(line, dimension), parse_name(line.model).block
+            dimension, default = _blocks(spec, dimension), parse_name(spec.model).block
         elif dimension.sets:
             own = {setting: getattr(train, setting) for one in dimension.sets.values() for setting in one}
             # Each sets all of them, so that what one leaves out is not another's.
@@ -111,7 +111,7 @@ def search_space(settings: Settings, line: Run, name: str = "") -> SearchSpace:
             default = getattr(train, key)
         where = f"params.yaml, tune.spaces.{name}.{key}"
         dimensions[key], defaults[key] = _holding(dimension, default, where), default
-    return SearchSpace(name, line.model, train, dimensions, defaults)
+    return SearchSpace(name, spec.model, train, dimensions, defaults)
 
 
 def _holding(dimension: Dimension, default: Any, where: str) -> Dimension:
@@ -131,12 +131,12 @@ def _typed(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {name: float(value) if isinstance(own[name], float) else value for name, value in values.items()}
 
 
-def _blocks(line: Run, dimension: Dimension) -> Dimension:
+def _blocks(spec: RunSpec, dimension: Dimension) -> Dimension:
     """The blocks that read the run's own bank: multi-scale ones need taps."""
-    backbone = parse_name(line.model).backbone
+    backbone = parse_name(spec.model).backbone
     known = ["", *BLOCKS]
     strange = [block for block in dimension.choices if block not in known]
     if strange:
         raise unknown("block of params.yaml, tune.spaces,", strange[0], list(BLOCKS))
-    fitting = [block for block in dimension.choices if bank_of(f"{backbone}_{block}" if block else backbone) == line.bank]
+    fitting = [block for block in dimension.choices if bank_of(f"{backbone}_{block}" if block else backbone) == spec.bank]
     return dataclasses.replace(dimension, choices=fitting)

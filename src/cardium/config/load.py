@@ -1,0 +1,353 @@
+"""params.yaml -> checked, typed settings; an unknown key is an error that names the closest one.
+
+Settings of a dataset are laid over each other: `train`, then its kind of record (`image`, `sheet`, `volume`), then the section
+named after it. The chosen profile's block changes the file first, the overrides of one run last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from cardium.config.schema import PROTOCOLS, Dataset, Dimension, RawTable, Settings, StudiedModel, Study, Train
+from cardium.datasets import get_collection, list_collections
+from cardium.errors import CardiumError, closest, unknown
+from cardium.imaging.spec import Augment, Render
+from cardium.ranges import Range
+
+# The kinds of records, whose sections hold what all datasets of the kind share.
+CONTENTS = ("image", "sheet", "volume")
+# Settings that are no section of params.yaml.
+_INTERNAL = ("root", "active", "datasets", "overrides")
+# What was in files of version 0.1, and where it went.
+_OUTDATED = ("lines", "runs", "banks", "renderings", "fusions", "ensembles", "explanations", "recommended")
+
+
+def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
+    """Reads and checks `root`/params.yaml.
+
+    overrides: dotted keys -> values (`cmri.train.epochs`: 3), laid over the profile.
+    Raises CardiumError in one line that names the key.
+    """
+    return resolve(read_params(root), root, overrides or {})
+
+
+def read_params(root: Path) -> RawTable:
+    """params.yaml as it stands. Raises CardiumError where it is missing or no YAML table."""
+    import yaml
+
+    path = root / "params.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CardiumError(f"There is no params.yaml in {root}: restore it with `git checkout params.yaml`.") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise CardiumError(f"params.yaml{line}: not valid YAML ({getattr(error, 'problem', error)}).") from None
+    if not isinstance(raw, dict):
+        raise CardiumError("params.yaml: expected a table of settings.")
+    return raw
+
+
+def choose_profile(root: Path, profile: str) -> None:
+    """Writes `profile` into the line `profile:` of `root`/params.yaml; nothing else changes.
+
+    Raises CardiumError for an unknown profile, and where the file has no such line.
+    """
+    from cardium import atomic
+
+    path = root / "params.yaml"
+    known = [str(name) for name in read_params(root).get("studies") or {}]
+    if profile not in known:
+        raise unknown("profile", profile, known)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    places = [number for number, line in enumerate(lines) if line.startswith("profile:")]
+    if len(places) != 1:
+        raise CardiumError("params.yaml has no line that begins with `profile:`: choose the profile there by hand.")
+    _, mark, comment = lines[places[0]].rstrip("\n").partition("#")
+    lines[places[0]] = f"profile: {profile}{f'    {mark}{comment}' if mark else ''}\n"
+    atomic.write_text(path, "".join(lines))
+
+
+def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
+    """params.yaml's table -> Settings; see `load`."""
+    table = dict(raw)
+    outdated = [key for key in _OUTDATED if key in table]
+    if outdated:
+        raise CardiumError(
+            f"params.yaml: `{outdated[0]}` is of cardium 0.1. Since 0.2 `studies` says what is run: see Upgrading in CHANGELOG.md."
+        )
+    profiles, studies = table.pop("profiles", {}), table.pop("studies", {})
+    for name, value in (("profiles", profiles), ("studies", studies)):
+        if not isinstance(value, dict):
+            raise CardiumError(f"params.yaml, {name}: expected a table, got {value!r}.")
+    profile = table.get("profile")
+    if profile not in studies:
+        raise CardiumError(f"params.yaml, profile: `{profile}` is not one of {', '.join(map(str, studies))}.")
+    change = profiles.get(profile) or {}
+    _check_sections(table, "")
+    _check_sections(change, f"profiles.{profile}", partial=True)
+    table = overlay(table, change)
+    for key, value in overrides.items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _check_sections(nested, "", partial=True)
+        table = overlay(table, nested)
+    table["active"] = table.pop("datasets", None)
+    sections = {name: table.pop(name, {}) for name in ("train", *CONTENTS, *list_collections())}
+    table["datasets"] = {name: _dataset(name, sections) for name in list_collections()}
+    table["studies"] = {
+        dataset: build(Study, _study(study, f"studies.{profile}.{dataset}"), f"studies.{profile}.{dataset}")
+        for dataset, study in _table(studies[profile], f"studies.{profile}").items()
+    }
+    settings: Settings = _settings(table, root, overrides)
+    _check(settings)
+    return settings
+
+
+def overlay(base: RawTable, change: RawTable) -> RawTable:
+    """`base` with `change` laid over it, table by table; values of `change` win."""
+    result = dict(base)
+    for key, value in (change or {}).items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = overlay(base[key], value) if both else value
+    return result
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """`value` checked against the type `kind`, tables becoming dataclasses; `where` is the key's path for messages."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        checked = {key: build(hints[key], item, _dotted(where, key)) for key, item in _known_keys(kind, value, where).items()}
+        for f in dataclasses.fields(kind):
+            if f.name not in checked and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                raise CardiumError(f"params.yaml: `{_dotted(where, f.name)}` is missing.")
+        return kind(**checked)  # type: ignore[operator]
+    return _value(kind, value, where)
+
+
+def check_part(kind: Any, value: Any, where: str) -> None:
+    """As `build` for a table that need not hold every key: what it holds is checked, and thrown away."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for key, item in _known_keys(kind, value, where).items():
+            check_part(hints[key], item, _dotted(where, key))
+    elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+        for key, item in _table(value, where).items():
+            check_part(typing.get_args(kind)[1], item, _dotted(where, key))
+    else:
+        _value(kind, value, where)
+
+
+def check_train(change: RawTable, where: str) -> None:
+    """What may be laid over a run's `train`. Raises CardiumError for what a bank's runs share."""
+    check_part(Train, change, where)
+    fixed = sorted({"views", "weights"} & change.keys())
+    if fixed:
+        raise CardiumError(f"params.yaml, {where}.{fixed[0]}: a bank is shared by its runs: set <dataset>.train.{fixed[0]}.")
+
+
+def _known_keys(kind: Any, value: Any, where: str) -> RawTable:
+    """`value` as a table all of whose keys are fields of the dataclass `kind`."""
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key in _table(value, where):
+        if key not in names:
+            extra = list_collections() if not where else []
+            raise CardiumError(f"params.yaml: unknown key `{_dotted(where, key)}`.{closest(str(key), [*names, *extra])}")
+    return dict(value)
+
+
+def _table(value: Any, where: str) -> RawTable:
+    if not isinstance(value, dict):
+        raise CardiumError(f"params.yaml, {where}: expected a table, got {value!r}.")
+    return value
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A value of a type that is no dataclass: a choice, a table, a list, a number with its range, a text."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        checked = _number(arguments[0], value, where)
+        for extra in arguments[1:]:
+            fault = extra.fault(checked) if isinstance(extra, Range) else ""
+            if fault:
+                raise CardiumError(f"params.yaml, {where}: {checked} {fault}.")
+        return checked
+    if origin is Literal:
+        # YAML reads a bare `none` as text but `null` and `~` as nothing.
+        if value not in arguments:
+            hint = closest(str(value), [str(choice) for choice in arguments])
+            raise CardiumError(f"params.yaml, {where}: `{value}` is not one of {', '.join(map(str, arguments))}.{hint}")
+        return value
+    if origin is dict:
+        return {str(key): build(arguments[1], item, _dotted(where, key)) for key, item in _table(value, where).items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise CardiumError(f"params.yaml, {where}: expected a list, got {value!r}.")
+        return [build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if kind is Any or kind is Path or isinstance(kind, types.UnionType):
+        return value
+    return _number(kind, value, where)
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _number(kind: Any, value: Any, where: str) -> Any:
+    if kind is str and where.endswith(".test_folds") and isinstance(value, int):
+        value = str(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        value = float(value)
+    if kind is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-4, without a point, as text.
+            value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise CardiumError(f"params.yaml, {where}: expected {_WORDS.get(kind, kind.__name__)}, got {value!r}.")
+    return value
+
+
+def _dotted(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+# ------------------------------------------------------------------------------------------------------------ the sections
+
+
+def section_types() -> dict[str, Any]:
+    """Every section of params.yaml but `profiles` and `studies` -> its type."""
+    kinds = {name: kind for name, kind in typing.get_type_hints(Settings, include_extras=True).items()}
+    kinds = {name: kind for name, kind in kinds.items() if name not in (*_INTERNAL, "studies")}
+    kinds["datasets"] = list[str]
+    kinds["train"] = Train
+    return kinds | dict.fromkeys([*CONTENTS, *list_collections()], Dataset)
+
+
+def _check_sections(table: RawTable, where: str, partial: bool = False) -> None:
+    """Each section on its own, so that a message names the place where the value stands."""
+    kinds = section_types()
+    for key, value in _table(table, where).items():
+        if key not in kinds:
+            raise CardiumError(f"params.yaml: unknown key `{_dotted(where, key)}`.{closest(str(key), list(kinds))}")
+        of_dataset = kinds[key] is Dataset or key == "train"
+        check: Callable[[Any, Any, str], Any] = check_part if partial or of_dataset else build
+        check(kinds[key], value, _dotted(where, key))
+
+
+def _dataset(name: str, sections: dict[str, RawTable]) -> Dataset:
+    """A dataset's settings out of `train`, its kind of record's section and its own."""
+    content = get_collection(name).content
+    own = overlay({"render": {}, "augment": {}, "train": {}}, overlay(sections[content], sections[name]))
+    render = {kind: build(Render, size, f"{name}.render.{kind}") for kind, size in own["render"].items()}
+    train = build(Train, overlay(sections["train"], own["train"]), f"{name}.train")
+    return Dataset(render, build(Augment, own["augment"], f"{name}.augment"), train)
+
+
+def _study(study: Any, where: str) -> RawTable:
+    """A study's short forms written out: a list of models, a model or an explanation without a table of its own."""
+    table = dict(_table(study, where))
+    table["models"] = _models(table.get("models", {}), f"{where}.models")
+    explained = _table(table.get("explanations", {}), f"{where}.explanations")
+    table["explanations"] = {name: {"method": of} if isinstance(of, str) else of for name, of in explained.items()}
+    return table
+
+
+def _models(models: Any, where: str) -> RawTable:
+    """Model -> its deviations, from a table or from a list of names and of tables of one name each."""
+    if isinstance(models, list):
+        entries = [pair for item in models for pair in _pairs(item, where)]
+        names = [name for name, _ in entries]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise CardiumError(f"params.yaml, {where}: {twice} stands there twice.")
+        models = dict(entries)
+    return {name: {} if deviation is None else deviation for name, deviation in _table(models, where).items()}
+
+
+def _pairs(item: Any, where: str) -> list[tuple[str, Any]]:
+    return [(item, None)] if isinstance(item, str) else list(_table(item, where).items())
+
+
+def _settings(table: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
+    """The sections as Settings; those of datasets and studies are built already."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    made = {name: table.pop(name) for name in ("datasets", "studies")}
+    for f in dataclasses.fields(Settings):
+        if f.name not in (*made, "root", "overrides") and table.get(f.name) is None:
+            raise CardiumError(f"params.yaml: `{'datasets' if f.name == 'active' else f.name}` is missing.")
+    built = {name: build(hints[name], value, "datasets" if name == "active" else name) for name, value in table.items()}
+    return Settings(root=root, overrides=overrides, **made, **built)
+
+
+# --------------------------------------------------------------------------------------- what sections say of each other
+
+
+def _check(settings: Settings) -> None:
+    for dataset in [*settings.active, *settings.studies]:
+        if dataset not in settings.datasets:
+            raise unknown("dataset of params.yaml:", dataset, list(settings.datasets))
+    for dataset in settings.active:
+        if dataset not in settings.studies:
+            raise CardiumError(f"params.yaml: `datasets` has {dataset}, and studies.{settings.profile} has nothing for it.")
+    folds = settings.evaluate.test_folds
+    if folds != "all" and not (folds.isdigit() and int(folds) < settings.split.folds):
+        raise CardiumError(
+            f"params.yaml, evaluate.test_folds: `{folds}` is neither all nor a fold from 0 to {settings.split.folds - 1}."
+        )
+    for name in PROTOCOLS:
+        if name not in settings.protocols:
+            raise CardiumError(f"params.yaml: `protocols.{name}` is missing.")
+    for system, change in settings.systems.items():
+        check_train(change, f"systems.{system}")
+    for dataset, study in settings.studies.items():
+        _check_deviations(settings, study, f"studies.{settings.profile}.{dataset}")
+    _check_spaces(settings)
+
+
+def _check_deviations(settings: Settings, study: Study, where: str) -> None:
+    """Every system that a study names is there, and every setting is one of `train`."""
+    places = [(f"{where}.{protocol}", getattr(study, protocol)) for protocol in PROTOCOLS]
+    for name, model in study.models.items():
+        of_model: StudiedModel = model
+        places += [(f"{where}.models.{name}", of_model)]
+        places += [(f"{where}.models.{name}.{protocol}", getattr(of_model, protocol)) for protocol in PROTOCOLS]
+    places += [(f"{where}.fusions.{name}", fusion) for name, fusion in study.fusions.items()]
+    for place, deviation in places:
+        if deviation.system and deviation.system not in settings.systems:
+            raise unknown(f"system of params.yaml, {place}:", deviation.system, list(settings.systems))
+        check_train(deviation.train, f"{place}.train")
+
+
+def _check_spaces(settings: Settings) -> None:
+    """Every value that a search may come to is one that `train` takes."""
+    for space, dimensions in settings.tune.spaces.items():
+        for name, dimension in dimensions.items():
+            where = f"tune.spaces.{space}.{name}"
+            if [dimension.low != dimension.high, bool(dimension.choices), bool(dimension.sets)].count(True) != 1:
+                raise CardiumError(f"params.yaml, {where}: give `low` and `high`, or `choices`, or `sets`.")
+            if dimension.low > dimension.high or (dimension.log and dimension.low <= 0):
+                raise CardiumError(f"params.yaml, {where}: `low` must be below `high`, and above 0 with `log`.")
+            if name == "block" and dimension.choices:
+                if not all(isinstance(choice, str) for choice in dimension.choices):
+                    raise CardiumError(f'params.yaml, {where}: blocks are names, "" for none.')
+                continue
+            for tried in _tried(name, dimension):
+                if {"views", "weights"} & tried.keys():
+                    raise CardiumError(
+                        f"params.yaml, {where}: a bank is shared by its runs: views and weights are not searched."
+                    )
+                check_part(Train, tried, where)
+
+
+def _tried(name: str, dimension: Dimension) -> list[RawTable]:
+    """The settings at the ends of a dimension, or all of them."""
+    if dimension.sets:
+        return list(dimension.sets.values())
+    ends: list[Any] = [int(v) if dimension.whole else v for v in (dimension.low, dimension.high)]
+    return [{name: value} for value in dimension.choices or ends]

@@ -1,0 +1,128 @@
+"""The table of stages: a row a verb that dvc.yaml calls (`cardium stage VERB ITEM`), its module is stages/<verb>.py."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from cardium.errors import CardiumError, unknown
+
+if TYPE_CHECKING:
+    from cardium.config import Settings
+
+# Where a stage of `pipeline.dvc.reproduce` writes down that it began and that it ended.
+JOURNAL = "CARDIUM_JOURNAL"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """name: of the verb and its module. items: the table of the plan whose names it is run for; `datasets`: the active ones.
+
+    heavy: whether it imports TensorFlow, which is then done quietly and first. logged: what it shows to MLflow when it has
+    ended; "" for nothing.
+    """
+
+    name: str
+    items: Literal["data", "datasets", "renderings", "banks", "runs", "fusions", "ensembles", "explanations"] = "datasets"
+    heavy: bool = False
+    logged: Literal["", "run", "search", "explanations", "evaluation", "audit", "report"] = ""
+
+
+# In the order of the pipeline.
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("tracked", "data"),
+        Stage("ingest"),
+        Stage("split"),
+        Stage("validate"),
+        Stage("audit", heavy=True, logged="audit"),
+        Stage("prepare", "renderings"),
+        Stage("features", "banks", heavy=True),
+        Stage("train", "runs", heavy=True, logged="run"),
+        Stage("fuse", "fusions", heavy=True, logged="run"),
+        Stage("ensemble", "ensembles", heavy=True, logged="run"),
+        Stage("evaluate", heavy=True, logged="evaluation"),
+        Stage("promote"),
+        Stage("explain", "explanations", heavy=True, logged="explanations"),
+        Stage("report", logged="report"),
+        Stage("tune", "runs", heavy=True, logged="search"),
+    )
+}
+
+
+def items_of(settings: Settings, stage: Stage) -> list[str]:
+    """The items that a stage is run for, as dvc.yaml goes through them."""
+    if stage.items == "data":
+        return ["data"]
+    if stage.items == "datasets":
+        return settings.active
+    table: Mapping[str, Any] = getattr(settings.plan, stage.items)
+    return list(table)
+
+
+def targets_of(settings: Settings, verb: str, dataset: str) -> list[str]:
+    """The DVC targets of a verb for one dataset. Raises CardiumError where the plan has none."""
+    stage = STAGES[verb]
+    if stage.items == "datasets":
+        return [f"{verb}@{dataset}"]
+    found = [f"{verb}@{item}" for item in items_of(settings, stage) if item.partition("-")[0] == dataset]
+    if not found:
+        raise CardiumError(
+            f"params.yaml has no {stage.items} for {dataset}: its study is studies.{settings.profile}.{dataset}."
+        )
+    return found
+
+
+def run_stage(settings: Settings, verb: str, item: str) -> None:
+    """Runs one stage's module on files, then shows the result to MLflow, which may be away."""
+    stage = STAGES.get(verb)
+    if stage is None:
+        raise unknown("stage", verb, list(STAGES))
+    _note(verb, item, "began")
+    if stage.heavy:
+        from cardium.tensorflow_import import import_tensorflow
+
+        import_tensorflow()
+    importlib.import_module(f"cardium.stages.{verb}").run(settings, item)
+    _log(settings, stage, item)
+    _note(verb, item, "ended")
+
+
+def _note(verb: str, item: str, what: str) -> None:
+    """Adds a line to the journal of the `cardium` command that DVC was started by; the check that always runs is no news."""
+    path = os.environ.get(JOURNAL)
+    if path and verb != "tracked":
+        with open(path, "a", encoding="utf-8") as journal:  # noqa: PTH123  one atomic append
+            journal.write(f"{what} {verb}@{item}\n")
+        if what == "began":
+            print(f"--- {verb} {item}", flush=True)
+
+
+def journal_entries(text: str) -> Iterator[tuple[str, str]]:
+    """(`began` or `ended`, target) of each line of a journal."""
+    for line in text.splitlines():
+        what, _, target = line.partition(" ")
+        yield what, target
+
+
+def _log(settings: Settings, stage: Stage, item: str) -> None:
+    if not stage.logged:
+        return
+    from cardium import tracking
+    from cardium.workspace import RunId, Workspace
+
+    places = Workspace(settings.root)
+    if stage.logged == "run":
+        tracking.log_run(settings, places.run(RunId.parse(item)))
+    elif stage.logged == "search":
+        tracking.log_search(settings, places.tuning(RunId.parse(item).dataset, item))
+    elif stage.logged == "explanations":
+        spec = settings.plan.explanations[item]
+        tracking.log_explanations(settings, places.explanations(spec.run.dataset, spec.run.name) / spec.method)
+    else:
+        log = {"evaluation": tracking.log_evaluation, "audit": tracking.log_audit, "report": tracking.log_report}
+        log[stage.logged](settings, item)
