@@ -116,4 +116,4 @@ def test_params_prints_what_the_profile_comes_to(capsys: pytest.CaptureFixture[s
     assert cli.main(["params"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert printed["cmri"]["train"]["epochs"] == raw["profiles"][raw["profile"]]["cmri"]["train"]["epochs"]
+    assert printed["cmri"]["train"]["epochs"] == raw["profiles"][raw["profile"]]["image"]["train"]["epochs"]

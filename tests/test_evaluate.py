@@ -67,21 +67,9 @@ def run_info(name: str, model: str, protocol: str, kind: str = "train", **change
 
 def make_project(root: Path) -> config.Settings:
     table = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    lines = [(f"cmri-{model}", model, "honest") for model in MODELS] + [
-        ("cmri-mobilenetv2-published", "mobilenetv2", "published")
-    ]
-    table["runs"] = {
-        name: {
-            "dataset": "cmri",
-            "model": model,
-            "protocol": protocol,
-            "reads": f"features/cmri/{protocol}/{model.split('_')[0]}",
-        }
-        for name, model, protocol in lines
-    }
-    table["banks"], table["fusions"] = table["lines"]["study"]["banks"], {}
-    table["explanations"] = {}
-    table["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": MODELS[1:]}}
+    models = {model: {"protocols": ["honest", "published"] if model == "mobilenetv2" else ["honest"]} for model in MODELS}
+    table["datasets"] = ["cmri"]
+    table["studies"]["demo"] = {"cmri": {"models": models, "ensembles": {"ensemble": MODELS[1:]}}}
     table["split"]["folds"], table["evaluate"]["bootstrap"] = FOLDS, 100
     table["profiles"]["demo"]["split"] = {}
     (root / "params.yaml").write_text(yaml.safe_dump(table))
@@ -100,8 +88,8 @@ def make_project(root: Path) -> config.Settings:
     part = np.where(manifest["record"] % 5 == 0, "validation", "train")
     pd.DataFrame({"record": manifest["record"], "part": part}).to_csv(places.split("cmri") / "published.csv", index=False)
     (places.split("cmri") / "split.json").write_text(json.dumps({"folds": FOLDS, "seed": 1, "sha256": "s"}))
-    for name, line in result.runs.items():
-        write_run(places.run(RunId("cmri", line.model, line.protocol)), run_info(name, line.model, line.protocol))
+    for name, spec in result.plan.runs.items():
+        write_run(places.run(spec.id), run_info(name, spec.model, spec.protocol))
     members = [f"cmri-{m}" for m in MODELS[1:]]
     ids = [run_info(m, "", "honest")["id"] for m in members]
     ensemble = run_info("cmri-ensemble", "ensemble", "honest", "ensemble", members=members, member_ids=ids, phases=[])

@@ -17,7 +17,8 @@ from PIL import Image
 from run_folders import CLASSES, SIDE, make_project, run_folder
 from sklearn.metrics import balanced_accuracy_score
 
-from cardium.config import Run, Settings
+from cardium.config import Settings
+from cardium.config.schema import StudiedModel, Study
 from cardium.data.manifest import read_fingerprint
 from cardium.errors import CardiumError
 from cardium.evaluation import external
@@ -43,9 +44,8 @@ def project(tmp_path: Path) -> Settings:
         picture(settings.root / f"data/cmri/{CLASSES[number % 2]}/Directory_{number}/SR_1/IM1.png", number)
     settings = dataclasses.replace(
         settings,
-        runs={RUN: Run("cmri", "mobilenetv2", "honest", "features/cmri/honest/mobilenetv2")},
-        fusions={},
-        ensembles={},
+        active=["cmri"],
+        studies={"cmri": Study({"mobilenetv2": StudiedModel()})},
         evaluate=dataclasses.replace(settings.evaluate, test_folds="0"),
     )
     ingest.run(settings, "cmri")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardium import config
+from cardium.config.plan import plan_table
 from cardium.errors import CardiumError
-from cardium.stages import settings as settings_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -24,7 +24,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     inner = table
     *parts, last = path.split(".")
     for part in parts:
-        inner = inner[part]
+        inner = inner[part] if isinstance(inner, list) else inner.setdefault(part, {})
     inner[last] = value
     return table
 
@@ -43,7 +43,7 @@ def test_the_study_profile_is_the_published_protocol() -> None:
 def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
     demo = config.resolve(RAW, ROOT, {"cmri.train.epochs": 3})
     assert demo.datasets["cmri"].train.epochs == 3
-    assert demo.datasets["cmri"].train.views == RAW["profiles"]["demo"]["cmri"]["train"]["views"]
+    assert demo.datasets["cmri"].train.views == RAW["profiles"]["demo"]["image"]["train"]["views"]
     assert demo.overrides == {"cmri.train.epochs": 3}
     assert demo.test_folds("cmri") == list(range(demo.split.folds))
 
@@ -60,47 +60,120 @@ def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
         ("cmri.train.weights", "imagnet", r"`imagnet` is not one of imagenet, none, auto\. Did you mean `imagenet`\?"),
         ("promote", [], r"promote: expected a table"),
         ("evaluate.test_folds", 9, r"`9` is neither all nor a fold from 0 to 3"),
-        ("runs.cmri-mobilenetv2.model", "resnet", r"runs\.cmri-mobilenetv2: by its content this line's name is `cmri-resnet`"),
-        ("ensembles.cmri-ensemble.members", ["vgg"], r"member `vgg` has no line `cmri-vgg` in runs"),
+        ("studies.demo.cmri.models", ["resnet"], r"Unknown model `resnet`\. Did you mean `resnet50`"),
+        ("studies.demo.cmri.models", ["vgg16", "vgg16"], r"studies\.demo\.cmri\.models: vgg16 stands there twice"),
+        (
+            "studies.demo.cmri.ensembles.ensemble",
+            ["mobilenetv2", "vgg16"],
+            r"`vgg16` is not trained: .* no run cmri-vgg16",
+        ),
+        ("studies.demo.cmri.ensembles.ensemble", ["mobilenetv2"], r"ensembles\.ensemble: 1 members; give two to 8"),
+        ("studies.demo.cmri.protocols", ["onest"], r"protocols\[0\]: `onest` is not one of honest, published"),
+        ("studies.demo.cmri.explanations", {"vgg16": "gradcam"}, r"explanations: there is no run cmri-vgg16"),
+        ("studies.demo.cmri.renderings", ["leads"], r"cmri\.render has no size for `leads`"),
+        ("studies.demo.cmri.models", {"cnn2d": {}}, r"cnn2d takes leads, and params\.yaml has no cmri\.render\.leads"),
+        ("studies.demo.ecg4.models", {"cnn2d": {"reads": "image"}}, r"ecg4-cnn2d: cnn2d takes leads, not image"),
         ("profile", "fast", r"profile: `fast` is not one of demo, study"),
-        ("datasets", ["ecg4", "ecg5"], r"runs\.cmri-mobilenetv2: dataset `cmri` is not among `datasets`"),
-        ("renderings.cmri-leads", {"dataset": "cmri", "kind": "leads"}, r"cmri\.render has no size for `leads`"),
-        ("runs.ecg4-cnn_custom.system", "005", r"Unknown system of params\.yaml, runs\.ecg4-cnn_custom: `005`"),
-        ("runs.ecg5-cnn2d.reads", "processed/ecg5/leeds", r"runs\.ecg5-cnn2d\.reads: .* Did you mean `processed/ecg5/leads`\?"),
-        ("runs.ecg4-vgg16.train.hiden", 8, r"runs\.ecg4-vgg16\.train: unknown key `hiden`\. Did you mean `hidden`\?"),
-        ("systems.003.views", 2, r"systems\.003\.views: a bank is shared by its runs: set ecg5\.train\.views"),
-        ("fusions.ecg4-fused.members", ["vgg"], r"fusions\.ecg4-fused: member `vgg` has no line `ecg4-vgg` in runs"),
+        ("datasets", ["ecg4", "ecg6"], r"Unknown dataset of params\.yaml: `ecg6`\. Did you mean `ecg5`"),
+        ("studies.demo", {"cmri": {"models": []}}, r"`datasets` has ecg4, and studies\.demo has nothing for it"),
+        ("studies.demo.ecg4.models", {"cnn_custom": {"system": "005"}}, r"models\.cnn_custom: `005`\. .*Known: 001"),
+        (
+            "studies.demo.ecg4.models",
+            {"vgg16": {"train": {"hiden": 8}}},
+            r"vgg16\.train: unknown key `hiden`\. .* `hidden`",
+        ),
+        ("studies.demo.ecg4.models", {"vgg16": {"trian": {}}}, r"unknown key `.*vgg16\.trian`\. Did you mean `train`"),
+        ("systems.003.views", 2, r"systems\.003\.views: a bank is shared by its runs: set <dataset>\.train\.views"),
+        ("studies.demo.ecg4.fusions.fused.members", ["vgg16", "vgg"], r"fusions\.fused: member `vgg` is not trained"),
+        ("lines", {}, r"`lines` is of cardium 0\.1; `studies` takes its place: see Upgrading in CHANGELOG\.md"),
+        ("profiles.demo.split.fold", 3, r"profiles\.demo\.split: unknown key `fold`\. Did you mean `folds`"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(path: str, value: Any, message: str) -> None:
     table = changed(path, value)
-    if path.startswith(("cmri.train.", "evaluate.")):
+    if path.startswith("evaluate."):
         # The profile would lay its own value over the wrong one.
-        table["profiles"]["demo"] = copy.deepcopy(RAW["profiles"]["study"]) | {"split": RAW["profiles"]["demo"]["split"]}
+        table["profiles"]["demo"] = {"split": RAW["profiles"]["demo"]["split"]}
     with pytest.raises(CardiumError, match=message) as error:
-        config.resolve(table, ROOT, {})
+        _ = config.resolve(table, ROOT, {}).plan
     assert "\n" not in str(error.value)
 
 
 def test_a_run_is_trained_with_its_systems_settings_then_its_own_then_the_overrides() -> None:
     settings = config.resolve(RAW, ROOT, {"ecg5.train.epochs": 3})
-    train = settings.train_of(settings.runs["ecg5-cnn2d"])
+    train = settings.plan.runs["ecg5-cnn2d"].train
     assert (train.optimizer, train.clip_norm, train.batch) == ("adamax", 10, 16), "of system 003"
     assert (train.keep, train.class_weights) == ("best", "balanced"), "of the run's own line"
     assert train.epochs == 3, "of the command line"
-    assert settings.train_of(settings.runs["ecg4-mobilenetv2"]).optimizer == "adam"
+    assert settings.plan.runs["ecg4-mobilenetv2"].train.optimizer == "adam"
 
 
-def test_only_a_systems_own_runs_change_with_it(tmp_path: Path) -> None:
-    contents = []
-    for epochs in (2, 3):
-        changed = config.resolve(copy.deepcopy(RAW), tmp_path, {})
-        changed.systems["004"]["epochs"] = epochs
-        settings_stage.run(changed, "runs")
-        contents.append({path.stem: path.read_text() for path in (tmp_path / "processed" / "settings").iterdir()})
-    different = {name for name in contents[0] if contents[0][name] != contents[1][name]}
-    assert different == {name for name, line in RAW["runs"].items() if line.get("system") == "004"}
-    assert different < contents[0].keys() == RAW["runs"].keys()
+def entries(table: dict[str, Any]) -> dict[str, Any]:
+    """What stages watch in the plan of a params.yaml: `<table>.<item>` -> its entry."""
+    plan = plan_table(config.resolve(table, ROOT, {}))
+    return {f"{name}.{item}": entry for name, of in plan.items() if isinstance(of, dict) for item, entry in of.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "anew"),
+    [
+        ("systems.004.batch", 7, {"runs.ecg4-cnn_custom", "fusions.ecg4-fused"}),
+        ("studies.demo.cmri.models", ["mobilenetv2", "inceptionv3", "mobilenetv2_spatial",
+                                      {"inceptionv3_spatial": {"train": {"dropout": 0.1}}}],
+         {"runs.cmri-inceptionv3_spatial"}),
+        ("ecg5.train.dropout", 0.25, set()),  # Both runs of ecg5 take their system's.
+        ("ecg5.augment.rotation", 3.0, {"runs.ecg5-cnn2d", "runs.ecg5-traces_net"}),
+        ("explain.window", 0.5, set()),  # The profile's own wins.
+        ("explain.noise", 0.5, {f"explanations.{name}" for name in (
+            "cmri-mobilenetv2-gradcam", "ecg4-mobilenetv2_se-gradcam", "ecg4-traces_net-integrated_gradients",
+            "ecg5-cnn2d-integrated_gradients", "chd-cnn_lstm-gradcam")}),
+        ("promote.confidence", 0.9, {f"promotions.{dataset}" for dataset in ("cmri", "ecg4", "ecg5", "chd")}),
+        ("validate.blank_std", 3.0, {"validate.blank_std"}),
+    ],
+)  # fmt: skip
+def test_a_changed_setting_makes_anew_what_it_concerns_and_nothing_else(path: str, value: Any, anew: set[str]) -> None:
+    before, after = entries(RAW), entries(changed(path, value))
+    assert {name for name in {**before, **after} if before.get(name) != after.get(name)} == anew
+
+
+def test_what_is_run_follows_from_the_studies() -> None:
+    """A dataset less, a fifth ensemble member, a fusion less: all of it is in the plan, and evaluate watches it."""
+    plan = config.resolve(changed("datasets", ["ecg4", "chd"]), ROOT, {}).plan
+    assert {spec.dataset for spec in plan.runs.values()} == {"ecg4", "chd"} == {spec.dataset for spec in plan.banks.values()}
+    models = [*RAW["studies"]["demo"]["cmri"]["models"], "mobilenetv2_se"]
+    table = changed("studies.demo.cmri.models", models)
+    table["studies"]["demo"]["cmri"]["ensembles"]["ensemble"] = models
+    five = plan_table(config.resolve(table, ROOT, {}))
+    assert {f"models/cmri/honest/{model}" for model in models} == set(five["ensembles"]["cmri-ensemble"]["members"])
+    without = changed("studies.demo.ecg4.fusions", {})
+    assert entries(without)["evaluations.ecg4"] != entries(RAW)["evaluations.ecg4"]
+    # Under the other protocol a study's own deviation holds, and a model's before that.
+    study = config.resolve(changed("profile", "study"), ROOT, {}).plan.runs
+    names = ("ecg4-mobilenet", "ecg4-mobilenet-published", "ecg4-vgg16-published")
+    assert [study[name].system for name in names] == [
+        "",
+        "001",
+        "004",
+    ]
+    assert (study["chd-cnn_lstm"].rendering, study["chd-cnn_lstm-published"].rendering) == ("slices", "slices_published")
+
+
+def test_a_plan_out_of_date_is_said_with_its_first_difference(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    settings = config.load(tmp_path)
+    with pytest.raises(CardiumError, match=r"There is no plan\.yaml: write it with `cardium plan`"):
+        config.check_plan(settings)
+    assert config.write_plan(settings)
+    assert not config.write_plan(settings), "it is there already"
+    config.check_plan(settings)
+    later = config.load(tmp_path, {"cmri.train.epochs": 3})
+    with pytest.raises(
+        CardiumError, match=r"runs\.cmri-mobilenetv2\.train\.epochs: 20 there, 3 by params\.yaml.*`cardium plan`"
+    ):
+        config.check_plan(later)
+    (tmp_path / "plan.yaml").write_text("plan: [")
+    with pytest.raises(CardiumError, match="damaged"):
+        config.check_plan(settings)
 
 
 def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path) -> None:
@@ -109,14 +182,14 @@ def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path)
     config.choose_profile(tmp_path, "study")
     settings = config.load(tmp_path)
     assert settings.profile == "study"
-    assert set(settings.runs) == set(RAW["lines"]["study"]["runs"])
-    assert set(settings.banks) == set(RAW["lines"]["study"]["banks"])
+    assert {spec.protocol for spec in settings.plan.runs.values()} == {"honest", "published"}
+    assert set(settings.studies["cmri"].models) == set(RAW["studies"]["study"]["cmri"]["models"])
     config.choose_profile(tmp_path, "demo")
     assert (tmp_path / "params.yaml").read_text() == text
     with pytest.raises(CardiumError, match=r"Unknown profile `stduy`\. Did you mean `study`"):
         config.choose_profile(tmp_path, "stduy")
-    (tmp_path / "params.yaml").write_text(text.replace("runs: *demo_runs", "runs: {}"))
-    with pytest.raises(CardiumError, match="edit it by hand"):
+    (tmp_path / "params.yaml").write_text(text.replace("\nprofile: demo", '\n"profile": demo'))
+    with pytest.raises(CardiumError, match="by hand"):
         config.choose_profile(tmp_path, "study")
 
 

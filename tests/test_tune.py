@@ -19,18 +19,19 @@ from optuna.trial import FrozenTrial
 from test_pipeline import closure
 
 from cardium import cli, config, tracking
-from cardium.config import Run, Settings
+from cardium.config import Settings, Train
+from cardium.config.plan import plan_table
 from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import score
-from cardium.models import create_head, tells_places
+from cardium.models import create_head, is_spatial
 from cardium.models.attention import BLOCKS
-from cardium.stages import settings as settings_stage
 from cardium.stages import split, train, tune
 from cardium.training.bank import Bank, average_places
 from cardium.training.fit import Examples, Fitted
 from cardium.tuning import queue
 from cardium.tuning.search_space import AS_IT_IS, search_space, space_of
+from cardium.workspace import RunId
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "cmri-mobilenetv2_spatial"
@@ -47,11 +48,8 @@ def make_project(root: Path, **changes: Any) -> Settings:
     """A project with a manifest, a split, a rendering and a bank of 48 patients of cmri, as the stages before leave them."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["datasets"] = ["cmri"]
-    for table, lines in raw["lines"]["demo"].items():
-        raw[table] = {name: line for name, line in lines.items() if name.startswith("cmri")}
-    raw["cmri"]["train"] |= {"learning_rate": 1e-3, "dropout": 0.0}
-    raw["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
-    raw["profiles"]["demo"]["cmri"]["train"] = {"epochs": 2, "batch": 16, "views": 1}
+    train = {"learning_rate": 1e-3, "dropout": 0.0, "epochs": 2, "batch": 16, "views": 1}
+    raw["cmri"] = {"render": {"image": {"height": 32, "width": 32}}, "train": train}
     raw["profiles"]["demo"]["tune"] = {"trials": 4, "startup": 2, "spaces": {"bank": {}}}
     raw["tune"]["spaces"]["bank"] = SPACE
     raw["evaluate"] |= {"bootstrap": 100}
@@ -91,7 +89,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[s
 
 
 def go(settings: Settings, **options: Any) -> dict[str, Any]:
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     return tune.tune_run(settings, line, settings.root / line.reads, **options)
 
 
@@ -112,7 +110,7 @@ def test_a_search_writes_what_it_tried_and_what_it_found(searched: tuple[Setting
     assert info["trials"]["completed"] + info["trials"]["cut_short"] == 4
     # The run as it is comes first, and every trial's score is the mean over the folds but the held-out one.
     first = table.iloc[0]
-    own = settings.train_of(settings.runs[RUN])
+    own = settings.plan.runs[RUN].train
     assert first["defaults"]
     assert (first["set.learning_rate"], first["set.dropout"]) == (own.learning_rate, own.dropout)
     assert (first["set.block"], first["set.schedule"]) == ("spatial", AS_IT_IS)
@@ -160,7 +158,7 @@ def test_nothing_of_a_search_depends_on_the_test_fold(searched: tuple[Settings, 
 
 def test_under_cross_validation_one_fold_is_held_out_of_the_search(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project", test_folds="all")
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     plan = tune.plan_search(settings, line, settings.root / line.reads)
     held_out = set(read_parts(settings.root / "processed/cmri/split", manifests_of(settings), "honest", 0).test.tolist())
     assert list(plan.folds) == [1, 2, 3]
@@ -211,6 +209,13 @@ def logged(settings: Settings) -> tuple[MlflowClient, list[Any]]:
     return client, list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
 
 
+def deviating(settings: Settings, model: str, **changes: Any) -> Settings:
+    """The settings with another deviation of a model of cmri's study."""
+    study = settings.studies["cmri"]
+    models = {**study.models, model: dataclasses.replace(study.models[model], **changes)}
+    return dataclasses.replace(settings, studies={"cmri": dataclasses.replace(study, models=models)})
+
+
 def test_a_run_takes_over_what_was_found_when_its_line_says_so(
     searched: tuple[Settings, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -223,18 +228,21 @@ def test_a_run_takes_over_what_was_found_when_its_line_says_so(
     other = make_project(tmp_path / "project")
     file = f"configs/tuned/{RUN}.yaml"
     table = {"dataset": "cmri", "model": "mobilenetv2_spatial", "settings": {"learning_rate": 0.02, "step_epochs": [1]}}
-    line = dataclasses.replace(other.runs[RUN], tuned=file)
+    own = other.plan.runs[RUN].train
+
+    def tuned_train(settings: Settings = other) -> Train:
+        return deviating(settings, "mobilenetv2_spatial", tuned=file).plan.runs[RUN].train
+
     with pytest.raises(
         CardiumError, match=r"no configs/tuned/.*: make it with `cardium tune --dataset cmri --model mobilenetv2_s"
     ):
-        other.train_of(line)
+        tuned_train()
     tuned = other.root / file
     tuned.parent.mkdir(parents=True)
     tuned.write_text(yaml.safe_dump(table))
-    own = other.train_of(other.runs[RUN])
-    assert other.train_of(line) == dataclasses.replace(own, learning_rate=0.02, step_epochs=[1])
+    assert tuned_train() == dataclasses.replace(own, learning_rate=0.02, step_epochs=[1])
     overridden = config.load(other.root, {"cmri.train.learning_rate": 0.5})
-    assert overridden.train_of(line).learning_rate == 0.5
+    assert tuned_train(overridden).learning_rate == 0.5
     for change, message in (
         (
             {"model": "mobilenetv2"},
@@ -245,33 +253,29 @@ def test_a_run_takes_over_what_was_found_when_its_line_says_so(
     ):
         tuned.write_text(yaml.safe_dump({**table, **change}))
         with pytest.raises(CardiumError, match=message):
-            other.train_of(line)
+            tuned_train()
 
 
-def test_only_the_tuned_runs_own_file_changes_with_what_was_found(tmp_path: Path) -> None:
+def test_only_the_tuned_runs_own_entry_of_the_plan_changes_with_what_was_found(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
     file = f"configs/tuned/{RUN}.yaml"
-    runs = {**settings.runs, RUN: dataclasses.replace(settings.runs[RUN], tuned=file)}
-    settings = dataclasses.replace(settings, runs=runs)
     tuned = settings.root / file
     tuned.parent.mkdir(parents=True)
     contents = []
     for rate in (0.02, 0.03):
         found = {"dataset": "cmri", "model": "mobilenetv2_spatial", "settings": {"learning_rate": rate}, "created": rate}
         tuned.write_text(yaml.safe_dump(found))
-        settings_stage.run(settings, "runs")
-        written = settings.root / "processed" / "settings"
-        contents.append({path.stem: yaml.safe_load(path.read_text()) for path in written.iterdir()})
-    assert contents[0].keys() == contents[1].keys() == settings.runs.keys()
-    assert [content[RUN]["tuned"] for content in contents] == [{"learning_rate": 0.02}, {"learning_rate": 0.03}]
-    assert all(content[name]["tuned"] == {} for content in contents for name in settings.runs if name != RUN)
+        contents.append(plan_table(deviating(settings, "mobilenetv2_spatial", tuned=file))["runs"])
+    assert contents[0].keys() == contents[1].keys() == settings.plan.runs.keys()
+    assert [content[RUN]["train"]["learning_rate"] for content in contents] == [0.02, 0.03]
+    assert {name for name in contents[0] if contents[0][name] != contents[1][name]} == {RUN}
 
 
 def test_the_space_holds_the_run_as_it_is_and_only_blocks_of_its_bank(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     space = search_space(settings, line)
-    own = settings.train_of(line)
+    own = line.train
     assert space.applied(space.defaults) == (line.model, own)
     assert space.dimensions["block"].choices == ["", "spatial", "se"], "msa reads another bank"
     assert space.applied({**space.defaults, "block": ""})[0] == "mobilenetv2"
@@ -279,8 +283,8 @@ def test_the_space_holds_the_run_as_it_is_and_only_blocks_of_its_bank(tmp_path: 
     assert model == "mobilenetv2_se"
     assert changed == dataclasses.replace(own, learning_rate=0.01, step_epochs=[1])
     # Beyond the space's ends lies the default: they move to it.
-    far = dataclasses.replace(line, train={"learning_rate": 1e-5, "augment_share": 0.3})
-    widened = search_space(settings, far)
+    far = deviating(settings, "mobilenetv2_spatial", train={"learning_rate": 1e-5, "augment_share": 0.3})
+    widened = search_space(far, far.plan.runs[RUN])
     assert (widened.dimensions["learning_rate"].low, widened.dimensions["learning_rate"].high) == (1e-5, 0.3)
     assert widened.dimensions["augment_share"].choices == [0.3, 0.0, 1.0]
     assert all(isinstance(choice, float) for choice in widened.dimensions["augment_share"].choices)
@@ -289,21 +293,21 @@ def test_the_space_holds_the_run_as_it_is_and_only_blocks_of_its_bank(tmp_path: 
 def test_each_kind_of_model_has_its_space() -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     for profile in ("demo", "study"):
-        settings = config.resolve({**raw, "profile": profile, **raw["lines"][profile]}, ROOT, {})
-        for line in settings.runs.values():
+        settings = config.resolve({**raw, "profile": profile}, ROOT, {})
+        for line in settings.plan.runs.values():
             if line.protocol == "honest":
                 space = search_space(settings, line)
-                assert space.applied(space.defaults) == (line.model, settings.train_of(line))
+                assert space.applied(space.defaults) == (line.model, line.train)
     names = {"chd-mobilenetv2_lstm": "frames", "chd-cnn_lstm": "end_to_end", "ecg4-mobilenetv2_se": "bank"}
-    assert {name: space_of(settings.runs[name]) for name in names} == names
-    settings_of = settings.runs["ecg4-mobilenetv2"]
+    assert {name: space_of(settings.plan.runs[name]) for name in names} == names
+    settings_of = settings.plan.runs["ecg4-mobilenetv2"]
     assert "fine_tune" in search_space(settings, settings_of, "fine_tune").dimensions
     with pytest.raises(CardiumError, match="is searched in the space `bank`, not in `end_to_end`"):
         search_space(settings, settings_of, "end_to_end")
     with pytest.raises(CardiumError, match=r"Unknown search space `bnk`\. Did you mean `bank`"):
         search_space(settings, settings_of, "bnk")
     with pytest.raises(CardiumError, match="test records choose the weights already"):
-        tune.plan_search(settings, settings.runs["ecg4-mobilenetv2-published"], ROOT)
+        tune.plan_search(settings, settings.plan.runs["ecg4-mobilenetv2-published"], ROOT)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +374,7 @@ def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_neve
 def test_a_head_that_does_not_tell_places_apart_says_the_same_of_their_average(block: str, tmp_path: Path) -> None:
     name = f"efficientnetb0_{block}" if block else "efficientnetb0"
     if block and BLOCKS[block].taps:
-        assert tells_places(name)
+        assert is_spatial(name)
         return
     maps = np.random.default_rng(0).normal(size=(5, 3, 4, 32)).astype(np.float16)
     for view in (0, 1):
@@ -381,7 +385,7 @@ def test_a_head_that_does_not_tell_places_apart_says_the_same_of_their_average(b
     small = create_head(name, classes=3, map_shape=(1, 1, 32), hidden=7, seed=1)
     small.set_weights(full.get_weights())
     said, of_average = full.predict_on_batch(maps.astype("float32")), small.predict_on_batch(averaged.view(1))
-    assert np.allclose(said, of_average, atol=1e-5) != tells_places(name)
+    assert np.allclose(said, of_average, atol=1e-5) != is_spatial(name)
 
 
 def params_parts() -> Any:
@@ -406,8 +410,8 @@ def test_no_gain_is_said_plainly(none_better: bool, low: float, begins: str) -> 
 
 def test_the_settings_of_another_block_are_all_that_its_own_line_lacks(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
-    line = dataclasses.replace(settings.runs[RUN], train={"hidden": 7})
-    settings = dataclasses.replace(settings, runs={**settings.runs, RUN: line})
+    settings = deviating(settings, "mobilenetv2_spatial", train={"hidden": 7})
+    line = settings.plan.runs[RUN]
     plan = tune.plan_search(settings, line, settings.root / line.reads)
 
     class Best:
@@ -416,8 +420,8 @@ def test_the_settings_of_another_block_are_all_that_its_own_line_lacks(tmp_path:
     found = tune._to_take_over(plan, Best())  # type: ignore[arg-type]
     # The line cmri-mobilenetv2 has no hidden layer of its own.
     assert found["hidden"] == 7
-    other = dataclasses.replace(settings.runs["cmri-mobilenetv2"], train=found)
-    assert settings.train_of(other) == plan.space.train
+    other = deviating(settings, "mobilenetv2", train=found)
+    assert other.plan.runs["cmri-mobilenetv2"].train == plan.space.train
 
 
 def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -436,7 +440,7 @@ def test_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
         assert len(errors) == 1
         assert message in errors[0]
     shutil.rmtree(settings.root / "features")
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     with pytest.raises(CardiumError, match="no bank in mobilenetv2: make it with `dvc repro features@cmri-mobilenetv2`"):
         tune.tune_run(settings, line, settings.root / line.reads)
 
@@ -451,7 +455,7 @@ def test_the_search_depends_on_what_it_imports() -> None:
 
 def test_an_architecture_of_its_own_is_searched_whole(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
-    line = Run("cmri", "cnn_baseline", "honest", "processed/cmri/image")
+    line = config.run_spec(settings, RunId("cmri", "cnn_baseline"))
     plan = tune.plan_search(settings, line, settings.root / line.reads)
     assert plan.space.name == "end_to_end"
     _, own = plan.space.applied(plan.space.defaults)
@@ -466,7 +470,7 @@ def test_an_architecture_of_its_own_is_searched_whole(tmp_path: Path) -> None:
 
 def test_equal_predictions_are_no_better_and_no_worse(searched: tuple[Settings, dict[str, Any]]) -> None:
     settings, _ = searched
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     plan = tune.plan_search(settings, line, settings.root / line.reads)
     own = pd.read_parquet(settings.root / "reports" / "cmri" / "tuning" / RUN / "defaults.parquet")
     gain = tune._gain(plan, own, own.sample(frac=1, random_state=0))
@@ -475,7 +479,7 @@ def test_equal_predictions_are_no_better_and_no_worse(searched: tuple[Settings, 
 
 def test_another_machines_predictions_are_made_again_as_they_were(searched: tuple[Settings, dict[str, Any]]) -> None:
     settings, info = searched
-    line = settings.runs[RUN]
+    line = settings.plan.runs[RUN]
     plan = tune.plan_search(settings, line, settings.root / line.reads)
     study = tune.open_search(plan, "")
     trial: FrozenTrial = study.get_trials()[info["best"]["trial"]]

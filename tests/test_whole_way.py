@@ -39,28 +39,25 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
     params = yaml.safe_load((root / "params.yaml").read_text())
-    study = params["lines"]["study"]
-    runs = ["cmri-mobilenetv2", "cmri-mobilenetv2_spatial", "cmri-resnet152v2", "ecg4-mobilenetv2", "ecg4-mobilenetv2_se"]
-    params["runs"] = {name: study["runs"][name] for name in [*runs, "ecg4-cnn_custom", "chd-cnn_lstm"]}
-    params["banks"] = {name: study["banks"][name] for name in ("cmri-mobilenetv2", "cmri-resnet152v2", "ecg4-mobilenetv2")}
-    # dvc.yaml names four members, and three to fuse.
-    members = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2", "mobilenetv2"]
-    params["ensembles"] = {"cmri-ensemble": {"dataset": "cmri", "protocol": "honest", "members": members}}
-    members = ["mobilenetv2", "mobilenetv2_se", "cnn_custom"]
-    params["fusions"] = {"ecg4-fused": {"dataset": "ecg4", "protocol": "honest", "model": "fused", "members": members}}
+    members = ["mobilenetv2", "mobilenetv2_spatial", "resnet152v2"]
+    fused = {"members": ["mobilenetv2", "mobilenetv2_se", "cnn_custom"], "system": "004", "train": {"hidden": 256}}
+    sheets: dict[str, Any] = {"mobilenetv2": None, "mobilenetv2_se": None, "cnn_custom": {"system": "004"}}
     params["datasets"] = ["cmri", "ecg4", "chd"]
-    params["renderings"] = {name: params["renderings"][name] for name in ("cmri-image", "ecg4-image", "chd-slices")}
-    params["explanations"] = {}
-    for dataset in ("cmri", "ecg4"):
-        params[dataset]["train"]["weights"] = "none"
-        params["profiles"]["demo"][dataset]["train"] = {"views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
-    params["profiles"]["demo"]["cmri"]["render"] = {"image": {"height": 32, "width": 32}}
-    params["profiles"]["demo"]["ecg4"]["render"] = {"image": {"height": 32, "width": 48}}
-    params["profiles"]["demo"]["chd"]["render"] = {"slices": {"frames": 6, "height": 32, "width": 32}}
+    params["studies"]["demo"] = {
+        "cmri": {"models": members, "ensembles": {"ensemble": members}},
+        "ecg4": {"models": sheets, "fusions": {"fused": fused}},
+        "chd": {"models": {"cnn_lstm": {"system": "002"}}},
+    }
+    quick = {"weights": "none", "views": 1, "epochs": 1, "batch": 32, "learning_rate": 1e-2}
+    params["cmri"] = {"render": {"image": {"height": 32, "width": 32}}, "train": quick}
+    params["ecg4"] = {"render": {"image": {"height": 32, "width": 48}}, "train": quick}
+    params["chd"] = {"render": {"slices": {"frames": 6, "height": 32, "width": 32}}}
     params["profiles"]["demo"]["systems"] = {"002": {"epochs": 1, "batch": 8}, "004": {"epochs": 1}}
     params["evaluate"]["bootstrap"] = 200
     params["audit"]["repeats"] = 2
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    done = subprocess.run([sys.executable, "-m", "cardium", "plan"], cwd=root, env=environment(root), capture_output=True)
+    assert done.returncode == 0, done.stderr
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone"]):
         subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
     return root

@@ -81,7 +81,7 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     outdated = [key for key in _OUTDATED if key in table]
     if outdated:
         raise CardiumError(
-            f"params.yaml: `{outdated[0]}` is of cardium 0.1. Since 0.2 `studies` says what is run: see Upgrading in CHANGELOG.md."
+            f"params.yaml: `{outdated[0]}` is of cardium 0.1; `studies` takes its place: see Upgrading in CHANGELOG.md."
         )
     profiles, studies = table.pop("profiles", {}), table.pop("studies", {})
     for name, value in (("profiles", profiles), ("studies", studies)):
@@ -137,7 +137,7 @@ def check_part(kind: Any, value: Any, where: str) -> None:
     """As `build` for a table that need not hold every key: what it holds is checked, and thrown away."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
-        for key, item in _known_keys(kind, value, where).items():
+        for key, item in _known_keys(kind, value, where, part=True).items():
             check_part(hints[key], item, _dotted(where, key))
     elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
         for key, item in _table(value, where).items():
@@ -154,13 +154,13 @@ def check_train(change: RawTable, where: str) -> None:
         raise CardiumError(f"params.yaml, {where}.{fixed[0]}: a bank is shared by its runs: set <dataset>.train.{fixed[0]}.")
 
 
-def _known_keys(kind: Any, value: Any, where: str) -> RawTable:
-    """`value` as a table all of whose keys are fields of the dataclass `kind`."""
+def _known_keys(kind: Any, value: Any, where: str, part: bool = False) -> RawTable:
+    """`value` as a table whose keys are fields of the dataclass `kind`. part: a message names the table, then the key."""
     names = [f.name for f in dataclasses.fields(kind)]
     for key in _table(value, where):
         if key not in names:
-            extra = list_collections() if not where else []
-            raise CardiumError(f"params.yaml: unknown key `{_dotted(where, key)}`.{closest(str(key), [*names, *extra])}")
+            place, shown = (f", {where}", key) if part else ("", _dotted(where, key))
+            raise CardiumError(f"params.yaml{place}: unknown key `{shown}`.{closest(str(key), names)}")
     return dict(value)
 
 
@@ -222,7 +222,7 @@ def _dotted(where: str, key: Any) -> str:
 
 def section_types() -> dict[str, Any]:
     """Every section of params.yaml but `profiles` and `studies` -> its type."""
-    kinds = {name: kind for name, kind in typing.get_type_hints(Settings, include_extras=True).items()}
+    kinds = typing.get_type_hints(Settings, include_extras=True)
     kinds = {name: kind for name, kind in kinds.items() if name not in (*_INTERNAL, "studies")}
     kinds["datasets"] = list[str]
     kinds["train"] = Train

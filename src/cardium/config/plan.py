@@ -190,8 +190,8 @@ def make_plan(settings: Settings) -> Plan:
             known = plan.banks.setdefault(run.bank_spec.name, run.bank_spec)
             if known != run.bank_spec:
                 raise CardiumError(
-                    f"params.yaml, {run.name}: other runs read its bank of {known.rendering}, this one wants {run.rendering}: let "
-                    "them read one rendering."
+                    f"params.yaml, {run.name}: its bank is made from {known.rendering} for another run, from {run.rendering} here: "
+                    "let them read one rendering."
                 )
     for dataset in settings.active:
         _add_explanations(settings, plan, dataset)

@@ -57,12 +57,14 @@ def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str
     ended = {target for what, target in entries if what == "ended"}
     stopped = [target for what, target in entries if what == "began" and target not in ended]
     if stopped:
-        return f"{stopped[-1]} stopped, for the reason above; nothing half-written is left: fix it, then run this again."
+        return f"{stopped[-1]} stopped for the reason above; nothing half-written is left: fix it, then run again."
     dry = run_dvc(root, "repro", "--dry", *targets)
     refused = [line.removeprefix("ERROR: ") for line in dry.stderr.splitlines() if line.startswith("ERROR: ")]
     if refused:
         return f"`dvc repro {' '.join(targets)}`: {refused[0]}"
-    return f"`dvc repro {' '.join(targets)}` stopped, for the reason above; nothing half-written is left: fix it, then run this again."
+    return (
+        f"`dvc repro {' '.join(targets)}` stopped for the reason above; nothing half-written is left: fix it, then run again."
+    )
 
 
 def _content(path: Path) -> str:
@@ -79,12 +81,9 @@ def ensure_data(root: Path) -> None:
 
 def make_demo_data(root: Path) -> None:
     """Makes the demo data of every collection that has some, and hands it to DVC's cache."""
-    from cardium.datasets import get_collection, list_collections
-    from cardium.demo.make import make_demo
+    from cardium.datasets.demos import make_demos
 
-    for dataset in list_collections():
-        if get_collection(dataset).demo:
-            make_demo(root, dataset)
+    make_demos(root)
     accept_demo(root)
 
 
