@@ -70,8 +70,8 @@ def choose_profile(root: Path, profile: str) -> None:
     places = [number for number, line in enumerate(lines) if line.startswith("profile:")]
     if len(places) != 1:
         raise CardiumError("params.yaml has no line that begins with `profile:`: choose the profile there by hand.")
-    _, mark, comment = lines[places[0]].rstrip("\n").partition("#")
-    lines[places[0]] = f"profile: {profile}{f'    {mark}{comment}' if mark else ''}\n"
+    before, mark, comment = lines[places[0]].partition("#")
+    lines[places[0]] = f"profile: {profile}".ljust(len(before) if mark else 0) + (mark + comment if mark else "\n")
     atomic.write_text(path, "".join(lines))
 
 

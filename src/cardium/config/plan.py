@@ -190,7 +190,7 @@ def make_plan(settings: Settings) -> Plan:
             known = plan.banks.setdefault(run.bank_spec.name, run.bank_spec)
             if known != run.bank_spec:
                 raise CardiumError(
-                    f"params.yaml, {run.name}: its bank is made from {known.rendering} for another run, from {run.rendering} here: "
+                    f"params.yaml, {run.name}: another run has its bank of {known.rendering}, this one of {run.rendering}: "
                     "let them read one rendering."
                 )
     for dataset in settings.active:
