@@ -10,7 +10,7 @@ import pytest
 
 from cardium import models
 from cardium.errors import CardiumError
-from cardium.imaging.traces import SHAPE
+from cardium.imaging.trace_format import SHAPE
 from cardium.models import fusion
 from cardium.models.architectures import ARCHITECTURES
 from cardium.models.sequence import attended_lstm
@@ -21,16 +21,17 @@ def batch_for(model: keras.Model, count: int = 4) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *model.input_shape[1:])).astype("float32")
 
 
-# Slices of a volume.
-FRAMES = {"cnn_lstm": 3}
+def frames_of(name: str) -> int:
+    """Slices of a volume; of leads and images the architecture's own number."""
+    return 3 if models.rendering_of(name) in ("slices", "volume") else 0
 
 
 def size_of(name: str) -> tuple[int, int]:
-    """A small height and width that the architecture takes, not square where it can be otherwise."""
+    """A small height and width that the architecture takes, not square."""
     if models.rendering_of(name) == "traces":
         return SHAPE
     side = max(16, ARCHITECTURES[name].min_side)
-    return side, side + 4 * (name != "attention_vgg")
+    return side, side + 4
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -38,17 +39,19 @@ def test_every_architecture_learns_and_comes_back_from_disk_bit_for_bit(name: st
     import tensorflow as tf
 
     height, width = size_of(name)
-    model = models.create_model(name, classes=5, height=height, width=width, seed=1, frames=FRAMES.get(name, 0))
+    model = models.create_model(name, classes=5, height=height, width=width, seed=1, frames=frames_of(name))
     shapes = {
         "image": (height, width, 3),
         "leads": (13, height, width),
         "traces": (height, width),
         "slices": (3, height, width),
+        "volume": (3, height, width),
     }
     assert model.input_shape[1:] == shapes[models.rendering_of(name)]
     assert models.bank_of(name) == ""
     assert len(model.get_layer("embedding").output.shape) == 2
-    if name not in ("attention_lstm", "fused"):
+    assert ARCHITECTURES[name].cam == any(layer.name == "cam" for layer in model.layers)
+    if ARCHITECTURES[name].cam:
         assert len(model.get_layer("cam").output.shape) >= 4
 
     batch = batch_for(model)

@@ -32,12 +32,12 @@ __all__ = [
     "bank_of",
     "create_head",
     "create_model",
+    "is_spatial",
     "list_models",
     "load_model",
     "parse_name",
     "reads_rendering",
     "rendering_of",
-    "tells_places",
 ]
 
 
@@ -105,10 +105,14 @@ def bank_of(name: str) -> str:
     return f"{parts.backbone}_taps" if parts.block and BLOCKS[parts.block].taps else parts.backbone
 
 
-def tells_places(name: str) -> bool:
-    """Whether the model's head needs its map place by place: a plain one averages first, and some blocks commute with that."""
+def is_spatial(name: str) -> bool:
+    """Whether the head's output depends on where in the feature map a feature lies.
+
+    False for heads that commute with global average pooling: a plain one, which pools first, and channel attention (`se`).
+    Such a head learns the same from the pooled vectors (n, 1, 1, C) as from the maps (n, h, w, C).
+    """
     parts = parse_name(name)
-    return bool(parts.architecture) or parts.block == _SEQUENCE or (bool(parts.block) and BLOCKS[parts.block].places)
+    return bool(parts.architecture) or parts.block == _SEQUENCE or (bool(parts.block) and BLOCKS[parts.block].spatial)
 
 
 def create_model(

@@ -19,7 +19,8 @@ Build = Callable[..., Any]
 class Architecture:
     """`renderings`: the families of arrays that `build` takes (see imaging.kinds.family), the first one by default.
 
-    options: which of `rendering` (the family) and `padding` (`masked` or `read`) `build` wants to know.
+    options: which of `rendering` (the family) and `padding` (`masked` or `read`) `build` wants to know. cam: whether it has
+    one layer `cam`, its last spatial map.
     """
 
     name: str
@@ -27,16 +28,19 @@ class Architecture:
     build: Build
     min_side: int
     options: tuple[str, ...] = ()
+    cam: bool = True
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
 
 
-def register_architecture(*renderings: str, min_side: int = 8, options: tuple[str, ...] = ()) -> Callable[[Build], Build]:
+def register_architecture(
+    *renderings: str, min_side: int = 8, options: tuple[str, ...] = (), cam: bool = True
+) -> Callable[[Build], Build]:
     """Registers a function under its own name; `min_side`: the least height and width of its input in pixels."""
 
     def register(build: Build) -> Build:
-        ARCHITECTURES[build.__name__] = Architecture(build.__name__, renderings, build, min_side, options)
+        ARCHITECTURES[build.__name__] = Architecture(build.__name__, renderings, build, min_side, options, cam)
         return build
 
     return register

@@ -15,22 +15,23 @@ from typing import Any
 class Block:
     """`apply(feature_map, widths)` -> map; widths: the channels of the taps, if `taps`: then it reads `<backbone>_taps`.
 
-    places: whether it tells places apart; if not, the average of its map is the block of the map's average.
+    spatial: whether its output depends on where in the map a feature lies. If not, it commutes with global average pooling:
+    the average of its map is the block applied to the map's average.
     """
 
     apply: Callable[[Any, tuple[int, ...]], Any]
     taps: bool
-    places: bool = True
+    spatial: bool = True
 
 
 BLOCKS: dict[str, Block] = {}
 
 
-def register_block(*, taps: bool = False, places: bool = True) -> Callable[[Callable[[Any, tuple[int, ...]], Any]], Any]:
+def register_block(*, taps: bool = False, spatial: bool = True) -> Callable[[Callable[[Any, tuple[int, ...]], Any]], Any]:
     """Registers a function under its own name as a block."""
 
     def register(apply: Callable[[Any, tuple[int, ...]], Any]) -> Any:
-        BLOCKS[apply.__name__] = Block(apply, taps, places)
+        BLOCKS[apply.__name__] = Block(apply, taps, spatial)
         return apply
 
     return register
@@ -45,7 +46,7 @@ def spatial(feature_map: Any, _: tuple[int, ...] = ()) -> Any:
     return keras.layers.Multiply(name="spatial_weighted")([feature_map, attention])
 
 
-@register_block(places=False)
+@register_block(spatial=False)
 def se(feature_map: Any, _: tuple[int, ...] = ()) -> Any:
     """Channel attention of system 001: squeeze and excitation, ratio 16 (Hu et al., arXiv:1709.01507)."""
     from cardium.models.block_layers import SqueezeExcitation

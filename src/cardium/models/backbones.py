@@ -1,7 +1,8 @@
 """Backbones: a table of keras.applications networks -> one flat graph from pixels 0-255 to the last feature map.
 
-A new backbone is one row: its name here, its class in keras.applications, and the input scaling that its ImageNet
-weights were trained with. `<backbone>_taps` is the same network read at its last three resolutions instead of at its end.
+A new backbone is one row: its name here, its class in keras.applications, the input scaling that its ImageNet weights were
+trained with, the names of its weight files and the channels of its taps. The tests loop over the table and compare each row
+with Keras' own network. `<backbone>_taps` is the same network read at its last three resolutions instead of at its end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row: `application` is the class in keras.applications; `min_side` the least input height and width in pixels."""
+    """One row: `application` is the class in keras.applications; `min_side` the least input height and width in pixels.
+
+    scales_itself: whether Keras builds the application with scaling layers of its own. `build_backbone` replaces them by
+    `scaling`, which computes the same and can be exchanged for `unit`.
+    """
 
     name: str
     application: str
@@ -35,6 +40,7 @@ class Backbone:
     # The layers that are tapped; empty: the last one at each of the network's last three resolutions.
     taps: tuple[str, ...] = ()
     min_side: int = 32
+    scales_itself: bool = False
 
 
 _ROWS = (
@@ -72,9 +78,10 @@ _ROWS = (
         taps=("mixed2", "mixed7", "mixed10"),
         min_side=75,
     ),
-    # These two bring their scaling along as layers. `build_backbone` puts ours in its place, which is the same and lies
-    # outside, where `unit` can take its turn: the mean and deviation of PyTorch.
-    Backbone("convnext_tiny", "ConvNeXtTiny", "torch", ("convnext_tiny_notop.h5",), (192, 384, 768)),
+    Backbone(
+        "xception", "Xception", "tf", ("xception_weights_tf_dim_ordering_tf_kernels_notop.h5",), (728, 1024, 2048), min_side=71
+    ),
+    Backbone("convnext_tiny", "ConvNeXtTiny", "torch", ("convnext_tiny_notop.h5",), (192, 384, 768), scales_itself=True),
     Backbone(
         "efficientnetb0",
         "EfficientNetB0",
@@ -83,6 +90,7 @@ _ROWS = (
         (40, 80, 192),
         # The outputs of blocks 3, 4 and 6: system 001's scales.
         taps=("block3b_add", "block4c_add", "block6d_add"),
+        scales_itself=True,
     ),
 )
 BACKBONES = {row.name: row for row in _ROWS}
@@ -168,7 +176,7 @@ def _last_map(row: Backbone, images: Any, scaling: Literal["native", "unit"]) ->
 
     scheme: Scaling | Literal["unit"] = row.scaling if scaling == "native" else "unit"
     application = getattr(keras.applications, row.application)
-    if row.name in _SCALE_BY_THEMSELVES:
+    if row.scales_itself:
         base = application(include_top=False, weights=None, input_shape=images.shape[1:])
         return _with_our_scaling(base, images, scheme)
     return application(include_top=False, weights=None, input_tensor=scale_pixels(images, scheme)).output
@@ -210,9 +218,6 @@ def build_image_encoder(
     model = keras.Model(backbone.input, layers.GlobalAveragePooling2D(name="average")(backbone.output), name=f"{name}{FRAMES}")
     model.trainable = False
     return model
-
-
-_SCALE_BY_THEMSELVES = ("convnext_tiny", "efficientnetb0")
 
 
 def _with_our_scaling(base: keras.Model, pixels: Any, scheme: Scaling | Literal["unit"]) -> Any:

@@ -125,7 +125,7 @@ def _fused_features(
     return classify_vector(layers.Concatenate(name="features")(embeddings), classes, dropout, hidden)
 
 
-@register_architecture("image", min_side=32)
+@register_architecture("image", min_side=32, cam=False)
 def fused(pixels: Any, classes: int, dropout: float) -> Any:
     """System 004's fused model with members that have learnt nothing: its form. The trained one is made by `create_fusion`."""
     from cardium.models import create_model

@@ -9,7 +9,7 @@ from cardium.models.classifier import classify_embedding, classify_vector
 from cardium.models.cnn import extract_cnn2d, scale_leads
 
 
-@register_architecture("leads", min_side=4)
+@register_architecture("leads", min_side=4, cam=False)
 def attention_lstm(pixels: Any, classes: int, dropout: float) -> Any:
     """System 003's attention_lstm: the leads' rows one after another, 13 * h steps of w values, LSTM 128, Luong attention.
 

@@ -1,4 +1,4 @@
-"""A small network on the rendering `traces` (imaging/traces.py): median beats and measurements of an ECG sheet -> its class.
+"""A small network on the rendering `traces` (imaging/trace_format.py): beats and measurements of an ECG sheet -> its class.
 
 Beats go through convolutions along time, the same for every lead (`cam`: lead x time), then through a few that look at all
 leads at once; measurements, standardised by batch norm, go through dense layers of their own. Several of both, side by side and
@@ -27,7 +27,7 @@ def traces_net(pixels: Any, classes: int, dropout: float) -> Any:
     """Renderings (n, 16, 96), 0-255 -> probabilities (n, classes); layers `cam` (n, 12, 24, 16) and `embedding` (n, 360)."""
     from keras import layers
 
-    from cardium.imaging.traces import LEVELS, MIDDLE, SHAPE
+    from cardium.imaging.trace_format import LEVELS, MIDDLE, SHAPE
 
     beats = layers.Cropping1D((0, SHAPE[0] - _LEADS), name="beats")(pixels)
     beats = layers.Rescaling(1 / _BEAT_LEVELS, offset=-MIDDLE / _BEAT_LEVELS, name="millivolts")(beats)
