@@ -32,7 +32,7 @@ from cardium.config import RunSpec, Settings, Train, run_spec
 from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError, unknown
 from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
-from cardium.models import tells_places
+from cardium.models import is_spatial
 from cardium.progress import progress
 from cardium.reporting import plots
 from cardium.runs.predictions import prediction_rows, probability_columns
@@ -178,7 +178,7 @@ def validate_folds(plan: Plan, model: str, train: Train) -> Iterator[tuple[int, 
     keras.utils.clear_session()
     spec = dataclasses.replace(plan.spec, id=dataclasses.replace(plan.spec.id, model=model))
     frozen = plan.inputs.bank is not None
-    inputs = plan.inputs if tells_places(model) or train.fine_tune else _averaged(plan)
+    inputs = plan.inputs if is_spatial(model) or train.fine_tune else _averaged(plan)
     source = source_of(plan.settings, spec, inputs, train, plan.with_views)
     whole = whole_model(plan.settings, spec, source, plan.inputs.size) if train.fine_tune or not frozen else None
     learner = new_head(spec, source, plan.settings.seed) if frozen else whole
