@@ -19,9 +19,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from cardium import config, tracking
 from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import RunScores
+from cardium.evaluation.promotion import choose, decide, unseen_records
 from cardium.stages import promote
-from cardium.stages.promote import decide
-from cardium.tracking import registry
+from cardium.tracking import promotion, registry
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
@@ -93,17 +94,18 @@ def test_what_was_rolled_back_does_not_come_back_by_itself() -> None:
     assert not decide(0.9, 0.6, 0.99, 0.8, 0.5, rolled_back=True).promote
 
 
-def row(validation: float | None, parameters: int = 10, protocol: str = "honest", run_id: str = "x") -> dict[str, Any]:
-    return {"validation_balanced_accuracy": validation, "parameters": parameters, "protocol": protocol, "run_id": run_id}
+def row(validation: float | None, parameters: int = 10, protocol: str = "honest", run_id: str = "x") -> RunScores:
+    made = {"validation_balanced_accuracy": validation, "parameters": parameters, "run_id": run_id}
+    return RunScores("any", "any", protocol, "train", **made)
 
 
 def test_the_challenger_is_the_best_honest_run_by_validation() -> None:
     runs = {"a": row(0.7), "b": row(0.8), "c": row(0.9, protocol="published"), "naive": row(None, run_id="")}
-    assert promote.choose(runs) == "b"
+    assert choose(runs) == "b"
     # A difference in the last bits is a tie, and ties go to the smaller model.
-    assert promote.choose({"big": row(0.8 + 1e-13, 100), "small": row(0.8, 10), "worse": row(0.7, 1)}) == "small"
+    assert choose({"big": row(0.8 + 1e-13, 100), "small": row(0.8, 10), "worse": row(0.7, 1)}) == "small"
     with pytest.raises(CardiumError, match="nothing to promote"):
-        promote.choose({"c": row(0.9, protocol="published"), "naive": row(None, run_id="")})
+        choose({"c": row(0.9, protocol="published"), "naive": row(None, run_id="")})
 
 
 # ------------------------------------------------------------------------------------------------------------ the registry
@@ -142,7 +144,7 @@ def test_a_first_champion_is_registered_with_its_reasons(settings: Any, capsys: 
 def test_what_does_not_beat_the_naive_row_is_no_champion(settings: Any) -> None:
     run_folder(settings, "mobilenetv2", real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.3})
-    assert promote.promote(settings, "cmri")["action"] == "kept"
+    assert promote.promote(settings, "cmri").to_json()["action"] == "kept"
     assert registered(settings) == ({"challenger": 1}, ["cmri-mobilenetv2"])
     assert "naive" in written(settings)["summary"]
 
@@ -150,8 +152,8 @@ def test_what_does_not_beat_the_naive_row_is_no_champion(settings: Any) -> None:
 def test_a_run_is_registered_once_however_often_it_is_promoted(settings: Any) -> None:
     run_folder(settings, "mobilenetv2", real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.9})
-    first = promote.promote(settings, "cmri")
-    again = promote.promote(settings, "cmri")
+    first = promote.promote(settings, "cmri").to_json()
+    again = promote.promote(settings, "cmri").to_json()
     assert (first["action"], again["action"]) == ("promoted", "unchanged")
     assert again["reasons"] == first["reasons"][:1]
     assert registered(settings) == ({"champion": 1}, ["cmri-mobilenetv2"])
@@ -170,19 +172,19 @@ def test_a_better_challenger_takes_over_and_a_rollback_goes_back(settings: Any, 
     assert registered(settings)[0] == {"champion": 3, "previous": 2}
     assert written(settings)["champion"]["version"] == 2
 
-    promote.rollback(settings, "cmri", dry_run=True)
+    promotion.rollback(settings, "cmri", dry_run=True)
     assert registered(settings)[0] == {"champion": 3, "previous": 2}
-    promote.rollback(settings, "cmri")
+    promotion.rollback(settings, "cmri")
     assert registered(settings)[0] == {"champion": 2, "previous": 1}
     assert "version 2) is champion again" in capsys.readouterr().out
     # The pipeline does not undo what a person decided.
-    assert promote.promote(settings, "cmri")["action"] == "kept"
+    assert promote.promote(settings, "cmri").to_json()["action"] == "kept"
     assert "rolled back" in written(settings)["summary"]
     assert registered(settings)[0] == {"champion": 2, "previous": 1, "challenger": 3}
-    promote.rollback(settings, "cmri")
+    promotion.rollback(settings, "cmri")
     assert registered(settings)[0] == {"champion": 1, "challenger": 3}
     with pytest.raises(CardiumError, match="no previous champion"):
-        promote.rollback(settings, "cmri")
+        promotion.rollback(settings, "cmri")
 
 
 def test_a_worse_challenger_stays_challenger(settings: Any) -> None:
@@ -206,7 +208,7 @@ def test_champion_and_challenger_of_one_evaluation(settings: Any) -> None:
     better["validation"]["balanced_accuracy"] = 0.99
     info.write_text(json.dumps(better))
     evaluation(settings, {"cmri-mobilenetv2": 0.7, "cmri-resnet152v2": 1.0})
-    result = promote.promote(settings, "cmri")
+    result = promote.promote(settings, "cmri").to_json()
     assert result["action"] == "promoted"
     assert result["comparison"]["rival_scored_by"] == "both evaluated together"
     frames = [pd.read_parquet(reports / "predictions" / f"cmri-{name}.parquet") for name in ("resnet152v2", "mobilenetv2")]
@@ -217,14 +219,14 @@ def test_champion_and_challenger_of_one_evaluation(settings: Any) -> None:
 def test_dry_run_changes_nothing(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(settings, "mobilenetv2", real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.9})
-    promote.dry_run(settings, "cmri")
+    promotion.dry_run(settings, "cmri")
     printed = capsys.readouterr().out
     assert "is the champion" in printed
     assert "nothing was changed" in printed
     assert registered(settings) == ({}, [])
     assert not (settings.root / "reports/cmri/promotion").exists()
     (settings.root / "mlflow.db").unlink()
-    promote.dry_run(settings, "cmri")
+    promotion.dry_run(settings, "cmri")
     assert not (settings.root / "mlflow.db").exists()
 
 
@@ -241,7 +243,7 @@ def test_with_the_store_away_the_pipeline_goes_on_and_says_so(
     with pytest.raises(tracking.StoreAway):
         promote.promote(settings, "cmri")
     with pytest.raises(tracking.StoreAway):
-        promote.rollback(settings, "cmri")
+        promotion.rollback(settings, "cmri")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     promote.run(settings, "cmri")
     assert written(settings)["action"] == "promoted"
@@ -252,7 +254,7 @@ def test_without_an_evaluation_or_a_promotion_it_says_what_to_do(tmp_path: Path)
     with pytest.raises(CardiumError, match="cardium evaluate --dataset cmri"):
         promote.promote(settings, "cmri")
     with pytest.raises(CardiumError, match="cardium promote --dataset cmri"):
-        promote.rollback(settings, "cmri")
+        promotion.rollback(settings, "cmri")
     assert not (settings.root / "mlflow.db").exists()
 
 
@@ -265,7 +267,7 @@ sys.path[:0] = [{str(SOURCE)!r}]
 from pathlib import Path
 from cardium import config
 from cardium.stages import promote
-print(promote.promote(config.load(Path({str(settings.root)!r})), "cmri")["action"])
+print(promote.promote(config.load(Path({str(settings.root)!r})), "cmri").action)
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -294,7 +296,7 @@ with tracking.store_lock(config.load(Path({str(settings.root)!r})), "promote-cmr
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        monkeypatch.setattr(promote, "_WAIT_SECONDS", 0.3)
+        monkeypatch.setattr(promotion, "_WAIT_SECONDS", 0.3)
         with pytest.raises(CardiumError, match="Another process holds"):
             promote.promote(settings, "cmri")
         assert registered(settings) == ({}, [])
@@ -308,13 +310,13 @@ def test_a_champion_changed_from_elsewhere_is_not_overwritten(settings: Any, mon
     succession(settings, 0.7)
     run_folder(settings, "mobilenetv2", seed=5, real=False)
     evaluation(settings, {"cmri-mobilenetv2": 1.0})
-    contest = promote._contest
+    contest = promotion._contest
 
     def meanwhile(*arguments: Any) -> Any:
         client_of(settings).delete_registered_model_alias(MODEL, "champion")
         return contest(*arguments)
 
-    monkeypatch.setattr(promote, "_contest", meanwhile)
+    monkeypatch.setattr(promotion, "_contest", meanwhile)
     with pytest.raises(CardiumError, match="meanwhile"):
         promote.promote(settings, "cmri")
     assert "champion" not in registered(settings)[0]
@@ -343,7 +345,7 @@ def manifest_of(patients: dict[str, int], each: int = 2) -> pd.DataFrame:
 def test_known_patients_keep_the_fold_they_had_and_new_ones_are_unseen() -> None:
     manifest = manifest_of({"a": 0, "b": 1, "c": 0, "new": 1, "joined": 0})
     manifest.loc[manifest["group"] == "joined", "patient"] = ["a", "b"]
-    unseen = promote.unseen_records(manifest, {"a": 0, "b": 1, "c": 2}, [0, 1])
+    unseen = unseen_records(manifest, {"a": 0, "b": 1, "c": 2}, [0, 1])
     records = {name: manifest.index[manifest["group"] == name].tolist() for name in ("a", "b", "new")}
     # c was trained on by the weights of both folds; `joined` holds patients of two folds.
     assert {fold: found.tolist() for fold, found in unseen.items()} == {
@@ -351,7 +353,7 @@ def test_known_patients_keep_the_fold_they_had_and_new_ones_are_unseen() -> None
         1: records["b"],
     }
     copies = manifest.assign(copy_of=[0] * len(manifest))
-    assert promote.unseen_records(copies, {}, [0]) == {}
+    assert unseen_records(copies, {}, [0]) == {}
 
 
 def write_world(
@@ -394,7 +396,7 @@ def test_a_champion_of_another_split_is_scored_again_on_patients_it_never_saw(se
         stored[fold] = (sign * np.ones_like(kernel) * [-1, 1] * 20, bias + sign * np.array([0.3, -0.3]))
         np.savez(folder / "folds" / f"{fold}.npz", **{f"{dense.name}|0": stored[fold][0], f"{dense.name}|1": stored[fold][1]})
     evaluation(settings, {"cmri-mobilenetv2": 0.9})
-    assert promote.promote(settings, "cmri")["action"] == "promoted"
+    assert promote.promote(settings, "cmri").to_json()["action"] == "promoted"
 
     # New patients, another split: fold 0's weights never saw old fold 0 and the new ones, fold 1's never saw old fold 1.
     more = {**patients, "q00": 0, "q01": 1}
@@ -409,7 +411,7 @@ def test_a_champion_of_another_split_is_scored_again_on_patients_it_never_saw(se
     mine["p_Normal"] = 1 - mine["p_Sick"]
     mine.to_parquet(reports / "predictions" / "cmri-mobilenetv2.parquet", index=False)
 
-    result = promote.promote(settings, "cmri")
+    result = promote.promote(settings, "cmri").to_json()
     decided: dict[int, int] = {}
     for fold in (0, 1):
         dense.set_weights(stored[fold])
@@ -434,7 +436,7 @@ def test_a_champion_that_saw_everyone_is_not_beaten_unfairly(settings: Any) -> N
     data = {"dvc_md5": "", "manifest_sha256": "e" * 64, "split_sha256": "d" * 64}
     run_folder(settings, "mobilenetv2", seed=5, real=False, data=data)
     evaluation(settings, {"cmri-mobilenetv2": 1.0})
-    result = promote.promote(settings, "cmri")
+    result = promote.promote(settings, "cmri").to_json()
     assert result["action"] == "kept"
     assert "not logged with it" in result["summary"]
     assert registered(settings)[0] == {"champion": 1, "challenger": 2}
@@ -444,7 +446,7 @@ def test_settings_reach_the_decision(settings: Any) -> None:
     strict = config.load(settings.root, {"promote.confidence": 1.0, "evaluate.bootstrap": 300})
     run_folder(settings, "mobilenetv2", real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.65})
-    result = promote.promote(strict, "cmri")
+    result = promote.promote(strict, "cmri").to_json()
     assert result["confidence"] == 1.0
     assert 0.5 < result["comparison"]["probability_better"] < 1
     assert result["action"] == "kept"

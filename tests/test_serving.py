@@ -29,7 +29,11 @@ from run_folders import CLASSES, SIDE, make_project, run_folder
 
 from cardium import tracking
 from cardium.errors import CardiumError
-from cardium.serving import classifier as serving
+from cardium.runs.trained_run import TrainedRun
+from cardium.serving import Classifier, predict_files
+from cardium.serving.limits import ServingLimits
+from cardium.serving.predict import prediction_table
+from cardium.serving.request import BadRequest, files_of
 
 BIN = Path(sys.executable).parent
 
@@ -97,8 +101,8 @@ def folder(settings: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def classifier(folder: Path) -> serving.Classifier:
-    return serving.Classifier(folder)
+def classifier(folder: Path) -> Classifier:
+    return Classifier(folder)
 
 
 def expected(folder: Path, data: bytes) -> np.ndarray:
@@ -111,7 +115,7 @@ def expected(folder: Path, data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_probabilities_are_those_of_keras_on_the_files_pixels(classifier: serving.Classifier, folder: Path, kind: str) -> None:
+def test_probabilities_are_those_of_keras_on_the_files_pixels(classifier: Classifier, folder: Path, kind: str) -> None:
     data = encoded(picture(3), kind)
     [row] = classifier.classify([data])
     p = expected(folder, data)
@@ -122,7 +126,7 @@ def test_probabilities_are_those_of_keras_on_the_files_pixels(classifier: servin
 
 
 def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
-    settings: Any, classifier: serving.Classifier, monkeypatch: pytest.MonkeyPatch
+    settings: Any, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `prepare` puts into pixels.npy is what the served model's network is given."""
     from cardium import config
@@ -149,17 +153,17 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
     given: list[np.ndarray] = []
     forward = classifier._forward
     monkeypatch.setattr(classifier, "_forward", lambda pixels: given.append(pixels) or forward(pixels))
-    classifier.classify(serving.files_of([text(data) for data in files]))
+    classifier.classify(files_of([text(data) for data in files]))
     np.testing.assert_array_equal(np.concatenate(given), trained_on.astype(np.float32))
 
 
-def test_dicom_is_the_same_image_as_its_png(classifier: serving.Classifier) -> None:
+def test_dicom_is_the_same_image_as_its_png(classifier: Classifier) -> None:
     grey = picture(5)[..., 0]
     from_dicom, from_png = classifier.classify([dicom(grey), encoded(grey)])
     assert from_dicom == from_png
 
 
-def test_a_batch_answers_as_its_images_alone(classifier: serving.Classifier) -> None:
+def test_a_batch_answers_as_its_images_alone(classifier: Classifier) -> None:
     """Batches longer than the piece that runs at once, in order."""
     files = [encoded(picture(i)) for i in range(40)]
     together = classifier.classify(files)
@@ -169,7 +173,7 @@ def test_a_batch_answers_as_its_images_alone(classifier: serving.Classifier) -> 
     assert len({row["probability"] for row in together}) > 30
 
 
-def test_many_threads_at_once_get_their_own_answers(classifier: serving.Classifier) -> None:
+def test_many_threads_at_once_get_their_own_answers(classifier: Classifier) -> None:
     files = [encoded(picture(i)) for i in range(24)]
     alone = [classifier.classify([data])[0]["probability"] for data in files]
     with ThreadPoolExecutor(8) as pool:
@@ -177,7 +181,7 @@ def test_many_threads_at_once_get_their_own_answers(classifier: serving.Classifi
     assert together == pytest.approx(alone * 4, abs=1e-6)
 
 
-def test_a_new_batch_size_is_not_traced_again(classifier: serving.Classifier) -> None:
+def test_a_new_batch_size_is_not_traced_again(classifier: Classifier) -> None:
     before = classifier._forward.experimental_get_tracing_count()
     for n in (1, 2, 3, 5):
         classifier.classify([encoded(picture(0))] * n)
@@ -188,16 +192,16 @@ def test_a_new_batch_size_is_not_traced_again(classifier: serving.Classifier) ->
 def test_base64_survives_line_breaks_and_a_data_url(data: bytes, space: str, width: int) -> None:
     plain = text(data)
     broken = space.join(plain[i : i + width] for i in range(0, len(plain), width)) if space else plain
-    assert serving.files_of([broken, "data:image/png;base64," + broken, space + plain + space]) == [data] * 3
+    assert files_of([broken, "data:image/png;base64," + broken, space + plain + space]) == [data] * 3
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers())), max_size=4))
 def test_any_column_is_bytes_or_a_bad_request(values: list[Any]) -> None:
     if values and all(isinstance(value, str) and readable(value) for value in values):
-        assert len(serving.files_of(values)) == len(values)
+        assert len(files_of(values)) == len(values)
         return
-    with pytest.raises(serving.BadRequest) as caught:
-        serving.files_of(values)
+    with pytest.raises(BadRequest) as caught:
+        files_of(values)
     assert "\n" not in str(caught.value)
 
 
@@ -226,22 +230,22 @@ def readable(value: str) -> bool:
         (["é"], "Row 0: `image` is not base64"),
         (["AAA"], "Row 0: `image` is not base64"),
         (["AA-_"], "Row 0: `image` is not base64"),
-        (["AAAA"] * (serving.MAX_ROWS + 1), "at most"),
+        (["AAAA"] * (ServingLimits().max_rows + 1), "at most"),
     ],
 )
 def test_a_bad_column_names_its_row(values: list[Any], says: str) -> None:
-    with pytest.raises(serving.BadRequest, match=says):
-        serving.files_of(values)
+    with pytest.raises(BadRequest, match=says):
+        files_of(values)
 
 
 def test_a_huge_text_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(serving.BadRequest, match="Row 0: more than"):
-        serving.files_of(["A" * 2000], max_bytes=1000)
+    with pytest.raises(BadRequest, match="Row 0: more than"):
+        files_of(["A" * 2000], max_bytes=1000)
 
 
 @pytest.mark.parametrize("data", [b"garbage", encoded(picture())[:100], encoded(picture(), "JPEG")[:300], bomb()])
-def test_bytes_that_are_no_image_name_their_row(classifier: serving.Classifier, data: bytes) -> None:
-    with pytest.raises(serving.BadRequest, match=r"^Row 1: "):
+def test_bytes_that_are_no_image_name_their_row(classifier: Classifier, data: bytes) -> None:
+    with pytest.raises(BadRequest, match=r"^Row 1: "):
         classifier.classify([encoded(picture()), data])
 
 
@@ -249,11 +253,11 @@ def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: 
     good, bad = tmp_path / "good.png", tmp_path / "bad.jpg"
     good.write_bytes(encoded(picture(2)))
     bad.write_bytes(b"\xff\xd8\xff nothing")
-    rows = serving.predict_files(settings, [good, bad, tmp_path / "missing.png"], "models/cmri/honest/mobilenetv2")
+    rows = predict_files(settings, [good, bad, tmp_path / "missing.png"], "models/cmri/honest/mobilenetv2")
     assert rows[0]["probabilities"]["Sick"] == pytest.approx(float(expected(folder, good.read_bytes())[1]), abs=1e-6)
     assert "JPEG" in rows[1]["error"]
     assert rows[2]["error"] == "no such file or directory"
-    table = serving.prediction_table(rows).splitlines()
+    table = prediction_table(rows).splitlines()
     assert len(table) == 4
     assert rows[0]["label"] in table[0]
     assert "error: " in table[1]
@@ -262,17 +266,17 @@ def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: 
 @pytest.mark.parametrize("model", ["models/cmri/honest/nothing", "models:/cardium-cmri@champion", "models:/cardium-cmri/7"])
 def test_a_model_that_is_not_there_is_one_line(settings: Any, tmp_path: Path, model: str) -> None:
     with pytest.raises(CardiumError) as caught:
-        serving.predict_files(settings, [tmp_path / "x.png"], model)
+        predict_files(settings, [tmp_path / "x.png"], model)
     assert "\n" not in str(caught.value)
     assert model in str(caught.value)
 
 
 def test_a_folder_without_a_whole_run_is_one_line(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CardiumError, match=r"no run\.json"):
-        serving.Classifier(tmp_path)
+        Classifier(tmp_path)
     (tmp_path / "run.json").write_text((folder / "run.json").read_text())
     with pytest.raises(CardiumError, match=r"no model\.keras"):
-        serving.Classifier(tmp_path)
+        Classifier(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------------------- over HTTP
@@ -353,7 +357,7 @@ def server(settings: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
 
     tracking.log_run(settings, folder)
     with tracking.connected(settings) as client:
-        version = registry.register(client, "cardium-cmri", tracking.read_info(folder)["id"])
+        version = registry.register(client, "cardium-cmri", TrainedRun.read(folder).id)
         registry.set_aliases(client, "cardium-cmri", {registry.CHAMPION: version.number})
     started = Server(settings, tmp_path_factory.mktemp("server"))
     try:
@@ -395,7 +399,7 @@ def test_records_and_line_breaks_are_understood(server: Server) -> None:
 def test_predict_without_a_server_says_the_same(server: Server, settings: Any, tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     file.write_bytes(encoded(picture(4)))
-    [row] = serving.predict_files(settings, [file], "models:/cardium-cmri@champion")
+    [row] = predict_files(settings, [file], "models:/cardium-cmri@champion")
     [served] = json.loads(server.post(of(text(file.read_bytes())))[1])["predictions"]
     assert row["model_version"] == served["model_version"] == "1"
     assert row["label"] == served["label"]
@@ -422,7 +426,7 @@ BAD = {
     "empty batch": ({"dataframe_split": {"columns": ["image"], "data": []}}, "empty"),
     "empty records": ({"dataframe_records": []}, ""),
     "missing column": ({"dataframe_split": {"columns": ["picture"], "data": [[GOOD]]}}, "image"),
-    "too many": (of(*["AAAA"] * (serving.MAX_ROWS + 1)), "at most"),
+    "too many": (of(*["AAAA"] * (ServingLimits().max_rows + 1)), "at most"),
     "pixels as numbers": ({"inputs": [[[0, 1], [2, 3]]]}, ""),
     "no known key": ({"image": GOOD}, ""),
     "not JSON": (b"{", ""),
@@ -464,7 +468,7 @@ def test_what_breaks_mlflows_own_parser_leaves_the_server_alive(server: Server) 
 
 
 def test_a_huge_request_is_refused_and_the_server_lives_on(server: Server) -> None:
-    status, answer = server.post(of("A" * (serving.MAX_IMAGE_BYTES * 3 // 2 + 4)))
+    status, answer = server.post(of("A" * (ServingLimits().max_bytes * 3 // 2 + 4)))
     assert status == 400
     assert "Row 0: more than" in json.loads(answer)["message"]
     assert len(answer) < 2000

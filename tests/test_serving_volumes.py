@@ -16,7 +16,10 @@ from run_folders import make_project, run_folder
 from cardium import models
 from cardium.imaging.spec import Render
 from cardium.imaging.volume import read_volume, render_volume
-from cardium.serving import classifier as serving
+from cardium.serving import Classifier, predict_files
+from cardium.serving.limits import ServingLimits
+from cardium.serving.request import BadRequest
+from cardium.tracking.signature import input_example
 
 CLASSES = ["Cyanotic", "Non-Cyanotic", "Normal"]
 SIZE = Render(16, 16, frames=6, window=[-200.0, 600.0])
@@ -45,11 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def classifier(folder: Path) -> serving.Classifier:
-    return serving.Classifier(folder)
+def classifier(folder: Path) -> Classifier:
+    return Classifier(folder)
 
 
-def test_a_volume_is_answered_as_keras_answers_what_prepare_renders(classifier: serving.Classifier, folder: Path) -> None:
+def test_a_volume_is_answered_as_keras_answers_what_prepare_renders(classifier: Classifier, folder: Path) -> None:
     data = [scan(1), scan(2, slices=4)]
     rows = classifier.classify(data)
     model = models.load_model(folder / "model.keras")
@@ -62,12 +65,12 @@ def test_a_volume_is_answered_as_keras_answers_what_prepare_renders(classifier: 
     assert rows[1]["quality"] == "very few slices"
 
 
-def test_how_a_volume_is_stored_does_not_change_the_answer(classifier: serving.Classifier) -> None:
+def test_how_a_volume_is_stored_does_not_change_the_answer(classifier: Classifier) -> None:
     one, other = (row["probabilities"] for row in classifier.classify([scan(3), scan(3, flipped=True)]))
     assert one == pytest.approx(other)
 
 
-def test_values_that_are_no_hounsfield_units_are_doubted(classifier: serving.Classifier) -> None:
+def test_values_that_are_no_hounsfield_units_are_doubted(classifier: Classifier) -> None:
     magnetic = nib.Nifti1Image(np.random.default_rng(0).integers(0, 900, (20, 20, 12)).astype(np.int16), np.eye(4)).to_bytes()
     [row] = classifier.classify([magnetic])
     assert row["quality"] == "values are not Hounsfield units"
@@ -94,23 +97,23 @@ def bomb() -> bytes:
     ],
 )
 def test_what_is_no_volume_is_a_bad_request(
-    classifier: serving.Classifier, monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(classifier, "max_bytes", 10_000_000)
-    with pytest.raises(serving.BadRequest, match=says):
+    monkeypatch.setattr(classifier, "limits", ServingLimits(max_volume_bytes=10_000_000, max_inflated_bytes=30_000_000))
+    with pytest.raises(BadRequest, match=says):
         classifier.classify([scan(), data])
 
 
-def test_the_served_model_takes_base64_and_its_own_example(classifier: serving.Classifier, folder: Path) -> None:
+def test_the_served_model_takes_base64_and_its_own_example(classifier: Classifier, folder: Path) -> None:
     from mlflow.exceptions import MlflowException
 
     from cardium.serving.served_model import ServedModel
 
     served: Any = ServedModel()
     served.classifier = classifier
-    [row] = served.predict(None, serving.input_example("slices")).to_dict("records")
+    [row] = served.predict(None, input_example("slices")).to_dict("records")
     assert row["label"] in CLASSES
-    example = serving.input_example("slices")
+    example = input_example("slices")
     example["image"] = base64.b64encode(flat()).decode()
     with pytest.raises(MlflowException, match="Row 0: 2-D, not a volume") as caught:
         served.predict(None, example)
@@ -122,6 +125,6 @@ def test_predict_takes_files(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "flat.nii").write_bytes(gzip.decompress(flat()))
     project = make_project(tmp_path / "project")
     shutil.copytree(folder, tmp_path / "run")
-    one, other = serving.predict_files(project, [tmp_path / "scan.nii.gz", tmp_path / "flat.nii"], str(tmp_path / "run"))
+    one, other = predict_files(project, [tmp_path / "scan.nii.gz", tmp_path / "flat.nii"], str(tmp_path / "run"))
     assert one["label"] in CLASSES
     assert other["error"].startswith("2-D, not a volume")

@@ -18,6 +18,8 @@ from run_folders import CLASSES, evaluation, make_project, run_folder
 
 from cardium import tracking
 from cardium.errors import CardiumError
+from cardium.runs.trained_run import TrainedRun
+from cardium.tracking import store
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
@@ -151,7 +153,7 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
     assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle")]
     stored = tracking.run_folder_of(place)
     assert (stored / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
-    assert (place / "code" / "cardium" / "serving.py").is_file()
+    assert (place / "code" / "cardium" / "serving" / "served_model.py").is_file()
     assert not list((place / "code").rglob("__pycache__"))
     signature = mlflow.models.ModelSignature.from_dict(described["signature"])
     assert signature.inputs.input_names() == ["image"]
@@ -212,7 +214,9 @@ def client_text(client: MlflowClient, run_id: str, path: str) -> str:
 
 def test_killed_between_creation_and_the_first_step(settings: Any) -> None:
     folder = run_folder(settings, real=False)
-    kill = "import signal\ntracking._write = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+    kill = (
+        "import signal\nfrom cardium.tracking import runs\nruns._write = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
     process = in_process(settings, kill + f"tracking.log_run(settings, Path({str(folder)!r}))")
     process.communicate(timeout=60)
     assert process.returncode == -9
@@ -320,7 +324,7 @@ def test_with_the_store_away_the_pipeline_goes_on(
     settings = make_project(tmp_path / "project")
     folder = run_folder(settings, real=False)
     evaluation(settings, {"cmri-mobilenetv2": 0.6})
-    monkeypatch.setattr(tracking, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(store, "_PROBE_SECONDS", 0.5)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if server == "hangs":
@@ -420,14 +424,14 @@ def test_what_is_no_run_folder_says_so(settings: Any, capsys: pytest.CaptureFixt
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"id": 3, "classes": CLASSES}))
     with pytest.raises(CardiumError, match="cardium train"):
-        tracking.read_info(folder)
+        TrainedRun.read(folder)
 
 
 def test_explanations_are_added_to_their_run_once(settings: Any) -> None:
     run = run_folder(settings, real=False)
     info = json.loads((run / "run.json").read_text())
     with tracking.connected(settings) as client:
-        experiment = tracking._experiment(client, settings, "cmri")
+        experiment = store.experiment_id(client, settings, "cmri")
         run_id = client.create_run(experiment, tags={tracking.ID: info["id"]}).info.run_id
     folder = settings.root / "reports" / "cmri" / "explanations" / info["run"] / "gradcam++"
     folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
 from cardium.errors import CardiumError, closest, unknown
+from cardium.pipeline.stages import STAGES
 
 if TYPE_CHECKING:
     from cardium.config import Settings
@@ -332,19 +333,19 @@ def _promote(arguments: argparse.Namespace) -> None:
     import json
 
     from cardium.pipeline import dvc
-    from cardium.stages import promote
     from cardium.tensorflow_import import import_tensorflow
+    from cardium.tracking import promotion as promoting
     from cardium.workspace import Workspace
 
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
     if arguments.rollback:
-        promote.rollback(settings, dataset, dry_run=arguments.dry_run)
+        promoting.rollback(settings, dataset, dry_run=arguments.dry_run)
         return
     dvc.reproduce(settings.root, [f"evaluate@{dataset}"])
     if arguments.dry_run:
         import_tensorflow()
-        promote.dry_run(settings, dataset)
+        promoting.dry_run(settings, dataset)
         return
     # Asked for by name, it is done again: the registry may have been away, or changed, since.
     dvc.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
@@ -357,19 +358,19 @@ def _promote(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
     import json
 
-    from cardium.serving import classifier as serving
+    from cardium.serving.predict import predict_files, prediction_table
     from cardium.tensorflow_import import import_tensorflow
 
     import_tensorflow()
 
     settings = _settings()
     model = arguments.model or f"models:/cardium-{_known_dataset(settings, arguments.dataset)}@champion"
-    rows = serving.predict_files(settings, arguments.files, model)
+    rows = predict_files(settings, arguments.files, model)
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
     else:
-        print(serving.prediction_table(rows))
+        print(prediction_table(rows))
     return 1 if any("error" in row for row in rows) else 0
 
 
@@ -514,27 +515,22 @@ def _params(_: argparse.Namespace) -> None:
     print(yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=120), end="")
 
 
-# Verb -> its help (None: not listed), what adds its arguments, what runs it; in the order of a first day.
-_VERBS: dict[str, tuple[str | None, Any, Any]] = {
+# Verb -> its help (None: not listed), what adds its arguments, what runs it.
+Verb = tuple[str | None, Any, Any]
+_OWN: dict[str, Verb] = {
     "demo": ("make the demo data, run the whole pipeline on it, and show what came out", _nothing, _demo),
     "demo-data": ("generate the demo data into data/ and check it against data.dvc", _nothing, _demo_data),
     "download": ("fetch a real collection into data/<dataset>", _download_arguments, _download),
+    "plan": ("write plan.yaml: what params.yaml comes to, which the pipeline reads", _plan_arguments, _plan),
     "repro": (
         "run what changed of the pipeline (dvc repro), making the demo data where there is none",
         _repro_arguments,
         _repro,
     ),
-    "ingest": ("raw files -> manifest", _dataset, _target("ingest")),
-    "split": ("manifest -> folds, patients kept whole", _dataset, _target("split")),
-    "validate": ("check manifest and folds (Great Expectations)", _dataset, _target("validate")),
     "audit": ("how much of a score is real: copies, optimism, shortcuts, labels", _audit_arguments, _audit),
-    "prepare": ("render every record into one array", _dataset, _target("prepare")),
-    "features": ("the banks: frozen backbones' features of all records", _dataset, _target("features")),
     "models": ("list the model zoo", _models_arguments, _models),
     "train": ("train one model; overrides make an experiment beside the pipeline", _train_arguments, _train),
     "tune": ("search a model's settings by validation scores, never the test fold", _tune_arguments, _tune),
-    "fuse": ("join three trained models by their features, or average them", _dataset, _target("fuse")),
-    "ensemble": ("average models into one", _dataset, _target("ensemble")),
     "evaluate": (
         "open the test fold: scores with intervals, leaderboard; or score on another collection",
         _evaluate_arguments,
@@ -547,7 +543,20 @@ _VERBS: dict[str, tuple[str | None, Any, Any]] = {
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
-    "plan": ("write plan.yaml: what params.yaml comes to, which the pipeline reads", _plan_arguments, _plan),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),
     "stage": (None, _stage_arguments, _stage),
 }
+
+
+def _in_order(own: dict[str, Verb]) -> dict[str, Verb]:
+    """All verbs in the order of a first day: what comes before the pipeline, its stages, what comes after.
+
+    A stage whose row has a help text is a command without options of its own.
+    """
+    plain = {name: (stage.help, _dataset, _target(name)) for name, stage in STAGES.items() if stage.help}
+    first = list(own)[: list(own).index("repro") + 1]
+    names = dict.fromkeys([*first, *(name for name in STAGES if name in own or name in plain), *own])
+    return {name: own.get(name) or plain[name] for name in names}
+
+
+_VERBS = _in_order(_OWN)

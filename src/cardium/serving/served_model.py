@@ -1,7 +1,7 @@
 """The served model, as a script that MLflow runs wherever it loads one: a run folder and cardium's code, no pickle.
 
 In: column `image`, base64 text of JPEG, PNG or DICOM bytes, for models of volumes of NIfTI bytes. Out: a row a file, see
-serving.Classifier.classify.
+Classifier.classify.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
-from cardium.serving.classifier import COLUMN, BadRequest, Classifier, files_of, model_version_of
+from cardium.serving.classifier import Classifier
+from cardium.serving.limits import ServingLimits
+from cardium.serving.request import BadRequest, files_of
+from cardium.tracking.registry import downloaded_version
+from cardium.tracking.signature import COLUMN
 
 
 class ServedModel(PythonModel):  # type: ignore[misc]
@@ -23,11 +27,13 @@ class ServedModel(PythonModel):  # type: ignore[misc]
     with the whole traceback."""
 
     def load_context(self, context: Any) -> None:
+        """Loads the run folder, with the limits of the params.yaml that it was logged under."""
         folder = Path(context.artifacts["run"])
-        # <model>/artifacts/run
-        self.classifier = Classifier(folder, model_version_of(folder.parents[1]))
+        version = downloaded_version(folder.parents[1])  # <model>/artifacts/run
+        self.classifier = Classifier(folder, version, ServingLimits(**(context.model_config or {})))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        """The column `image` -> a table with a row a file."""
         try:
             if COLUMN not in model_input:
                 raise BadRequest(f"There is no column `{COLUMN}`.")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cardium import tracking
 from cardium.errors import CardiumError
+from cardium.tracking.mlflow_run import ID, NAME, find_run, to_tags
+from cardium.tracking.models import model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +31,10 @@ class Version:
     mlflow_run: str
     tags: dict[str, str]
 
+    def __str__(self) -> str:
+        """`cmri-mobilenetv2 (version 3)`."""
+        return f"{self.run} (version {self.number})"
+
 
 def versions(client: MlflowClient, name: str) -> list[Version]:
     """The versions of a registered model, oldest first; none if it does not exist."""
@@ -38,6 +43,7 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
+    """The version that has the alias, or None."""
     number = aliases(client, name).get(alias)
     return next((version for version in versions(client, name) if version.number == number), None)
 
@@ -56,8 +62,8 @@ def register(client: MlflowClient, name: str, run_id: str) -> Version:
     known = next((version for version in versions(client, name) if version.id == run_id), None)
     if known is not None:
         return known
-    runs = tracking.find_run(client, tracking.ID, run_id)
-    model = tracking.model_of(client, runs[0].info.run_id) if runs else None
+    runs = find_run(client, ID, run_id)
+    model = model_of(client, runs[0].info.run_id) if runs else None
     if model is None:
         raise CardiumError(
             f"The evaluated run {run_id} is not in the tracking store, or without its model: if it was trained again since, "
@@ -68,7 +74,7 @@ def register(client: MlflowClient, name: str, run_id: str) -> Version:
             name, description="Classifies image files; see each version for why it was promoted or not."
         )
     run = runs[0]
-    tags = {tracking.ID: run_id, "cardium.run": run.data.tags["cardium.run"], "model": run.data.tags["model"]}
+    tags = {ID: run_id, NAME: run.data.tags[NAME], "model": run.data.tags["model"]}
     # Its tags go in with its creation: a kill leaves no version that would be registered again.
     made = client.create_model_version(
         name, source=model.artifact_location, run_id=run.info.run_id, tags=tags, model_id=model.model_id
@@ -87,8 +93,9 @@ def set_aliases(client: MlflowClient, name: str, wanted: dict[str, int | None]) 
 
 
 def describe(client: MlflowClient, name: str, version: Version, tags: dict[str, str], description: str) -> None:
-    for key, value in tags.items():
-        client.set_model_version_tag(name, str(version.number), key, value[:4900])
+    """Sets a version's tags and its description."""
+    for key, value in to_tags(tags).items():
+        client.set_model_version_tag(name, str(version.number), key, value)
     client.update_model_version(name, str(version.number), description=description)
 
 
@@ -97,7 +104,7 @@ def fetch(client: MlflowClient, mlflow_run: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    model = tracking.model_of(client, mlflow_run)
+    model = model_of(client, mlflow_run)
     try:
         if model is None:
             raise OSError("its model was deleted")
@@ -108,6 +115,16 @@ def fetch(client: MlflowClient, mlflow_run: str) -> Path:
         ) from None
 
 
+def downloaded_version(model_folder: Path) -> str | None:
+    """The registry's version of a downloaded MLflow model: MLflow writes it beside the model."""
+    import yaml
+
+    try:
+        return str(yaml.safe_load((model_folder / "registered_model_meta").read_text(encoding="utf-8"))["model_version"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
 def _version(version: Any) -> Version:
     tags = dict(version.tags or {})
-    return Version(int(version.version), tags.get(tracking.ID, ""), tags.get("cardium.run", "?"), version.run_id or "", tags)
+    return Version(int(version.version), tags.get(ID, ""), tags.get(NAME, "?"), version.run_id or "", tags)

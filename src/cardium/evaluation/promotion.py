@@ -1,0 +1,242 @@
+"""Who is promoted: the rule, pure, and the file that says what it came to, promotion.json. No registry is known here.
+
+Who challenges is chosen on validation scores alone: the honest run with the highest balanced accuracy, of equals the smaller
+one. Test predictions then decide, on the same records for both: the challenger becomes champion if its balanced accuracy is
+higher and that of at least `promote.confidence` of the bootstrap's resamples of whole patients. A first champion has to beat
+the naive row by the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cardium import atomic
+from cardium.config import Settings
+from cardium.data.manifest import is_distinct
+from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import RunScores
+from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
+from cardium.runs.predictions import probability_columns
+
+if TYPE_CHECKING:
+    import pandas
+
+FILE = "promotion.json"
+# promoted: the challenger is champion now; kept: it is not; unchanged: it was champion already; skipped: nothing was compared.
+Action = Literal["promoted", "kept", "unchanged", "skipped"]
+
+
+class Incomparable(CardiumError):  # noqa: N818
+    """Champion and challenger cannot be scored on the same records."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger becomes champion, and why, in one sentence."""
+
+    promote: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger and rival (the champion, or the naive row) on the same test records; scores are balanced accuracies.
+
+    rival_scored_by: where the rival's predictions come from. records_left_out: the challenger's test records that the rival
+    cannot be scored on. low, high: the interval of the difference, which holds the share `interval` of the resamples.
+    probability_better: the share of the resamples in which the challenger is better.
+    """
+
+    rival: str
+    rival_scored_by: str
+    records: int
+    groups: int
+    records_left_out: int
+    challenger_balanced_accuracy: float
+    rival_balanced_accuracy: float
+    naive_balanced_accuracy: float
+    interval: float
+    difference: float
+    low: float
+    high: float
+    probability_better: float
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The run that challenges. version: in the registry, None where a dry run found it unregistered."""
+
+    run: str
+    run_id: str
+    version: int | None
+    validation_balanced_accuracy: float | None
+    parameters: int | None
+    weights: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The run that was champion before this promotion, and its version in the registry."""
+
+    run: str
+    run_id: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a contest came to. comparison: None where the two could not be compared."""
+
+    action: Action
+    summary: str
+    reasons: list[str]
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A promotion: promotion.json. model: the registered model's name. challenger: None where it was skipped."""
+
+    dataset: str
+    model: str
+    action: Action
+    summary: str
+    reasons: list[str]
+    challenger: Challenger | None = None
+    champion: Champion | None = None
+    confidence: float | None = None
+    comparison: Comparison | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of promotion.json; what was not come to is not in it."""
+        content = asdict(self)
+        if self.action == "skipped":
+            return {key: content[key] for key in ("dataset", "model", "action", "summary", "reasons")}
+        if self.action == "unchanged":
+            del content["comparison"]
+        return content
+
+    def write(self, folder: Path) -> None:
+        """Writes promotion.json into `folder`."""
+        atomic.write_json(folder / FILE, self.to_json())
+
+
+def decide(
+    challenger_score: float,
+    champion_score: float | None,
+    p_better: float,
+    confidence: float,
+    naive_score: float,
+    rolled_back: bool = False,
+) -> Decision:
+    """The rule. Scores are balanced accuracies on the same test records.
+
+    champion_score: None where there is no champion yet; then the naive row stands for it. p_better: the probability that the
+    challenger is better than that rival.
+    """
+    rival, rival_score = ("the naive row", naive_score) if champion_score is None else ("the champion", champion_score)
+    if rolled_back:
+        return Decision(
+            False, "it was champion and was rolled back; train it anew, or delete its version's tag cardium.rolled_back"
+        )
+    if not challenger_score > naive_score:
+        return Decision(False, f"its score {challenger_score:.3f} does not beat the naive row's {naive_score:.3f}")
+    if not challenger_score > rival_score:
+        return Decision(False, f"its score {challenger_score:.3f} is not higher than {rival}'s {rival_score:.3f}")
+    if not p_better >= confidence:
+        return Decision(
+            False,
+            f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f}, but P(better) is {p_better:.2f}, "
+            f"below promote.confidence {confidence:g}",
+        )
+    return Decision(
+        True,
+        f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f} and P(better) is {p_better:.2f}, "
+        f"at least promote.confidence {confidence:g}",
+    )
+
+
+def choose(runs: Mapping[str, RunScores]) -> str:
+    """An evaluation's runs -> the challenger's name.
+
+    It is honest, has the best validation balanced accuracy and, of equals, the fewest parameters. Raises CardiumError if no run
+    qualifies.
+    """
+    validated = {
+        name: row.validation_balanced_accuracy
+        for name, row in runs.items()
+        if row.protocol == "honest" and row.run_id and row.validation_balanced_accuracy is not None
+    }
+    if not validated:
+        raise CardiumError(
+            "No run of the honest protocol was evaluated: there is nothing to promote; train one, then `dvc repro`."
+        )
+    # Rounded: two runs with the same decisions may differ in the last bit.
+    return min(validated, key=lambda name: (-round(validated[name], 9), runs[name].parameters or 0, name))
+
+
+def compare(
+    settings: Settings,
+    classes: Sequence[str],
+    challenger: pandas.DataFrame,
+    rival: pandas.DataFrame,
+    *,
+    rival_name: str,
+    rival_scored_by: str,
+    naive_score: float,
+) -> Comparison:
+    """Both scored on the test records that both tables of predictions hold.
+
+    Raises Incomparable if these are not of two patients of every class at least.
+    """
+    columns = probability_columns(list(classes))
+    both = challenger.merge(rival[["record", *columns]], on="record", suffixes=("", "_rival"))
+    patients = both.groupby("label")["group"].nunique()
+    if len(patients) < len(classes) or int(patients.min()) < 2:
+        raise Incomparable(
+            f"of the {both['group'].nunique()} patients that the champion has never seen there are not two of every class: "
+            "the two cannot be compared; to begin anew, delete the alias champion in the MLflow UI"
+        )
+    labels, groups = both["label"].to_numpy(dtype=np.int64), both["group"].to_numpy(dtype=str)
+    p, q = both[columns].to_numpy(), both[[f"{column}_rival" for column in columns]].to_numpy()
+    threshold, interval = settings.evaluate.threshold, settings.evaluate.interval
+    bootstrap = GroupBootstrap(groups, labels, settings.evaluate.bootstrap, settings.seed)
+    own_score, rival_score = (score(labels, each, threshold)["balanced_accuracy"] for each in (p, q))
+    return Comparison(
+        rival=rival_name,
+        rival_scored_by=rival_scored_by,
+        records=len(both),
+        groups=len(np.unique(groups)),
+        records_left_out=len(challenger) - len(both),
+        challenger_balanced_accuracy=own_score,
+        rival_balanced_accuracy=rival_score,
+        naive_balanced_accuracy=naive_score,
+        interval=interval,
+        **paired_difference(labels, groups, p, q, bootstrap, threshold, interval),
+    )
+
+
+def unseen_records(manifest: pandas.DataFrame, fold_of: Mapping[str, int], test_folds: list[int]) -> dict[int, np.ndarray]:
+    """Which of today's records the weights of each test fold have never seen: fold -> sorted record numbers, no empty ones.
+
+    fold_of: group -> fold, of the split that the model was trained on. Known patients keep the fold they had then, whatever
+    today's split says; new ones go to the first fold. A group that today joins patients of several folds (identical files were
+    found) is left out: part of it was trained on by every fold's weights.
+    """
+    distinct = manifest[is_distinct(manifest)]
+    chosen: dict[int, list[int]] = {}
+    for group, rows in distinct.groupby("group", sort=True):
+        names = {str(group), *(patient for patient in rows["patient"] if patient)}
+        folds = {int(fold_of[name]) for name in names if name in fold_of}
+        if not folds:
+            folds = {test_folds[0]}
+        fold = folds.pop()
+        if not folds and fold in test_folds:
+            chosen.setdefault(fold, []).extend(int(record) for record in rows["record"])
+    return {fold: np.sort(np.array(chosen[fold], dtype=np.int64)) for fold in test_folds if fold in chosen}

@@ -1,0 +1,81 @@
+"""`cardium predict`: a trained run or a registered model, found by name, on files; the answers as rows and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cardium.config import Settings
+from cardium.errors import CardiumError
+from cardium.serving.classifier import Classifier
+from cardium.serving.limits import serving_limits
+from cardium.serving.request import BadRequest
+from cardium.tracking.models import run_folder_of
+from cardium.tracking.registry import downloaded_version
+from cardium.tracking.store import connected, store_exists
+
+
+def load_classifier(settings: Settings, model: str) -> Classifier:
+    """model: a run folder (path), or an MLflow model (`models:/cardium-cmri@champion`, `runs:/<id>/model`).
+
+    Raises CardiumError if there is none.
+    """
+    limits = serving_limits(settings)
+    if ":/" not in model:
+        folder = Path(model).expanduser()
+        if not folder.is_absolute() and not folder.exists():
+            folder = settings.root / folder
+        if not folder.is_dir():
+            raise CardiumError(f"There is no model `{model}`: give a run folder or models:/<name>@champion.")
+        return Classifier(folder, limits=limits)
+    if not store_exists(settings):
+        raise CardiumError(f"There is no model `{model}` (nothing is logged to MLflow yet): run `cardium promote` first.")
+    from mlflow.exceptions import MlflowException
+
+    with connected(settings):
+        import mlflow
+
+        try:
+            downloaded = Path(mlflow.artifacts.download_artifacts(model))
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0].removeprefix("RESOURCE_DOES_NOT_EXIST: ")
+            raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
+    return Classifier(run_folder_of(downloaded), downloaded_version(downloaded), limits)
+
+
+def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
+    """A row a file, in order: {"file", "label", "probability", "probabilities", "quality", "run", "model_version"}.
+
+    A file that cannot be read or is no image gets {"file", "error"}; the others are classified. model: as in `load_classifier`.
+    Raises CardiumError if there is no such model.
+    """
+    classifier = load_classifier(settings, model)
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            row = classifier.classify([Path(file).read_bytes()])[0]
+        except OSError as error:
+            row = {"error": (error.strerror or str(error)).lower()}
+        except BadRequest as error:
+            row = {"error": str(error).removeprefix("Row 0: ").removesuffix(".")}
+        rows.append({"file": str(file), **row})
+    return rows
+
+
+def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of `predict_files` as plain text: file, label, probability of each class, doubts; then the run behind them."""
+    width = max(len(str(row["file"])) for row in rows)
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append(f"{row['file']!s:<{width}}  error: {row['error']}")
+            continue
+        shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
+        doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
+        lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares}){doubts}")
+    classified = next((row for row in rows if "run" in row), None)
+    if classified is not None:
+        version = f", version {classified['model_version']}" if classified["model_version"] else ""
+        lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""What is found out of a run after its training, added to its MLflow run: test scores and explanations.
+
+test_* are of records, test_patient_* of patients, the main scores with their intervals (_low, _high). explain/<method>_* say
+how true each method's explanations are of the run. A hash of the files tells what a run has already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cardium.config import Settings
+from cardium.evaluation.evaluation import FILE, Evaluation, RunScores
+from cardium.tracking.mlflow_run import (
+    ID,
+    SAME_AS,
+    find_run,
+    log_batches,
+    log_confusion,
+    log_predictions,
+    log_table,
+    milliseconds,
+    to_metrics,
+)
+from cardium.tracking.store import connected, errors_as_warnings
+from cardium.workspace import Workspace, suffix
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# The hash of the scores that a run has; of its explanations, one a method.
+EVALUATION, EXPLAINED = "cardium.evaluation", "cardium.explained"
+# Both ends of every interval would be 60 more metrics, and bury the scores on the run's page.
+_WITH_INTERVAL = ("balanced_accuracy", "accuracy", "roc_auc")
+
+
+def log_evaluation(settings: Settings, dataset: str) -> int | None:
+    """Adds the test scores and figures of reports/<dataset>/evaluation to their runs; returns how many runs were new to them.
+
+    Runs that are not logged are left to `sync`. Errors as in `log_run`.
+    """
+    with errors_as_warnings(), connected(settings) as client:
+        return len(add_evaluation(client, settings, dataset))
+    return None
+
+
+def add_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> list[str]:
+    """The names of the runs that got test scores they did not have."""
+    folder = Workspace(settings.root).evaluation(dataset)
+    if not (folder / FILE).is_file():
+        return []
+    evaluation = Evaluation.read(folder, dataset)
+    stamp = milliseconds((folder / FILE).stat().st_mtime)
+    new = []
+    for name, row in evaluation.runs.items():
+        if not row.run_id:
+            continue  # the naive rows are no runs
+        content = json.dumps([row.to_json(), list(_shared(evaluation).values())], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        known = find_run(client, ID, row.run_id)
+        mirrors = [mirror for run in known for mirror in find_run(client, SAME_AS, run.info.run_id)]
+        for run in [*known, *mirrors]:
+            run_id = run.info.run_id
+            if run.data.tags.get(EVALUATION) == digest:
+                continue
+            log_batches(client, run_id, metrics=to_metrics(_test_scores(row), stamp))
+            _log_evaluation_files(client, run_id, folder, evaluation, row)
+            client.set_tag(run_id, EVALUATION, digest)
+            new.append(name)
+    return new
+
+
+def log_explanations(settings: Settings, folder: Path) -> int | None:
+    """Adds reports/<dataset>/explanations/<run>/<method>/ to its run: the methods' table, their scores, the gallery.
+
+    Returns how many MLflow runs it was new to. A run that is not logged is left to `sync`. Errors as in `log_run`.
+    """
+    with errors_as_warnings(), connected(settings) as client:
+        return add_explanations(client, folder)
+    return None
+
+
+def add_explanations(client: MlflowClient, folder: Path) -> int:
+    """How many MLflow runs the explanations were new to. Those without tests, of files that somebody gave, belong to none."""
+    tests = folder / "faithfulness.json"
+    if not tests.is_file():
+        return 0
+    import pandas as pd
+
+    explanations = json.loads((folder / "explanations.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256((folder / "explanations.json").read_bytes() + tests.read_bytes()).hexdigest()
+    method = _without_plus(explanations["method"])
+    tag, place = f"{EXPLAINED}.{method}", f"explanations/{method}"
+    scores = {
+        f"explain/{_without_plus(tested)}_{name}": value
+        for tested, row in json.loads(tests.read_text(encoding="utf-8"))["methods"].items()
+        for name, value in row.items()
+    }
+    stamp = milliseconds(tests.stat().st_mtime)
+    new = 0
+    for run in find_run(client, ID, explanations["run_id"]):
+        run_id = run.info.run_id
+        if run.data.tags.get(tag) == digest:
+            continue
+        log_batches(client, run_id, metrics=to_metrics(scores, stamp))
+        log_table(client, run_id, pd.read_csv(folder / "faithfulness.csv"), f"{place}/faithfulness_table.json")
+        client.log_artifacts(run_id, str(folder), place)
+        client.set_tag(run_id, tag, digest)
+        new += 1
+    return new
+
+
+def _shared(evaluation: Evaluation) -> dict[str, object]:
+    """What all rows of an evaluation have in common."""
+    table = evaluation.to_json()
+    return {key: table[key] for key in ("classes", "interval", "bootstrap", "threshold", "data")}
+
+
+def _test_scores(row: RunScores) -> dict[str, float | None]:
+    """test_* per image and test_patient_* per patient; main scores with their intervals, the others' in evaluation.json."""
+    values: dict[str, float | None] = {}
+    for prefix, scores in (("test_", row.image), ("test_patient_", row.patient)):
+        for name, score in scores.items():
+            values[f"{prefix}{name}"] = score.value
+            if name in _WITH_INTERVAL:
+                values |= {f"{prefix}{name}_low": score.low, f"{prefix}{name}_high": score.high}
+    return values
+
+
+def _log_evaluation_files(client: MlflowClient, run_id: str, folder: Path, evaluation: Evaluation, row: RunScores) -> None:
+    client.log_dict(run_id, {**_shared(evaluation), **row.to_json()}, "evaluation.json")
+    predictions = folder / "predictions" / f"{row.name}.parquet"
+    if predictions.is_file():
+        import pandas as pd
+
+        table = pd.read_parquet(predictions)
+        client.log_artifact(run_id, str(predictions), "predictions/test")
+        log_predictions(client, run_id, table, evaluation.classes, evaluation.threshold, "predictions/test.json")
+    if row.confusion:
+        log_confusion(client, run_id, row.confusion, evaluation.classes, "test")
+    for figure in sorted(folder.glob("figures/*.png")) + sorted(folder.glob("*.png")):
+        if _shows(figure.stem, row):
+            client.log_artifact(run_id, str(figure), "figures/test")
+
+
+def _shows(figure: str, row: RunScores) -> bool:
+    """Whether a figure is of this run: its own carry its name, the rest show all the runs."""
+    return figure in ("leaderboard", "roc" + suffix(row.protocol)) or figure.endswith(f"-{row.name}")
+
+
+def _without_plus(method: str) -> str:
+    """gradcampp: MLflow's keys know no +."""
+    return method.replace("+", "p")

@@ -1,0 +1,348 @@
+"""Promotion in the registry: the best run challenges the champion of `cardium-<dataset>`; the better one is served.
+
+The rule is evaluation.promotion's. The decision, its reasons and numbers stand in the version's tags and description. If data
+or split changed since the champion was trained, it is scored again, only on patients it has never seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cardium.config import Settings
+from cardium.data.manifest import read_manifest
+from cardium.data.splits import Parts
+from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import NAIVE, Evaluation, RunScores
+from cardium.evaluation.promotion import (
+    Challenger,
+    Champion,
+    Incomparable,
+    Promotion,
+    Verdict,
+    choose,
+    compare,
+    decide,
+    unseen_records,
+)
+from cardium.imaging.spec import Render
+from cardium.runs.data_version import DataVersion
+from cardium.runs.predictions import mean_predictions, prediction_rows
+from cardium.runs.trained_run import TrainedRun
+from cardium.tracking import registry
+from cardium.tracking.mlflow_run import ID, find_run
+from cardium.tracking.models import model_of, run_folder_of
+from cardium.tracking.registry import Version
+from cardium.tracking.store import StoreAway, connected, experiment_name, store_exists, store_lock
+from cardium.tracking.sync import sync
+from cardium.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas
+    from mlflow import MlflowClient
+
+# How long a promotion waits for another one to end.
+_WAIT_SECONDS = 120.0
+# The numbers of a comparison that a version's tags hold.
+_TAGGED = (
+    "challenger_balanced_accuracy",
+    "rival_balanced_accuracy",
+    "difference",
+    "low",
+    "high",
+    "probability_better",
+)
+
+
+@contextlib.contextmanager
+def one_at_a_time(settings: Settings, dataset: str) -> Iterator[None]:
+    """Holds the lock of the dataset's promotions. Raises CardiumError if another one does not end."""
+    with store_lock(settings, f"promote-{dataset}", _WAIT_SECONDS):
+        yield
+
+
+def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Promotion:
+    """Logs what is missing, registers the challenger, compares, decides, and writes the decision into the registry.
+
+    dry: nothing is logged, registered or changed. Call it under `one_at_a_time`. Raises StoreAway without the store.
+    """
+    dataset, best = evaluation.dataset, choose(evaluation.runs)
+    row, name = evaluation.runs[best], experiment_name(settings, dataset)
+    if not dry:
+        for line in sync(settings, dataset)["failed"]:
+            print(f"warning: not logged: {line}")
+    champion, challenger = _registered(settings, name, row, dry)
+    if champion is not None and champion.id == row.run_id:
+        reason = champion.tags.get(registry.REASON, "")
+        verdict = Verdict("unchanged", f"{best} is champion already (version {champion.number})", [reason])
+    else:
+        verdict = _contest(settings, evaluation, row, champion, challenger)
+        if not dry and challenger is not None:
+            _record(settings, name, verdict, champion, challenger)
+    return Promotion(
+        dataset=dataset,
+        model=name,
+        action=verdict.action,
+        summary=verdict.summary,
+        reasons=verdict.reasons,
+        challenger=Challenger(
+            run=best,
+            run_id=row.run_id or "",
+            version=challenger.number if challenger else None,
+            validation_balanced_accuracy=row.validation_balanced_accuracy,
+            parameters=row.parameters,
+            weights=row.weights,
+            warnings=row.warnings,
+        ),
+        champion=Champion(champion.run, champion.id, champion.number) if champion else None,
+        confidence=settings.promote.confidence,
+        comparison=verdict.comparison,
+    )
+
+
+def skipped(settings: Settings, dataset: str, error: StoreAway) -> Promotion:
+    """The promotion that did not take place, since the store is away."""
+    away = str(error).partition(": nothing lost")[0]
+    summary = f"skipped, nothing was compared. {away}; later: `cardium promote --dataset {dataset}`."
+    return Promotion(dataset, experiment_name(settings, dataset), "skipped", summary, [summary])
+
+
+def dry_run(settings: Settings, dataset: str) -> None:
+    """Prints what `promote` would do; changes neither registry nor files. Raises StoreAway."""
+    evaluation = Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
+    with one_at_a_time(settings, dataset):
+        promotion = promote(settings, evaluation, dry=True)
+    print_promotion(promotion)
+    print("Dry run: nothing was changed.")
+
+
+def rollback(settings: Settings, dataset: str, dry_run: bool = False) -> None:
+    """Makes the previous champion the champion again; the one rolled back is not promoted again by itself.
+
+    Raises CardiumError if there is no previous champion, StoreAway without the store.
+    """
+    name = experiment_name(settings, dataset)
+    if not store_exists(settings):
+        raise CardiumError(f"Nothing was promoted yet: run `cardium promote --dataset {dataset}` first.")
+    with one_at_a_time(settings, dataset), connected(settings) as client:
+        champion = registry.by_alias(client, name, registry.CHAMPION)
+        previous = registry.by_alias(client, name, registry.PREVIOUS)
+        if champion is None or previous is None or previous.number == champion.number:
+            raise CardiumError(
+                f"{name} has no previous champion to go back to: `cardium promote --dry-run` says what is champion."
+            )
+        before = previous.tags.get(registry.BEFORE)
+        if not dry_run:
+            client.set_model_version_tag(name, str(champion.number), registry.ROLLED_BACK, "true")
+            numbers = {str(version.number) for version in registry.versions(client, name)}
+            older = int(before) if before in numbers else None
+            registry.set_aliases(client, name, {registry.CHAMPION: previous.number, registry.PREVIOUS: older})
+    print(f"{name}: {previous} is champion again, in place of {champion}.")
+    print("Dry run: nothing was changed." if dry_run else "A running server keeps its model: start it again to serve this one.")
+
+
+def print_promotion(promotion: Promotion) -> None:
+    """Prints the decision, its reasons and, where there is a champion, how to serve it."""
+    print(f"{promotion.model}: {promotion.summary}")
+    for reason in promotion.reasons[1:]:
+        print(f"  {reason}")
+    if promotion.action in ("promoted", "unchanged"):
+        print(f"Next: mlflow models serve -m models:/{promotion.model}@champion --env-manager local -p 5001")
+
+
+# ------------------------------------------------------------------------------------------------------------- comparison
+
+
+def _registered(settings: Settings, name: str, row: RunScores, dry: bool) -> tuple[Version | None, Version | None]:
+    """Champion and challenger in the registry; the challenger is registered unless dry."""
+    if not store_exists(settings):
+        return None, None
+    run_id = row.run_id or ""
+    with connected(settings) as client:
+        champion = registry.by_alias(client, name, registry.CHAMPION)
+        if not dry:
+            return champion, registry.register(client, name, run_id)
+        return champion, next((version for version in registry.versions(client, name) if version.id == run_id), None)
+
+
+def _contest(
+    settings: Settings, evaluation: Evaluation, row: RunScores, champion: Version | None, challenger: Version | None
+) -> Verdict:
+    """Compares the challenger `row` with the champion, or with the naive row where there is none, and decides."""
+    naive = float(evaluation.runs[NAIVE].balanced_accuracy.value or 0.0)
+    own = _test_predictions(settings, evaluation.dataset, row.name)
+    try:
+        if champion is None:
+            rival = _test_predictions(settings, evaluation.dataset, NAIVE)
+            source = "stored predictions of the naive row"
+        else:
+            rival, source = _champion_predictions(settings, evaluation, champion)
+        comparison = compare(
+            settings,
+            evaluation.classes,
+            own,
+            rival,
+            rival_name=champion.run if champion else NAIVE,
+            rival_scored_by=source,
+            naive_score=naive,
+        )
+    except Incomparable as error:
+        return Verdict("kept", f"{row.name} stays challenger: {error}", [str(error)])
+    decision = decide(
+        comparison.challenger_balanced_accuracy,
+        None if champion is None else comparison.rival_balanced_accuracy,
+        comparison.probability_better,
+        settings.promote.confidence,
+        naive if champion is not None else comparison.rival_balanced_accuracy,
+        rolled_back=challenger is not None and registry.ROLLED_BACK in challenger.tags,
+    )
+    numbers = (
+        f"difference to {champion or 'the naive row'} {comparison.difference:+.3f} "
+        f"[{comparison.low:+.3f}, {comparison.high:+.3f}] on {comparison.records} test images of {comparison.groups} patients "
+        f"({source})"
+    )
+    outcome = f"{row.name} is the champion" if decision.promote else f"{row.name} is not promoted"
+    return Verdict(
+        "promoted" if decision.promote else "kept",
+        f"{outcome}: {decision.reason}",
+        [decision.reason, numbers, *[f"note: {warning}" for warning in row.warnings]],
+        comparison,
+    )
+
+
+def _test_predictions(settings: Settings, dataset: str, name: str) -> pandas.DataFrame:
+    """The test predictions that `evaluate` stored. Raises CardiumError where they are missing."""
+    import pandas as pd
+
+    path = Workspace(settings.root).evaluation(dataset) / "predictions" / f"{name}.parquet"
+    if not path.is_file():
+        raise CardiumError(f"{path.relative_to(settings.root)} is missing: run `dvc repro -f evaluate@{dataset}`.")
+    return pd.read_parquet(path)
+
+
+def _champion_predictions(settings: Settings, evaluation: Evaluation, champion: Version) -> tuple[pandas.DataFrame, str]:
+    """The champion's predictions of current test records, and where they come from. Raises Incomparable."""
+    for name, row in evaluation.runs.items():
+        if row.run_id == champion.id:
+            return _test_predictions(settings, evaluation.dataset, name), "both evaluated together"
+    with connected(settings) as client:
+        stored = _logged_predictions(client, champion, evaluation)
+        if stored is not None:
+            return stored, "the champion's stored predictions: data and split are the same"
+        try:
+            folders = _model_folders(client, champion)
+        except CardiumError as error:
+            raise Incomparable(str(error)) from None
+    tables = [_score_again(settings, evaluation, folder) for folder in folders]
+    source = "the champion scored again: data or split changed since its training"
+    return mean_predictions(tables, evaluation.classes), source
+
+
+def _logged_predictions(client: MlflowClient, champion: Version, evaluation: Evaluation) -> pandas.DataFrame | None:
+    """The champion's test predictions as they were logged, if they are of the same data and split as now."""
+    import mlflow
+    import pandas as pd
+
+    if "evaluation.json" not in {item.path for item in client.list_artifacts(champion.mlflow_run)}:
+        return None
+    logged = mlflow.artifacts.load_dict(f"runs:/{champion.mlflow_run}/evaluation.json")
+    same_data = DataVersion.from_json(logged.get("data") or {}).same_records(evaluation.data)
+    if not same_data or logged.get("classes") != evaluation.classes:
+        return None
+    path = f"predictions/test/{champion.run}.parquet"
+    if path not in {item.path for item in client.list_artifacts(champion.mlflow_run, "predictions/test")}:
+        return None
+    return pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{champion.mlflow_run}/{path}"))
+
+
+def _model_folders(client: MlflowClient, champion: Version) -> list[Path]:
+    """The logged model of the champion; of an ensemble its members', which hold the weights of every fold, if all are there."""
+    own = registry.fetch(client, champion.mlflow_run)
+    members = []
+    for member in TrainedRun.read(run_folder_of(own)).member_ids:
+        runs = find_run(client, ID, member)
+        if not runs or model_of(client, runs[0].info.run_id) is None:
+            return [own]
+        members.append(registry.fetch(client, runs[0].info.run_id))
+    return members or [own]
+
+
+def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path) -> pandas.DataFrame:
+    """A logged model's predictions of today's records, each by weights that never saw its patient. Raises Incomparable."""
+    import pandas as pd
+
+    from cardium.data.rendering import read_pixels
+    from cardium.evaluation.scoring import predict_arrays, predict_test
+    from cardium.models import load_model
+
+    champion = TrainedRun.read(run_folder_of(model_folder))
+    workspace, dataset, classes = Workspace(settings.root), evaluation.dataset, evaluation.classes
+    rendering = workspace.rendering(dataset, champion.rendering)
+    if champion.classes != classes:
+        raise Incomparable(f"the champion knows the classes {', '.join(champion.classes)}, the data has {', '.join(classes)}")
+    _check_rendering(champion, rendering, dataset)
+    split = model_folder / "artifacts" / "honest.csv"
+    if not split.is_file():
+        raise Incomparable("data or split changed, and which patients the champion was trained on was not logged with it")
+    table = pd.read_csv(split, dtype={"group": str})
+    folds = champion.test_folds if champion.has_folds else champion.test_folds[:1]
+    manifest = read_manifest(workspace.manifest(dataset))
+    unseen = unseen_records(manifest, dict(zip(table["group"], table["fold"], strict=True)), folds)
+    if not unseen:
+        raise Incomparable("the champion has been trained on every patient that is there now")
+    if not champion.has_folds:
+        pixels, _ = read_pixels(rendering, manifest)
+        records = unseen[folds[0]]
+        p = predict_arrays(load_model(champion.model_file), pixels, records)
+        labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+        return prediction_rows(manifest, records, folds[0], labels, p, classes)
+    none = np.empty(0, np.int64)
+    # From pixels: the bank of these features may be of other data by now.
+    scored = dataclasses.replace(champion, scored_from="pixels", test_folds=list(unseen))
+    return predict_test(settings, champion.folder, scored.to_json(), manifest, lambda fold: Parts(none, none, unseen[fold]))
+
+
+def _check_rendering(champion: TrainedRun, folder: Path, dataset: str) -> None:
+    """Raises Incomparable if what is prepared now is not what the champion takes."""
+    table = json.loads((folder / "render.json").read_text(encoding="utf-8"))
+    prepared = Render(**{name: table[name] for name in Render.__dataclass_fields__ if name in table})
+    if table["kind"] != champion.rendering or prepared != champion.size:
+        raise Incomparable(
+            f"the champion takes images of {champion.size.height}x{champion.size.width}, prepared are "
+            f"{prepared.height}x{prepared.width}: set {dataset}.render back, or delete the alias champion in the MLflow UI"
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------- registry
+
+
+def _record(settings: Settings, name: str, verdict: Verdict, champion: Version | None, challenger: Version) -> None:
+    """Writes the decision into the registry: the version's tags and description first, the alias champion last."""
+    tags = {registry.REASON: verdict.reasons[0], "cardium.decision": verdict.action}
+    if verdict.comparison is not None:
+        compared = dataclasses.asdict(verdict.comparison)
+        tags |= {name: f"{compared[name]:.4f}" for name in _TAGGED}
+        tags["rival"] = verdict.comparison.rival
+    promoted = verdict.action == "promoted"
+    if promoted and champion is not None:
+        tags[registry.BEFORE] = str(champion.number)
+    description = "\n\n".join([f"**{verdict.summary}.**", *verdict.reasons[1:]])
+    with connected(settings) as client:
+        now = registry.by_alias(client, name, registry.CHAMPION)
+        if (now.number if now else None) != (champion.number if champion else None):
+            # Another machine, which the lock of this one's files does not hold back.
+            raise CardiumError(f"Another promotion changed the champion of {name} meanwhile: run this again.")
+        registry.describe(client, name, challenger, tags, description)
+        if promoted:
+            wanted: dict[str, int | None] = {registry.CHALLENGER: None}
+            if champion is not None:
+                wanted[registry.PREVIOUS] = champion.number
+            registry.set_aliases(client, name, {**wanted, registry.CHAMPION: challenger.number})
+        else:
+            registry.set_aliases(client, name, {registry.CHALLENGER: challenger.number})
