@@ -52,7 +52,7 @@ _E = ([(100, 300), (300, 500), (500, 700), (700, 900)], [110, 240.5, 350.5, 450.
 
 
 def table_boxes(table: Any, scale: float) -> Boxes:
-    """13 boxes, in the order of cardium.imaging.sheet.LEADS, from columns, row limits and a strip."""
+    """13 boxes, in the order of cardium.imaging.kinds.LEADS, from columns, row limits and a strip."""
     columns, rows, strip = table
     boxes = [(left, top, right, bottom) for left, right in columns for top, bottom in pairwise(rows)]
     boxes.append(strip or boxes[1])

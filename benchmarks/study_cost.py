@@ -155,11 +155,11 @@ def lay_out(folder: Path, data: Path | None, images: int) -> int:
     from cardium.datasets import Found, get_collection
 
     if data is None:
-        from cardium.demo.make import DEMOS, PATIENTS, SEED
+        from cardium.demo.cmri import DEMO, PATIENTS, SEED
 
         # More phantoms than the demo's are more patients.
-        patients = max(PATIENTS, -(-images // DEMOS[DATASET].files_per_patient // 2) * 2)
-        for name, content in DEMOS[DATASET].files(patients, SEED):
+        patients = max(PATIENTS, -(-images // DEMO.files_per_patient // 2) * 2)
+        for name, content in DEMO.files(patients, SEED):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         data, keep = folder, False

@@ -24,7 +24,8 @@ from cardium.audit.probe import count_folds
 from cardium.audit.shortcuts import Shortcut, measure_shortcuts
 from cardium.audit.survey import SIDE, Work, border_only, survey_chunk
 from cardium.demo import phantom
-from cardium.demo.make import chd_files, ecg4_paths, ecg_files
+from cardium.demo.chd import chd_files
+from cardium.demo.ecg import ecg4_paths, ecg_files
 from cardium.errors import CardiumError
 from cardium.imaging.spec import Render
 from cardium.pipeline import dvc

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cardium.demo import make, phantom
+from cardium.datasets import demos
+from cardium.demo import ecg, make, phantom
 from cardium.errors import CardiumError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with the default demo data."""
     root = tmp_path_factory.mktemp("demo")
-    assert make.make_demo(root) == 384
+    assert demos.make_demo(root) == 384
     return root
 
 
@@ -30,7 +31,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_default_bytes_are_the_published_ones(generated: Path) -> None:
-    assert make.folder_digest(generated / "data/cmri") == make.demo_digest("cmri")
+    assert make.folder_digest(generated / "data/cmri") == demos.get_demo("cmri").digest
 
 
 def test_layout_is_the_collections_own(generated: Path) -> None:
@@ -60,16 +61,16 @@ def test_no_two_images_are_alike(generated: Path) -> None:
 
 def test_second_call_does_nothing_and_says_so(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (generated / "data").rglob("*")}
-    assert make.make_demo(generated) == 0
+    assert demos.make_demo(generated) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (generated / "data").rglob("*")} == before
 
 
 def test_other_demo_data_is_told_from_the_same(tmp_path: Path) -> None:
-    assert make.make_demo(tmp_path, count=2, seed=5) == 48
-    assert make.make_demo(tmp_path, count=2, seed=5) == 0
+    assert demos.make_demo(tmp_path, count=2, seed=5) == 48
+    assert demos.make_demo(tmp_path, count=2, seed=5) == 0
     with pytest.raises(CardiumError, match="stay as they are"):
-        make.make_demo(tmp_path, count=2, seed=6)
+        demos.make_demo(tmp_path, count=2, seed=6)
 
 
 def test_users_data_is_never_touched(tmp_path: Path) -> None:
@@ -77,24 +78,24 @@ def test_users_data_is_never_touched(tmp_path: Path) -> None:
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(CardiumError, match="move data/cmri away") as error:
-        make.make_demo(tmp_path)
+        demos.make_demo(tmp_path)
     assert "\n" not in str(error.value)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_bytes() == b"mine"
 
 
 def test_one_changed_byte_makes_it_the_users_data(tmp_path: Path) -> None:
-    make.make_demo(tmp_path, count=2, seed=5)
+    demos.make_demo(tmp_path, count=2, seed=5)
     changed = tmp_path / "data/cmri/Sick"
     victim = sorted(changed.rglob("*.jpg"))[0]
     victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
     with pytest.raises(CardiumError):
-        make.make_demo(tmp_path, count=2, seed=5)
+        demos.make_demo(tmp_path, count=2, seed=5)
 
 
 def test_empty_folder_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "data/cmri").mkdir(parents=True)
-    assert make.make_demo(tmp_path, count=2, seed=5) == 48
+    assert demos.make_demo(tmp_path, count=2, seed=5) == 48
 
 
 def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +108,7 @@ def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(phantom, "phantom", fails)
     with pytest.raises(KeyboardInterrupt):
-        make.make_demo(tmp_path, count=2, seed=5)
+        demos.make_demo(tmp_path, count=2, seed=5)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not (tmp_path / "data").exists()
 
@@ -115,19 +116,19 @@ def test_broken_off_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("patients", [-2, 0, 1, 7])
 def test_patients_come_in_pairs(tmp_path: Path, patients: int) -> None:
     with pytest.raises(CardiumError, match="even number"):
-        make.make_demo(tmp_path, count=patients)
+        demos.make_demo(tmp_path, count=patients)
     assert not (tmp_path / "data").exists()
 
 
 def test_unknown_dataset_lists_the_names(tmp_path: Path) -> None:
     with pytest.raises(CardiumError, match="cmri"):
-        make.make_demo(tmp_path, "cmr")
+        demos.make_demo(tmp_path, "cmr")
 
 
 def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".cardium").write_text("a file where a folder should be")
     with pytest.raises(CardiumError, match="cannot be written"):
-        make.make_demo(tmp_path, count=2, seed=5)
+        demos.make_demo(tmp_path, count=2, seed=5)
 
 
 # --- ECG sheets ---
@@ -140,7 +141,7 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with the default demo data of both ECG datasets."""
     root = tmp_path_factory.mktemp("sheets")
     for dataset, files in ECG_FILES.items():
-        assert make.make_demo(root, dataset) == files == make.DEMOS[dataset].total(make.DEMOS[dataset].count)
+        assert demos.make_demo(root, dataset) == files == demos.get_demo(dataset).total(demos.get_demo(dataset).count)
     return root
 
 
@@ -153,8 +154,8 @@ def _by_content(folder: Path) -> dict[bytes, list[str]]:
 
 @pytest.mark.parametrize("dataset", ["ecg4", "ecg5"])
 def test_sheets_bytes_are_the_published_ones(sheets: Path, dataset: str) -> None:
-    assert make.folder_digest(sheets / "data" / dataset) == make.demo_digest(dataset)
-    assert make.make_demo(sheets, dataset) == 0
+    assert make.folder_digest(sheets / "data" / dataset) == demos.get_demo(dataset).digest
+    assert demos.make_demo(sheets, dataset) == 0
     assert sum(path.stat().st_size for path in (sheets / "data" / dataset).rglob("*.jpg")) < 25_000_000
 
 
@@ -204,9 +205,9 @@ def test_both_versions_layout_with_binder_pages_and_a_conflict(sheets: Path) -> 
 
 @pytest.mark.parametrize(("dataset", "classes"), [("ecg4", 4), ("ecg5", 5)])
 def test_sheets_come_in_the_same_sizes_in_every_class(sheets: Path, dataset: str, classes: int) -> None:
-    drawn = make.DEMOS[dataset]
+    drawn = demos.get_demo(dataset)
     sizes: dict[str, list[tuple[int, int]]] = {}
-    for (label, _), paths in make._ecg_paths(dataset, drawn.count, drawn.seed).items():
+    for (label, _), paths in ecg._ecg_paths(dataset, drawn.count, drawn.seed).items():
         with Image.open(sheets / "data" / dataset / paths[0]) as image:
             assert (image.mode, image.format) == ("RGB", "JPEG")
             sizes.setdefault(label, []).append(image.size)
@@ -217,24 +218,24 @@ def test_sheets_come_in_the_same_sizes_in_every_class(sheets: Path, dataset: str
 
 def test_truth_of_a_file_is_drawn_anew(sheets: Path) -> None:
     path = "v1/Normal Person ECG Images (859)/Normal (5).jpg"
-    truth = make.sheet_truth("ecg5", path)
+    truth = ecg.sheet_truth("ecg5", path)
     with Image.open(sheets / "data/ecg5" / path) as image:
         pixels = np.asarray(image.convert("L"))
         if truth.angle:
             pixels = np.asarray(image.convert("L").rotate(truth.angle))
     assert all(pixels[top:bottom, left:right].min() < 120 for left, top, right, bottom in truth.leads)
-    copied = make.sheet_truth("ecg5", "v2/ECG Images of Myocardial Infarction Patients (240x12=2880)/MI(1).jpg")
-    assert copied == make.sheet_truth("ecg5", "v1/ECG Images of Patient that have History of MI (203)/PMI  (1).jpg")
+    copied = ecg.sheet_truth("ecg5", "v2/ECG Images of Myocardial Infarction Patients (240x12=2880)/MI(1).jpg")
+    assert copied == ecg.sheet_truth("ecg5", "v1/ECG Images of Patient that have History of MI (203)/PMI  (1).jpg")
     with pytest.raises(CardiumError, match="no file"):
-        make.sheet_truth("ecg4", "nothing.jpg")
+        ecg.sheet_truth("ecg4", "nothing.jpg")
     with pytest.raises(CardiumError, match="ecg4"):
-        make.sheet_truth("cmri", path)
+        ecg.sheet_truth("cmri", path)
 
 
 def test_other_counts_and_seeds_are_other_sheets(tmp_path: Path) -> None:
-    assert make.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == make.DEMOS["ecg4"].total(2)
-    assert make.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == 0
-    assert make.make_demo(tmp_path / "two", "ecg4", count=2, seed=2) == make.DEMOS["ecg4"].total(2)
+    assert demos.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == demos.get_demo("ecg4").total(2)
+    assert demos.make_demo(tmp_path / "one", "ecg4", count=2, seed=1) == 0
+    assert demos.make_demo(tmp_path / "two", "ecg4", count=2, seed=2) == demos.get_demo("ecg4").total(2)
     one, two = (_by_content(tmp_path / name / "data/ecg4") for name in ("one", "two"))
     assert not set(one) & set(two)
 
@@ -242,7 +243,7 @@ def test_other_counts_and_seeds_are_other_sheets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [-1, 0, 1])
 def test_one_sheet_is_too_few(tmp_path: Path, count: int) -> None:
     with pytest.raises(CardiumError, match="too few"):
-        make.make_demo(tmp_path, "ecg5", count=count)
+        demos.make_demo(tmp_path, "ecg5", count=count)
     assert not (tmp_path / "data").exists()
 
 

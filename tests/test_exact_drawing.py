@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASETS = ROOT / "src" / "cardium" / "datasets"
+DEMO = ROOT / "src" / "cardium" / "demo"
 # What each dataset's generator draws, into `total`.
 DRAWINGS = {
     "cmri": """
@@ -63,7 +63,7 @@ def test_processor_features_do_not_change_a_bit(dataset: str) -> None:
 
 @pytest.mark.parametrize("module", ["draws", "phantom", "thorax", "ecg_signal", "ecg_sheet"])
 def test_only_operations_with_one_right_answer(module: str) -> None:
-    source = (DATASETS / f"{module}.py").read_text(encoding="utf-8").split('"""', 2)[2]
+    source = (DEMO / f"{module}.py").read_text(encoding="utf-8").split('"""', 2)[2]
     assert set(re.findall(r"\bnp\.(\w+)", source)) <= EXACT
     assert set(re.findall(r"np\.random\.(\w+)", source)) <= {"PCG64"}
     # Scalars are raised to whole numbers in ecg_signal, by Python itself.

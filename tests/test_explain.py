@@ -16,8 +16,8 @@ from keras import layers
 from PIL import Image
 
 from cardium import config, models
-from cardium.demo import make
-from cardium.demo import truth as demo_truth
+from cardium.datasets import demos
+from cardium.demo import chd, cmri, ecg
 from cardium.errors import CardiumError
 from cardium.explain import faithfulness, places
 from cardium.explain.attention_weights import attention_of
@@ -28,7 +28,7 @@ from cardium.explain.places import Looked, text_line, where
 from cardium.imaging.kinds import family
 from cardium.imaging.render import render_file
 from cardium.imaging.spec import Render
-from cardium.imaging.traces import SHAPE
+from cardium.imaging.trace_format import SHAPE
 from cardium.models.architectures import ARCHITECTURES
 from cardium.models.fusion import create_fusion
 from cardium.models.weights import calibrate_batch_norm
@@ -368,9 +368,9 @@ def test_the_ventricle_lies_where_it_is_drawn() -> None:
     size = Render(96, 96)
     from cardium.demo import phantom
 
-    patient = phantom.cohort(make.PATIENTS)[4]
+    patient = phantom.cohort(cmri.PATIENTS)[4]
     path = f"{patient.label}/Directory_{patient.number}/SR_2/IM00001.jpg"
-    mask = demo_truth.true_masks(Path(), "cmri", path, "image", size)["ventricle"]
+    mask = demos.true_masks(Path(), "cmri", path, "image", size)["ventricle"]
     image, masks = phantom.phantom(patient, 1, 0)
     drawn = np.asarray(Image.fromarray(masks["lv"].astype(np.uint8) * 255).resize((96, 96))) > 127
     assert (mask & drawn).sum() == drawn.sum(), "the cavity is part of it"
@@ -383,11 +383,11 @@ def test_the_heart_of_a_volume_goes_the_way_of_its_voxels() -> None:
     from cardium.demo import thorax
     from cardium.demo.uncompressed import nifti
 
-    usual = make.DEMOS["chd"]
+    usual = chd.DEMO
     settings = config.load(PROJECT)
     size = dataclasses.replace(settings.datasets["chd"].render["slices"], frames=12, height=48, width=48)
     for patient in thorax.cohort(usual.count, usual.seed)[:2]:
-        masks = demo_truth.true_masks(Path(), "chd", f"ct_{patient.id}_image.nii.gz", "slices", size)
+        masks = demos.true_masks(Path(), "chd", f"ct_{patient.id}_image.nii.gz", "slices", size)
         shown = render_file(nifti(thorax.volume(patient), thorax.affine(patient)), "slices", size, settings.ingest.limits).array
         heart = masks["heart"]
         assert heart.shape == shown.shape
@@ -399,28 +399,28 @@ def test_the_heart_of_a_volume_goes_the_way_of_its_voxels() -> None:
 def test_the_leads_of_an_infarct_are_those_that_face_it() -> None:
     from cardium.demo.ecg_signal import FACING, LEADS, record
 
-    path = next(paths[0] for (label, number), paths in make.ecg4_paths(24, 4004).items() if (label, number) == ("MI", 3))
-    kind = record("MI", 3, make.DEMOS["ecg4"].seed).kind
-    leads = demo_truth.true_masks(Path(), "ecg4", path, "leads", Render(8, 8))["leads"]
+    path = next(paths[0] for (label, number), paths in ecg.ecg4_paths(24, 4004).items() if (label, number) == ("MI", 3))
+    kind = record("MI", 3, ecg.ECG4.seed).kind
+    leads = demos.true_masks(Path(), "ecg4", path, "leads", Render(8, 8))["leads"]
     assert {name for name, mask in zip(LEADS, leads, strict=False) if mask.all()} == set(FACING[kind])
-    traces = demo_truth.true_masks(Path(), "ecg4", path, "traces", Render(*SHAPE))["leads"]
+    traces = demos.true_masks(Path(), "ecg4", path, "traces", Render(*SHAPE))["leads"]
     assert {name for name, mask in zip(LEADS, traces, strict=False) if mask.all()} == set(FACING[kind])
-    normal = next(paths[0] for (label, _), paths in make.ecg4_paths(24, 4004).items() if label == "Normal")
-    assert demo_truth.true_masks(Path(), "ecg4", normal, "leads", Render(8, 8)) == {}
+    normal = next(paths[0] for (label, _), paths in ecg.ecg4_paths(24, 4004).items() if label == "Normal")
+    assert demos.true_masks(Path(), "ecg4", normal, "leads", Render(8, 8)) == {}
 
 
 def test_the_traces_of_a_sheet_are_its_ink(tmp_path: Path) -> None:
     from cardium.demo.ecg_sheet import draw_sheet, sheet_style
     from cardium.demo.ecg_signal import record
 
-    seed = make.DEMOS["ecg4"].seed
-    (path,) = (paths[0] for sheet, paths in make.ecg4_paths(24, seed).items() if sheet == ("MI", 13))
+    seed = ecg.ECG4.seed
+    (path,) = (paths[0] for sheet, paths in ecg.ecg4_paths(24, seed).items() if sheet == ("MI", 13))
     drawn, _ = draw_sheet(record("MI", 13, seed), sheet_style("reports", 13, seed), 13, seed)
     file = tmp_path / path
     file.parent.mkdir(parents=True)
     Image.fromarray(drawn).save(file, "PNG")
     size = Render(224, 224, "paper")
-    masks = demo_truth.true_masks(tmp_path, "ecg4", path, "image", size)
+    masks = demos.true_masks(tmp_path, "ecg4", path, "image", size)
     shown = render_file(file.read_bytes(), "image", size, config.load(PROJECT).ingest.limits).array.min(axis=2)
     white = np.percentile(shown, 90)
     dark = shown < white - 90

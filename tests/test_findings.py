@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cardium.imaging import findings
-from cardium.imaging.sheet import LEADS
+from cardium.imaging import findings, trace_format
+from cardium.imaging.kinds import LEADS
 
 ONSET, END, P_BEGIN, T_END = 28, 37, 4, 80
 UNREMARKABLE = {"R": 1.0, "S": -0.2, "Q_ms": 0.0, "Q_share": 0.0, "R_share": 0.8, "J": 0.0, "ST": 0.0, "T": 0.3, "span": 1.2}
@@ -26,7 +26,7 @@ def across(changes: dict[str, dict[str, float]], beats: np.ndarray | None = None
 
 
 def test_every_name_has_a_value() -> None:
-    assert tuple(across({})) == tuple(name for name, _, _ in findings.ACROSS_LEADS)
+    assert tuple(across({})) == tuple(name for name, _, _ in trace_format.ACROSS_LEADS)
     strip = sum(bump(1000, at, 2) for at in range(60, 1000, 80))
     found = findings.beat_to_beat(np.asarray(strip), np.arange(60, 1000, 80))
     assert tuple(found) == tuple(name for name, _, _ in findings.BEAT_TO_BEAT)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cardium.imaging.sheet import LEADS, NOTHING, PART, SIDEWAYS, UNKNOWN, UPSIDE_DOWN, Sheet, find_sheet, render_paper, upright
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.paper import render_paper
+from cardium.imaging.sheet import NOTHING, PART, SIDEWAYS, UNKNOWN, UPSIDE_DOWN, Sheet, find_sheet, upright
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)

@@ -11,7 +11,8 @@ import numpy as np
 import openpyxl
 import pytest
 
-from cardium.demo import make, thorax
+from cardium.datasets import demos
+from cardium.demo import chd, make, thorax
 from cardium.errors import CardiumError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,13 +23,13 @@ CYANOTIC, SIMPLE = {"ToF", "TGA", "PA"}, {"ASD", "VSD", "PDA"}
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/chd of a project folder with the default demo data."""
     root = tmp_path_factory.mktemp("volumes")
-    assert make.make_demo(root, "chd") == 34 == make.DEMOS["chd"].total(make.DEMOS["chd"].count)
+    assert demos.make_demo(root, "chd") == 34 == chd.DEMO.total(chd.DEMO.count)
     return root / "data/chd"
 
 
 @pytest.fixture(scope="module")
 def shipped() -> list[thorax.Patient]:
-    return thorax.cohort(make.DEMOS["chd"].count, make.DEMOS["chd"].seed)
+    return thorax.cohort(chd.DEMO.count, chd.DEMO.seed)
 
 
 def _label(flags: set[str]) -> str:
@@ -39,7 +40,7 @@ def _label(flags: set[str]) -> str:
 
 
 def _table(folder: Path) -> dict[int, dict[str, int | None]]:
-    header, *rows = openpyxl.load_workbook(folder / make.CHD_TABLE)["classification dataset"].iter_rows(values_only=True)
+    header, *rows = openpyxl.load_workbook(folder / chd.CHD_TABLE)["classification dataset"].iter_rows(values_only=True)
     return {row[0]: dict(zip(header[1:17], row[1:17], strict=True)) for row in rows}
 
 
@@ -47,8 +48,8 @@ def _table(folder: Path) -> dict[int, dict[str, int | None]]:
 
 
 def test_default_bytes_are_the_published_ones(generated: Path) -> None:
-    assert make.folder_digest(generated) == make.demo_digest("chd")
-    assert make.make_demo(generated.parents[1], "chd") == 0
+    assert make.folder_digest(generated) == chd.DEMO.digest
+    assert demos.make_demo(generated.parents[1], "chd") == 0
     assert sum(path.stat().st_size for path in generated.iterdir()) < 12_000_000
 
 
@@ -56,7 +57,7 @@ def test_layout_is_the_collections_own(generated: Path, shipped: list[thorax.Pat
     names = {path.name for path in generated.rglob("*") if path.is_file()} - {"imageCHD_dataset_info.xlsx"}
     assert all(re.fullmatch(r"ct_1\d{3}_image\.nii\.gz", name) for name in names)
     assert names == {f"ct_{patient.id}_image.nii.gz" for patient in shipped}
-    header = next(openpyxl.load_workbook(generated / make.CHD_TABLE)["classification dataset"].iter_rows(values_only=True))
+    header = next(openpyxl.load_workbook(generated / chd.CHD_TABLE)["classification dataset"].iter_rows(values_only=True))
     assert header == (
         *("index", "ASD", "VSD", "AVSD", "ToF", "TGA", "DORV", "CAT", "CA", "AAH", "DAA", "IAA"),
         *("PA", "APVC", "DSVC", "PDA", "PAS", None, None, None, None, None),
@@ -94,7 +95,7 @@ def test_headers_place_the_body_in_the_scanner(generated: Path, shipped: list[th
         assert image.get_data_dtype() == np.int16
         turned = nibabel.as_closest_canonical(image)
         voxels = turned.get_fdata()
-        mask = nibabel.Nifti1Image(make.volume_truth(path.name)["heart"].astype(np.uint8), image.affine)
+        mask = nibabel.Nifti1Image(chd.volume_truth(path.name)["heart"].astype(np.uint8), image.affine)
         heart = np.argwhere(nibabel.as_closest_canonical(mask).get_fdata()).mean(0)
         body = np.argwhere(voxels > -300).mean(0)
         assert heart[0] < body[0] - 1
@@ -119,18 +120,18 @@ def test_truth_lies_where_the_file_has_it(generated: Path, shipped: list[thorax.
         assert masks["defect"].any() == (patient.kind != "none")
         assert not (masks["lv"] & ~masks["heart"]).any()
     with pytest.raises(CardiumError, match="no volume"):
-        make.volume_truth("ct_1_image.nii.gz")
+        chd.volume_truth("ct_1_image.nii.gz")
 
 
 def test_other_counts_and_seeds_are_other_volumes(tmp_path: Path) -> None:
-    assert make.make_demo(tmp_path / "one", "chd", count=2, seed=1) == 10
-    assert make.make_demo(tmp_path / "one", "chd", count=2, seed=1) == 0
-    assert make.make_demo(tmp_path / "two", "chd", count=2, seed=2) == 10
+    assert demos.make_demo(tmp_path / "one", "chd", count=2, seed=1) == 10
+    assert demos.make_demo(tmp_path / "one", "chd", count=2, seed=1) == 0
+    assert demos.make_demo(tmp_path / "two", "chd", count=2, seed=2) == 10
     one, two = ({path.read_bytes() for path in (tmp_path / name).rglob("*.nii.gz")} for name in ("one", "two"))
     assert len(one) == len(two) == 9
     assert not one & two
     with pytest.raises(CardiumError, match="too few"):
-        make.make_demo(tmp_path / "three", "chd", count=1)
+        demos.make_demo(tmp_path / "three", "chd", count=1)
 
 
 # --- what gives the class away, and what does not ---

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cardium.imaging import traces
-from cardium.imaging.sheet import LEADS, Sheet, find_sheet
+from cardium.imaging import trace_format, traces
+from cardium.imaging.augment import augment_traces
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.sheet import Sheet, find_sheet
 
 # R, S, ST and T of every lead, mV.
 SHAPES = {
@@ -156,7 +158,7 @@ def test_rendering_is_the_same_at_any_size_and_every_time(page: np.ndarray, shee
     once = traces.render_traces(page, sheet)
     assert once.shape == traces.SHAPE
     assert once.dtype == np.uint8
-    assert traces.was_read(once)
+    assert trace_format.was_read(once)
     np.testing.assert_array_equal(once, traces.render_traces(page, sheet))
     large = draw_sheet(regular(72), mm=7.872)
     other = traces.render_traces(large, find_sheet(large))
@@ -173,7 +175,7 @@ def test_rendering_holds_beats_and_measurements(page: np.ndarray, sheet: Sheet) 
     np.testing.assert_allclose((array[:13, qrs] - 128.0) * traces.STEP, medians[:, qrs], atol=0.011)
     values = traces.measure(medians, beats, found[12])
     place = traces.MEASUREMENTS.index("V5_R")
-    _, middle, unit = traces._UNITS[place]
+    _, middle, unit = trace_format.UNITS[place]
     cell = float(array[13:].reshape(-1)[place])
     assert middle + unit * (cell - 128) / traces.LEVELS == pytest.approx(values["V5_R"], abs=unit / traces.LEVELS)
 
@@ -189,7 +191,7 @@ def test_rendering_hides_the_next_beats() -> None:
 def test_pictures_without_traces_are_grey_and_flagged(size: tuple[int, int]) -> None:
     blank = np.full((*size, 3), 255, np.uint8)
     array = traces.render_traces(blank, find_sheet(blank))
-    assert not traces.was_read(array)
+    assert not trace_format.was_read(array)
     assert (array.reshape(-1)[:-1] == 128).all()
 
 
@@ -203,11 +205,11 @@ def test_any_picture_gives_an_array() -> None:
 def test_augmented_views_differ_but_keep_flag_and_beat(page: np.ndarray, sheet: Sheet) -> None:
     one = traces.render_traces(page, sheet)
     batch = np.stack([one, one])
-    views = traces.augment_traces(batch, np.random.default_rng(5), drop=0.0)
-    np.testing.assert_array_equal(views, traces.augment_traces(batch, np.random.default_rng(5), drop=0.0))
+    views = augment_traces(batch, np.random.default_rng(5), drop=0.0)
+    np.testing.assert_array_equal(views, augment_traces(batch, np.random.default_rng(5), drop=0.0))
     assert views.dtype == np.uint8
     assert (views[0] != views[1]).any()
-    assert traces.was_read(views[0])
+    assert trace_format.was_read(views[0])
     used = len(traces.MEASUREMENTS)
     np.testing.assert_array_equal(views[:, 13:].reshape(2, -1)[:, used:], batch[:, 13:].reshape(2, -1)[:, used:])
     assert np.corrcoef(views[0, 4], one[4])[0, 1] > 0.3
@@ -216,11 +218,11 @@ def test_augmented_views_differ_but_keep_flag_and_beat(page: np.ndarray, sheet: 
 
 def test_augmenting_by_nothing_changes_nothing(page: np.ndarray, sheet: Sheet) -> None:
     batch = traces.render_traces(page, sheet)[None]
-    same = traces.augment_traces(
+    same = augment_traces(
         batch, np.random.default_rng(0), gain=0, shift=0, stretch=0, noise=0, drop=0, jitter=0
     )  # fmt: skip
     np.testing.assert_array_equal(same, batch)
-    flat = traces.augment_traces(batch, np.random.default_rng(0), noise=0, drop=1)
+    flat = augment_traces(batch, np.random.default_rng(0), noise=0, drop=1)
     assert (flat[:, :13] == 128).all()
 
 
@@ -232,7 +234,7 @@ def test_network_reads_renderings_and_survives_saving(page: np.ndarray, sheet: S
     pixels = keras.Input(traces.SHAPE, name="pixels")
     network = keras.Model(pixels, traces_net(pixels, 4, 0.4))
     one = traces.render_traces(page, sheet)
-    batch = np.stack([one, *traces.augment_traces(one[None], np.random.default_rng(1))]).astype(np.float32)
+    batch = np.stack([one, *augment_traces(one[None], np.random.default_rng(1))]).astype(np.float32)
     out = np.asarray(network(batch, training=False))
     assert out.shape == (2, 4)
     np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)

@@ -22,7 +22,7 @@ from cardium.explain.attribution import How, attribute, check_method
 from cardium.explain.opened_model import Array, OpenedModel
 from cardium.explain.overlays import overlay_of
 from cardium.explain.places import Looked, attention_summary, text_line, where
-from cardium.imaging.sheet import LEADS
+from cardium.imaging.kinds import LEADS
 from cardium.progress import progress
 from cardium.reporting import plots
 

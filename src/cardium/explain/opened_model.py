@@ -108,10 +108,10 @@ class OpenedModel:
         """
         empty = np.zeros_like(pixels)
         if self.form == "image" and self.area == "paper":
-            # As imaging/sheet.py fills up beside the paper.
+            # As imaging/paper.py fills up beside the paper.
             empty += np.percentile(pixels, 90, axis=(1, 2), keepdims=True).astype(np.float32)
         elif self.form == "traces":
-            from cardium.imaging.traces import MIDDLE
+            from cardium.imaging.trace_format import MIDDLE
 
             empty += MIDDLE
         elif self.form in ("slices", "volume"):

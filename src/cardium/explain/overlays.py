@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cardium.explain.attribution import UNSIGNED
 from cardium.explain.opened_model import Array, OpenedModel
-from cardium.imaging.sheet import LEADS
+from cardium.imaging.kinds import LEADS
 from cardium.reporting.plots import Overlay
 
 # Methods that speak of single pixels: their pictures are smoothed a little, or nobody would see a point of one pixel.
@@ -66,7 +66,7 @@ def _smoothed(values: Array) -> Array:
 
 def _beats(pixels: NDArray[Any], heat: Array) -> tuple[NDArray[np.uint8], Array]:
     """The heartbeats of traces (16, 96) as pictures (13, h, w): black lines on white, and their columns' attribution."""
-    from cardium.imaging.traces import MIDDLE
+    from cardium.imaging.trace_format import MIDDLE
 
     height, width = _BEAT_SIZE
     count = len(LEADS)

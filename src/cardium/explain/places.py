@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.imaging.sheet import LEADS
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.paper import fit_to_paper
 
 if TYPE_CHECKING:
     from cardium.explain.attention_weights import Attention
@@ -76,7 +77,7 @@ def where(model: OpenedModel, values: Array, boxes: Mapping[str, Mask] | None = 
 
 
 def _in_traces(shares: NDArray[np.float64]) -> Looked:
-    from cardium.imaging.traces import MEASUREMENTS
+    from cardium.imaging.trace_format import MEASUREMENTS
 
     leads = dict(zip(LEADS, shares[: len(LEADS)].sum(axis=1).tolist(), strict=True))
     cells = shares[len(LEADS) :].ravel()[: len(MEASUREMENTS)]
@@ -150,17 +151,3 @@ def lead_boxes(sheet: Sheet, shape: tuple[int, int], size: Render) -> dict[str, 
         mask[top:bottom, left:right] = True
         found[name] = fit_to_paper(mask, sheet, size)
     return found
-
-
-def fit_to_paper(mask: Mask, sheet: Sheet, size: Render) -> Mask:
-    """A mask (H, W) of the upright picture as `sheet.render_paper` renders the picture: (height, width), nothing beside it."""
-    from PIL import Image
-
-    left, top, right, bottom = sheet.paper
-    crop = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8) * 255)
-    scale = min(size.height / crop.height, size.width / crop.width)
-    inner = (max(1, min(size.width, round(crop.width * scale))), max(1, min(size.height, round(crop.height * scale))))
-    out = np.zeros((size.height, size.width), np.bool_)
-    y, x = (size.height - inner[1]) // 2, (size.width - inner[0]) // 2
-    out[y : y + inner[1], x : x + inner[0]] = np.asarray(crop.resize(inner, Image.Resampling.BOX)) >= 128
-    return out

@@ -9,6 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.trace_format import BEAT, BEFORE, LEVELS, MEASUREMENTS, MIDDLE, STEP
 
 if TYPE_CHECKING:
     from cardium.imaging.spec import Augment
@@ -91,8 +95,6 @@ def augment_batch(pixels: np.ndarray, records: np.ndarray, settings: Augment, se
     pixels: images (n, H, W, 3), leads (n, 13, H, W) or traces (n, 16, 96), which have ranges of their own.
     """
     if pixels.ndim == 3:
-        from cardium.imaging.traces import augment_traces
-
         views = [
             augment_traces(one[None], np.random.default_rng([seed, view, int(number)]))
             for one, number in zip(pixels, records, strict=True)
@@ -122,3 +124,39 @@ def _augment_planes(planes: np.ndarray, settings: Augment, key: tuple[int, int, 
     height, width = planes.shape[1:]
     matrix = random_matrix(settings, *key, height, width)
     return np.moveaxis(_resample_channels(np.moveaxis(planes, 0, -1), matrix), -1, 0)
+
+
+def augment_traces(
+    batch: NDArray[np.uint8],
+    draw: np.random.Generator,
+    *,
+    gain: float = 0.25,
+    shift: int = 2,
+    stretch: float = 0.08,
+    noise: float = 0.03,
+    drop: float = 0.1,
+    jitter: float = 0.4,
+) -> NDArray[np.uint8]:
+    """A random view of renderings uint8 (n, 16, 96), a pure function of the batch and of `draw`'s state; same shape, uint8.
+
+    gain: beats are scaled by up to this share, all leads alike. shift: samples, to both sides. stretch: of time about the
+    QRS, as a share. noise: mV, standard deviation, per sample. drop: chance that a lead's beat falls flat. jitter: standard
+    deviation of what is added to the measurements, in their units (the same in no two cells).
+    """
+    out = batch.copy()
+    leads = len(LEADS)
+    x = np.arange(BEAT, dtype=np.float64)
+    for number, record in enumerate(batch):
+        scale = 1 + draw.uniform(-gain, gain)
+        moved = draw.integers(-shift, shift + 1)
+        at = np.clip(BEFORE + (x - BEFORE - moved) * (1 + draw.uniform(-stretch, stretch)), 0, BEAT - 1)
+        beats = record[:leads].astype(np.float64) - MIDDLE
+        beats = scale * np.stack([np.interp(at, x, beat) for beat in beats])
+        beats += draw.normal(0, noise / STEP, beats.shape)
+        beats[draw.random(leads) < drop] = 0.0
+        out[number, :leads] = np.clip(np.rint(MIDDLE + beats), 0, 255).astype(np.uint8)
+        cells = out[number, leads:].reshape(-1)
+        count = len(MEASUREMENTS)
+        varied = cells[:count] + draw.normal(0, LEVELS * jitter, count)
+        cells[:count] = np.clip(np.rint(varied), 0, 255).astype(np.uint8)
+    return out

@@ -13,67 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.imaging.sheet import LEADS
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.trace_format import BEAT_TO_BEAT
 
 Array = NDArray[np.float64]
-Unit = tuple[str, float, float]
-
-# Names of the findings, each with its usual middle and spread (traces.py stores (value - middle) / spread).
-ACROSS_LEADS: tuple[Unit, ...] = (
-    # mV. "high": the most that two neighbours share (the lower of the two); "low": the least that they share.
-    ("J_high_limb", 0.014, 0.031),
-    ("J_high_chest", 0.049, 0.058),
-    ("J_low_limb", -0.012, 0.033),
-    ("J_low_chest", 0.0, 0.059),
-    ("ST_high_limb", 0.028, 0.039),
-    ("ST_high_chest", 0.11, 0.083),
-    ("ST_low_limb", 0.0, 0.037),
-    ("ST_low_chest", 0.037, 0.067),
-    # ST as a share of the QRS's height: a high QRS raises ST without any infarction.
-    ("ST_share_high_limb", 0.042, 0.059),
-    ("ST_share_high_chest", 0.079, 0.056),
-    ("ST_share_low", -0.007, 0.055),
-    # Shares of the QRS, of Q waves of 20 ms or more.
-    ("Q_both_lateral", 0.0, 0.026),
-    ("Q_two_inferior", 0.0, 0.075),
-    ("Q_two_left", 0.0, 0.068),
-    ("Q_two_anterior", 0.0, 0.1),
-    ("Q_leads", 1.0, 1.5),  # how many leads have one
-    ("QS_leads", 0.0, 1.0),  # how many have hardly any R
-    ("T_low_limb", 0.079, 0.12),
-    ("T_low_chest", 0.21, 0.18),
-    ("T_high_chest", 0.37, 0.21),
-    ("T_inverted", 1.0, 1.5),  # leads
-    ("T_share", 0.21, 0.093),  # of the QRS's height, median over the leads
-    ("R_growth", 0.12, 0.058),  # of R's share from V1 to V6, a lead
-    ("R_transition", 2.1, 1.6),  # where it passes a half: 0 V1, 5 V6, 6 never
-    ("R_V2_V3", 0.66, 0.49),
-    ("R_loss", -0.02, 0.067),  # the largest step down
-    ("chest_voltage", 1.7, 0.62),
-    ("turns", 1.8, 0.33),  # of the QRS, a lead
-    # The twelve leads' QRS and ST-T as patterns in space and time: how far from one that only rises and falls.
-    ("QRS_third", -2.2, 0.4),  # logarithm of the third singular value over the first
-    ("T_second", -1.6, 0.65),
-    # Times, ms, over all leads together.
-    ("P_to_QRS_ms", 90.0, 35.0),
-    ("QT_ms", 360.0, 65.0),
-    ("QT_corrected", 430.0, 84.0),  # for the rate, after Bazett
-    ("T_left", 0.17, 0.13),  # what is left of T where its window ends
-)
-BEAT_TO_BEAT: tuple[Unit, ...] = (
-    ("beat_alike", 0.89, 0.2),  # correlation of the most unlike QRS with the median one
-    ("beat_unlike_share", 0.0, 0.061),  # beats whose QRS correlates by less than 0.8
-    ("beat_away", 0.12, 0.3),  # distance of the most unlike QRS, as a share of the median one's height
-    ("beat_away_median", 0.063, 0.06),
-    ("height_deviation", 0.082, 0.075),  # of the beats' heights, as a share
-    ("P_repeats", 0.79, 0.26),  # share of what comes before the QRS that every beat has alike
-    ("P_strip", 0.12, 0.054),  # mV
-    ("P_rest", 0.0083, 0.0042),  # mV, what the beats have not alike
-    ("premature", 0.0, 0.015),  # share of intervals that are short before a long one
-    ("RR_shortest", 0.97, 0.038),
-    ("RR_longest", 1.0, 0.083),
-    ("RR_middle_spread", 0.034, 0.037),  # from the 20th to the 80th percentile
-)
 
 # Leads in the order in which they look at the heart: the limbs' from the left shoulder to the right foot (aVR turned over).
 _LIMB: tuple[tuple[str, float], ...] = (("aVL", 1.0), ("I", 1.0), ("aVR", -1.0), ("II", 1.0), ("aVF", 1.0), ("III", 1.0))
@@ -92,7 +35,7 @@ def _shared_low(values: Sequence[float]) -> float:
 def across_leads(
     leads: Mapping[str, Mapping[str, float]], beats: Array, onset: int, end: int, p_begin: int, t_end: int, interval: float
 ) -> dict[str, float]:
-    """The findings ACROSS_LEADS by name.
+    """The findings ACROSS_LEADS (trace_format.py) by name.
 
     leads: the measurements of every one of the twelve (traces.py). beats: their median beats (12, n), mV, 10 ms a sample, of
     which `onset` to `end` is the QRS, P is looked for from `p_begin` and T until `t_end`. interval: between beats, samples.
@@ -167,7 +110,9 @@ def _of_all_leads(beats: Array, onset: int, end: int, p_begin: int, t_end: int, 
 
 
 def beat_to_beat(strip: Array, beats: NDArray[np.int64]) -> dict[str, float]:
-    """The findings BEAT_TO_BEAT by name, from a lead in mV, 10 ms a sample (NaN where it is not seen), and where its beats are.
+    """The findings BEAT_TO_BEAT (trace_format.py) by name.
+
+    strip: a lead in mV, 10 ms a sample, NaN where it is hidden. beats: the samples at which its beats are.
 
     With fewer beats than it takes to compare them (3 whole ones; 5 for the intervals), every value is its usual middle.
     """

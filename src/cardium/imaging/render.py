@@ -25,7 +25,7 @@ def shape_of(kind: str, size: Render) -> tuple[int, ...]:
     if family(kind) not in FORMS:
         raise CardiumError(f"params.yaml: unknown rendering `{kind}`: {', '.join(FORMS)}.")
     if kind == "traces":
-        from cardium.imaging.traces import SHAPE
+        from cardium.imaging.trace_format import SHAPE
 
         if (size.height, size.width) != SHAPE:
             raise CardiumError(f"params.yaml: traces are {SHAPE[0]} x {SHAPE[1]}, not {size.height} x {size.width}.")
@@ -67,17 +67,17 @@ def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
     if kind == "image" and size.area == "whole":
         blank = ("the picture is blank",) if float(pixels.std()) < _BLANK_STD else ()
         return Rendered(render_image(pixels, size.height, size.width), blank)
-    from cardium.imaging import leads, sheet, traces
+    from cardium.imaging import leads, paper, sheet, trace_format, traces
 
     found = sheet.find_sheet(pixels)
     if kind == "traces":
         array = traces.render_traces(pixels, found)
-        unread = () if traces.was_read(array) else (traces.UNREADABLE,)
+        unread = () if trace_format.was_read(array) else (trace_format.UNREADABLE,)
         return Rendered(array, (*found.warnings, *unread), found.layout, found.confidence)
     if kind == "leads":
         array = leads.render_leads(pixels, found, size.height, size.width)
     else:
-        array = sheet.render_paper(pixels, found, size.height, size.width)
+        array = paper.render_paper(pixels, found, size.height, size.width)
     return Rendered(array, found.warnings, found.layout, found.confidence)
 
 

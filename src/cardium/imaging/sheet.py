@@ -25,8 +25,6 @@ Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6", "rhythm")
-
 NOTHING = "no ECG grid or traces found"
 UNKNOWN = "the layout of the leads was not recognised"
 PART = "part of the sheet is missing"
@@ -460,25 +458,6 @@ def upright(pixels: Pixels, sheet: Sheet) -> Pixels:
         return pixels
     turned = Image.fromarray(pixels).rotate(sheet.angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255))
     return np.asarray(turned)
-
-
-def render_paper(pixels: Pixels, sheet: Sheet, height: int, width: int) -> Pixels:
-    """The paper area as uint8 (height, width, 3): aspect kept, centred, padded with the paper's own white.
-
-    Header and footer are outside it: they print the patient's number, the date, the heart rate and the diagnosis.
-    """
-    left, top, right, bottom = sheet.paper
-    crop = upright(pixels, sheet)[top:bottom, left:right]
-    scale = min(height / crop.shape[0], width / crop.shape[1])
-    inner = (max(1, min(width, round(crop.shape[1] * scale))), max(1, min(height, round(crop.shape[0] * scale))))
-    resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
-    small = np.asarray(Image.fromarray(np.ascontiguousarray(crop)).resize(inner, resampling))
-    white: NDArray[Any] = np.percentile(small.reshape(-1, 3), 90, axis=0)
-    out = np.empty((height, width, 3), np.uint8)
-    out[:] = np.rint(white).astype(np.uint8)
-    y, x = (height - inner[1]) // 2, (width - inner[0]) // 2
-    out[y : y + inner[1], x : x + inner[0]] = small
-    return out
 
 
 def ink(pixels: Pixels) -> NDArray[np.float32]:

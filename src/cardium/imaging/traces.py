@@ -21,26 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cardium.imaging.findings import ACROSS_LEADS, BEAT_TO_BEAT, across_leads, beat_to_beat
-from cardium.imaging.sheet import LEADS, Box, Pixels, Sheet, ink, upright
+from cardium.imaging.findings import across_leads, beat_to_beat
+from cardium.imaging.kinds import LEADS
+from cardium.imaging.sheet import Box, Pixels, Sheet, ink, upright
+from cardium.imaging.trace_format import AFTER, BEAT, BEFORE, LEVELS, MEASUREMENTS, MIDDLE, SHAPE, STEP, UNITS, WHOLE
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 RATE = 100  # samples a second
 SAMPLES = 1000  # of a page: 10 s
-BEFORE, AFTER = 32, 64  # samples of a median beat before its QRS and from it on
-BEAT = BEFORE + AFTER
-# The rows of the rendering: 13 median beats, then the measurements, filled up with the middle grey.
-ROWS = len(LEADS) + 3
-SHAPE = (ROWS, BEAT)
-MIDDLE = 128
-# Voltage of one grey level of the beats, mV.
-STEP = 0.02
-# Grey levels of one unit (see `_UNITS`) of a measurement.
-LEVELS = 36.0
-
-UNREADABLE = "no heartbeats could be read from the traces"
 
 # Pixels per mm at which traces are followed: half the size of the collections' sheets.
 _SCALE = 3.936
@@ -334,63 +324,6 @@ def median_beats(traces: NDArray[np.float32], beats: NDArray[np.int64]) -> NDArr
     return out
 
 
-# What is measured in every one of the twelve leads, as (name, middle, unit); mV, ms or ratios. The middle and the unit are
-# fixed numbers near the values' usual mean and spread: the rendering stores (value - middle) / unit.
-_PER_LEAD: tuple[tuple[str, float, float], ...] = (
-    ("R", 0.6, 0.6),  # highest point of the QRS
-    ("Q", -0.2, 0.4),  # lowest point before it
-    ("S", -0.4, 0.6),  # lowest point after it
-    ("Q_ms", 20.0, 30.0),
-    ("J", 0.0, 0.12),  # the QRS's end
-    ("ST", 0.05, 0.15),  # 60 ms later
-    ("ST_slope", 0.08, 0.18),  # 100 ms later, from J
-    ("T_high", 0.25, 0.3),
-    ("T_low", -0.08, 0.15),
-    ("T", 0.15, 0.35),  # the larger of the two
-    ("T_ms", 150.0, 70.0),
-    ("T_mean", 0.06, 0.12),
-    ("P_high", 0.08, 0.06),
-    ("P_low", -0.05, 0.05),
-    ("net", 0.2, 0.7),  # R + (Q or S)
-    ("span", 1.0, 0.7),  # R - (Q or S)
-    ("Q_share", 0.15, 0.25),
-    ("R_share", 0.55, 0.3),
-)
-_WHOLE: tuple[tuple[str, float, float], ...] = (
-    ("rate", 4.4, 0.3),  # logarithm of beats a minute, from the median interval
-    ("rate_mean", 4.4, 0.3),
-    ("RR_deviation", 0.05, 0.08),  # of the logarithms of the intervals
-    ("RR_spread", 0.02, 0.03),  # median distance from the median
-    ("RR_step", 0.03, 0.05),  # median change from beat to beat
-    ("RR_step_mean", 0.05, 0.08),
-    ("RR_uneven", 0.1, 0.2),  # share of intervals 12 % off the median
-    ("RR_short", 0.05, 0.1),
-    ("RR_long", 0.05, 0.1),
-    ("QRS_ms", 100.0, 25.0),
-    ("axis_x", 0.5, 0.5),
-    ("axis_y", 0.5, 0.6),
-    ("T_axis_x", 0.5, 0.5),
-    ("T_axis_y", 0.5, 0.6),
-    ("QRS_T_angle", 0.5, 0.6),  # its cosine
-    ("limb_voltage", 0.9, 0.45),
-    ("Sokolow", 1.8, 0.9),
-    ("ST_anterior", 0.3, 0.4),
-    ("ST_inferior", 0.05, 0.25),
-    ("ST_lateral", 0.05, 0.25),
-    ("Q_anterior", 0.7, 0.8),
-    ("Q_inferior", 0.4, 0.5),
-    ("Q_lateral", 0.3, 0.4),
-    ("ST_highest", 0.15, 0.12),
-    ("ST_lowest", -0.06, 0.08),
-)
-_UNITS: tuple[tuple[str, float, float], ...] = (
-    *_WHOLE,
-    *((f"{lead}_{name}", middle, unit) for lead in LEADS[:12] for name, middle, unit in _PER_LEAD),
-    *ACROSS_LEADS,
-    *BEAT_TO_BEAT,
-)
-# The names of the measurements, in the order of `measure`'s values and of the rendering's cells from row 13 on.
-MEASUREMENTS: tuple[str, ...] = tuple(name for name, _, _ in _UNITS)
 _ANTERIOR, _INFERIOR, _LATERAL = ("V1", "V2", "V3", "V4"), ("II", "III", "aVF"), ("I", "aVL", "V5", "V6")
 
 
@@ -429,7 +362,7 @@ def measure(medians: NDArray[np.float32], beats: NDArray[np.int64], strip: NDArr
 
 def _measure_rhythm(beats: NDArray[np.int64]) -> dict[str, float]:
     if len(beats) < 4:
-        return {name: middle for name, middle, _ in _WHOLE if name.startswith("R")}
+        return {name: middle for name, middle, _ in WHOLE if name.startswith("R")}
     intervals = np.diff(beats) / RATE
     usual = float(np.median(intervals))
     off = np.log(np.clip(intervals / usual, 0.3, 3.0))
@@ -516,48 +449,7 @@ def _pack(medians: NDArray[np.float32], beats: NDArray[np.int64], strip: NDArray
     levels = MIDDLE + np.where(alone, medians, 0.0) / STEP
     out[: len(LEADS)] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     values = measure(medians, beats, strip)
-    units = np.array([(values[name] - middle) / unit for name, middle, unit in _UNITS])
+    units = np.array([(values[name] - middle) / unit for name, middle, unit in UNITS])
     cells[: len(units)] = np.clip(np.rint(MIDDLE + LEVELS * units), 0, 255).astype(np.uint8)
     cells[-1] = 255
-    return out
-
-
-def was_read(array: NDArray[np.uint8]) -> bool:
-    """Whether a rendering (16, 96) holds heartbeats; if not, the sheet deserves the warning UNREADABLE."""
-    return bool(array[-1, -1] == 255)
-
-
-def augment_traces(
-    batch: NDArray[np.uint8],
-    draw: np.random.Generator,
-    *,
-    gain: float = 0.25,
-    shift: int = 2,
-    stretch: float = 0.08,
-    noise: float = 0.03,
-    drop: float = 0.1,
-    jitter: float = 0.4,
-) -> NDArray[np.uint8]:
-    """A random view of renderings uint8 (n, 16, 96), a pure function of the batch and of `draw`'s state; same shape, uint8.
-
-    gain: beats are scaled by up to this share, all leads alike. shift: samples, to both sides. stretch: of time about the
-    QRS, as a share. noise: mV, standard deviation, per sample. drop: chance that a lead's beat falls flat. jitter: standard
-    deviation of what is added to the measurements, in their units (the same in no two cells).
-    """
-    out = batch.copy()
-    leads = len(LEADS)
-    x = np.arange(BEAT, dtype=np.float64)
-    for number, record in enumerate(batch):
-        scale = 1 + draw.uniform(-gain, gain)
-        moved = draw.integers(-shift, shift + 1)
-        at = np.clip(BEFORE + (x - BEFORE - moved) * (1 + draw.uniform(-stretch, stretch)), 0, BEAT - 1)
-        beats = record[:leads].astype(np.float64) - MIDDLE
-        beats = scale * np.stack([np.interp(at, x, beat) for beat in beats])
-        beats += draw.normal(0, noise / STEP, beats.shape)
-        beats[draw.random(leads) < drop] = 0.0
-        out[number, :leads] = np.clip(np.rint(MIDDLE + beats), 0, 255).astype(np.uint8)
-        cells = out[number, leads:].reshape(-1)
-        count = len(MEASUREMENTS)
-        varied = cells[:count] + draw.normal(0, LEVELS * jitter, count)
-        cells[:count] = np.clip(np.rint(varied), 0, 255).astype(np.uint8)
     return out

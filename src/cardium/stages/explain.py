@@ -26,7 +26,7 @@ from cardium.config import Settings
 from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import read_parts
-from cardium.demo.truth import is_demo, true_masks
+from cardium.datasets.demos import is_demo, true_masks
 from cardium.errors import CardiumError, unknown
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import applicable, check_method, default_method
