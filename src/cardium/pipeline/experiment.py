@@ -100,7 +100,7 @@ def _bank(plain: Settings, settings: Settings, spec: RunSpec) -> Path:
     if plain.plan.banks.get(bank.name) == bank and unchanged:
         dvc.reproduce(settings.root, [f"features@{bank.name}"])
         return settings.root / bank.folder
-    from cardium.stages.features import make_bank
+    from cardium.training.make_bank import make_bank
 
     folder = places.scratch() / "banks" / f"{bank.name}-{now.weights}-{now.views}"
     make_bank(settings, bank, folder)

@@ -19,13 +19,14 @@ JOURNAL = "CARDIUM_JOURNAL"
 
 @dataclass(frozen=True)
 class Stage:
-    """name: of the verb and its module. items: the table of the plan whose names it is run for; `datasets`: the active ones.
+    """name: of the verb and its module. help: of the command `cardium NAME --dataset D` that runs it; "" for none.
 
-    heavy: whether it imports TensorFlow, which is then done quietly and first. logged: what it shows to MLflow when it has
-    ended; "" for nothing.
+    items: the table of the plan whose names it is run for; `datasets`: the active ones. heavy: whether it imports TensorFlow,
+    which is then done quietly and first. logged: what it shows to MLflow when it has ended; "" for nothing.
     """
 
     name: str
+    help: str = ""
     items: Literal["data", "datasets", "renderings", "banks", "runs", "fusions", "ensembles", "explanations"] = "datasets"
     heavy: bool = False
     logged: Literal["", "run", "search", "explanations", "evaluation", "audit", "report"] = ""
@@ -35,21 +36,21 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tracked", "data"),
-        Stage("ingest"),
-        Stage("split"),
-        Stage("validate"),
+        Stage("tracked", items="data"),
+        Stage("ingest", "raw files -> manifest"),
+        Stage("split", "manifest -> folds, patients kept whole"),
+        Stage("validate", "check manifest and folds (Great Expectations)"),
         Stage("audit", heavy=True, logged="audit"),
-        Stage("prepare", "renderings"),
-        Stage("features", "banks", heavy=True),
-        Stage("train", "runs", heavy=True, logged="run"),
-        Stage("fuse", "fusions", heavy=True, logged="run"),
-        Stage("ensemble", "ensembles", heavy=True, logged="run"),
+        Stage("prepare", "render every record into one array", items="renderings"),
+        Stage("features", "the banks: frozen backbones' features of all records", items="banks", heavy=True),
+        Stage("train", items="runs", heavy=True, logged="run"),
+        Stage("fuse", "join trained models by their features, or average them", items="fusions", heavy=True, logged="run"),
+        Stage("ensemble", "average models into one", items="ensembles", heavy=True, logged="run"),
         Stage("evaluate", heavy=True, logged="evaluation"),
         Stage("promote"),
-        Stage("explain", "explanations", heavy=True, logged="explanations"),
+        Stage("explain", items="explanations", heavy=True, logged="explanations"),
         Stage("report", logged="report"),
-        Stage("tune", "runs", heavy=True, logged="search"),
+        Stage("tune", items="runs", heavy=True, logged="search"),
     )
 }
 
