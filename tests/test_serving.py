@@ -514,3 +514,18 @@ def test_an_error_of_ours_is_a_clean_500(folder: Path, monkeypatch: pytest.Monke
     assert "RuntimeError" in str(caught.value)
     assert str(folder) not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_served_model_has_the_limits_that_it_was_logged_under(folder: Path) -> None:
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    from cardium.serving.served_model import ServedModel
+
+    model = ServedModel()
+    model.load_context(mlflow.pyfunc.PythonModelContext({"run": str(folder)}, {"max_rows": 2, "max_pixels": 1199}))
+    with pytest.raises(MlflowException, match="send at most 2 at once"):
+        model.predict(None, pd.DataFrame({"image": [GOOD] * 3}))
+    with pytest.raises(MlflowException, match="too many pixels: 40 x 30, limit 1199"):
+        model.predict(None, pd.DataFrame({"image": [GOOD] * 2}))

@@ -88,6 +88,14 @@ settings = config.load(Path({str(settings.root)!r}))
     )
 
 
+def test_the_rooms_are_imported_without_what_they_work_with() -> None:
+    code = (
+        "import sys, cardium.tracking.promotion, cardium.serving\nprint({'mlflow', 'tensorflow', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True)
+    assert done.stdout.decode().strip() == "set()", done.stderr.decode()
+
+
 def test_a_run_folder_is_logged_with_everything_in_it(settings: Any) -> None:
     changed = {"overrides": {"cmri.train.epochs": 4}, "warnings": ["random weights: nothing was transferred"]}
     folder = run_folder(settings, "resnet152v2", real=False, **changed)
