@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cardium import config
+from cardium.data import render_records
 from cardium.data.manifest import read_fingerprint, read_manifest
+from cardium.data.render_records import RenderJob
 from cardium.demo import ecg_sheet, ecg_signal
 from cardium.errors import CardiumError
 from cardium.imaging.decode import decode
@@ -37,7 +39,7 @@ def settings(tmp_path):
     Image.fromarray(deep).save(tmp_path / "data/cmri/Sick/Directory_1/SR_1/IM9.png")
     settings = config.load(PROJECT)
     dataset = dataclasses.replace(settings.datasets["cmri"], render={"image": Render(24, 32)})
-    settings = dataclasses.replace(settings, root=tmp_path, datasets={"cmri": dataset})
+    settings = dataclasses.replace(settings, root=tmp_path, datasets={**settings.datasets, "cmri": dataset})
     ingest.run(settings, "cmri")
     return settings
 
@@ -90,12 +92,11 @@ def sheets(tmp_path_factory):
 )
 def test_sheets_are_rendered_as_they_are_served_and_copies_once(sheets, kind, size, tmp_path, monkeypatch):
     folder, records = sheets
-    work = prepare.Work("data/ecg4", "again", folder, kind, size, Limits(10**8, 10**8, 10**8, 10**8))
+    job = RenderJob("data/ecg4", "again", folder, kind, size, Limits(10**8, 10**8, 10**8, 10**8))
     read = []
-    monkeypatch.setattr(
-        prepare, "_render", lambda work, record, render=prepare._render: read.append(record) or render(work, record)
-    )
-    warned = prepare.render_records(work, records, "hash", tmp_path / kind)
+    render_record = render_records.render_record
+    monkeypatch.setattr(render_records, "render_record", lambda job, record: read.append(record) or render_record(job, record))
+    warned = render_records.render_records(job, records, "hash", tmp_path / kind)
     array = np.load(tmp_path / kind / "pixels.npy")
     assert len(read) == 3, "the copy was not rendered again"
     for number in (0, 1, 3):

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from cardium.config import Settings
 from cardium.data.manifest import is_distinct, manifest_sha256
+from cardium.data.render_records import RenderJob, render_records
 from cardium.data.rendering import read_pixels
 from cardium.imaging.spec import Render
 from cardium.models.backbones import FRAMES, build_image_encoder
 from cardium.models.weights import load_weights
-from cardium.stages.prepare import Work, render_records
-from cardium.training.bank import Bank, BankPlan, calibrate, compile_forward, fill_bank, hash_records
+from cardium.training.bank import Bank, BankPlan, FrozenBackbone, calibrate, fill_bank, hash_records
+from cardium.training.engine import compile_forward
 from cardium.workspace import Workspace
 
 # Bytes of feature maps averaged at once.
@@ -80,8 +81,8 @@ def open_encoder(settings: Settings, dataset: str, manifest: pd.DataFrame, volum
     bank = _existing(places.bank(dataset, backbone, "honest"), plan) if weights.used != "random" else None
     batch = settings.features.batch
     if bank is None:
-        engine = settings.features.engine
-        bank = fill_bank(scratch, plan, weights.as_dict(), model, pixels, distinct[:0], batch, engine, settings.seed)
+        frozen = FrozenBackbone(model, weights, batch, settings.features.engine)
+        bank = fill_bank(scratch, plan, frozen, pixels, distinct[:0])
     forward, _ = compile_forward(model, batch, settings.features.engine)
 
     def encode(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -108,9 +109,9 @@ def _rendering(
             pixels, _ = read_pixels(folder, manifest)
             return pixels, str(told["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
-    work = Work(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
+    job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    render_records(work, records, wanted["manifest_sha256"], made)
+    render_records(job, records, wanted["manifest_sha256"], made)
     return np.load(made / "pixels.npy", mmap_mode="r"), json.loads((made / "render.json").read_text())["pixels_sha256"]
 
 

@@ -1,4 +1,4 @@
-"""Reads what `prepare` made: the rendered records as one memory-mapped array, checked against the manifest, and rows of it."""
+"""Reads rendered records (render_records.py): one memory-mapped array, checked against the manifest, and rows of it."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ import numpy as np
 from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import build, manifest_sha256, read_manifest
+from cardium.data.render_records import RenderJob, render_records
 from cardium.datasets import Collection, Found, get_collection
 from cardium.datasets.measure import Measured, measure_all
 from cardium.errors import CardiumError
@@ -36,7 +37,6 @@ from cardium.parallel import in_chunks
 from cardium.progress import progress
 from cardium.runs.predictions import prediction_rows
 from cardium.stages.evaluate import data_of, evaluate, find_entries
-from cardium.stages.prepare import Work, render_records
 from cardium.workspace import Workspace, served_file
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _render(
 ) -> np.ndarray:
     """The records as a run's model takes them, memory-mapped."""
     size = Render(**{key: value for key, value in rendering.items() if key != "kind"})
-    work = Work(
+    job = RenderJob(
         where=str(folder),
         again="evaluate it again",
         folder=folder,
@@ -239,6 +239,6 @@ def _render(
     )
     out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    render_records(work, records, manifest_sha256(manifest), out)
+    render_records(job, records, manifest_sha256(manifest), out)
     pixels: np.ndarray = np.load(out / "pixels.npy", mmap_mode="r")
     return pixels
