@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardium import config
-from cardium.config.plan import plan_table
+from cardium.config.plan_file import plan_table
 from cardium.errors import CardiumError
 
 ROOT = Path(__file__).resolve().parents[1]

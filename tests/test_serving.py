@@ -28,10 +28,10 @@ from PIL import Image
 from run_folders import CLASSES, SIDE, make_project, run_folder
 
 from cardium import tracking
+from cardium.config import Serve
 from cardium.errors import CardiumError
 from cardium.runs.trained_run import TrainedRun
 from cardium.serving import Classifier, predict_files
-from cardium.serving.limits import ServingLimits
 from cardium.serving.predict import prediction_table
 from cardium.serving.request import BadRequest, files_of
 
@@ -230,7 +230,7 @@ def readable(value: str) -> bool:
         (["é"], "Row 0: `image` is not base64"),
         (["AAA"], "Row 0: `image` is not base64"),
         (["AA-_"], "Row 0: `image` is not base64"),
-        (["AAAA"] * (ServingLimits().max_rows + 1), "at most"),
+        (["AAAA"] * (Serve().max_rows + 1), "at most"),
     ],
 )
 def test_a_bad_column_names_its_row(values: list[Any], says: str) -> None:
@@ -426,7 +426,7 @@ BAD = {
     "empty batch": ({"dataframe_split": {"columns": ["image"], "data": []}}, "empty"),
     "empty records": ({"dataframe_records": []}, ""),
     "missing column": ({"dataframe_split": {"columns": ["picture"], "data": [[GOOD]]}}, "image"),
-    "too many": (of(*["AAAA"] * (ServingLimits().max_rows + 1)), "at most"),
+    "too many": (of(*["AAAA"] * (Serve().max_rows + 1)), "at most"),
     "pixels as numbers": ({"inputs": [[[0, 1], [2, 3]]]}, ""),
     "no known key": ({"image": GOOD}, ""),
     "not JSON": (b"{", ""),
@@ -468,7 +468,7 @@ def test_what_breaks_mlflows_own_parser_leaves_the_server_alive(server: Server) 
 
 
 def test_a_huge_request_is_refused_and_the_server_lives_on(server: Server) -> None:
-    status, answer = server.post(of("A" * (ServingLimits().max_bytes * 3 // 2 + 4)))
+    status, answer = server.post(of("A" * (Serve().max_bytes * 3 // 2 + 4)))
     assert status == 400
     assert "Row 0: more than" in json.loads(answer)["message"]
     assert len(answer) < 2000

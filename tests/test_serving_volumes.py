@@ -14,10 +14,10 @@ import pytest
 from run_folders import make_project, run_folder
 
 from cardium import models
+from cardium.config import Serve
 from cardium.imaging.spec import Render
 from cardium.imaging.volume import read_volume, render_volume
 from cardium.serving import Classifier, predict_files
-from cardium.serving.limits import ServingLimits
 from cardium.serving.request import BadRequest
 from cardium.tracking.signature import input_example
 
@@ -99,7 +99,7 @@ def bomb() -> bytes:
 def test_what_is_no_volume_is_a_bad_request(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(classifier, "limits", ServingLimits(max_volume_bytes=10_000_000, max_inflated_bytes=30_000_000))
+    monkeypatch.setattr(classifier, "limits", Serve(max_volume_bytes=10_000_000, max_inflated_bytes=30_000_000))
     with pytest.raises(BadRequest, match=says):
         classifier.classify([scan(), data])
 

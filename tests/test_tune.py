@@ -20,7 +20,7 @@ from test_pipeline import closure
 
 from cardium import cli, config, tracking
 from cardium.config import Settings, Train
-from cardium.config.plan import plan_table
+from cardium.config.plan_file import plan_table
 from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import score

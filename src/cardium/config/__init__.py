@@ -8,12 +8,10 @@ from cardium.config.plan import (
     Plan,
     RenderingSpec,
     RunSpec,
-    check_plan,
     make_plan,
-    plan_text,
     run_spec,
-    write_plan,
 )
+from cardium.config.plan_file import check_plan, plan_table, plan_text, write_plan
 from cardium.config.schema import (
     Audit,
     Dataset,
@@ -24,12 +22,13 @@ from cardium.config.schema import (
     Ingest,
     Promote,
     Protocol,
-    Settings,
+    Serve,
     Split,
     Train,
     Tune,
     Validate,
 )
+from cardium.config.settings import Settings
 
 __all__ = [
     "Audit",
@@ -47,6 +46,7 @@ __all__ = [
     "Protocol",
     "RenderingSpec",
     "RunSpec",
+    "Serve",
     "Settings",
     "Split",
     "Train",
@@ -56,6 +56,7 @@ __all__ = [
     "choose_profile",
     "load",
     "make_plan",
+    "plan_table",
     "plan_text",
     "resolve",
     "run_spec",

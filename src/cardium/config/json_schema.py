@@ -56,7 +56,7 @@ class Schemas:
     def _value(self, kind: Any, where: str, *, partial: bool) -> dict[str, Any]:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is typing.Annotated:
-            schema = {"type": _SIMPLE[arguments[0]]}
+            schema: dict[str, Any] = {"type": _SIMPLE[arguments[0]]}
             for extra in arguments[1:]:
                 if isinstance(extra, Range):
                     ends = {"minimum": extra.low, "maximum": extra.high, "exclusiveMinimum": extra.above}

@@ -6,19 +6,18 @@ named after it. The chosen profile's block changes the file first, the overrides
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cardium.config.schema import PROTOCOLS, Dataset, Dimension, RawTable, Settings, StudiedModel, Study, Train
+from cardium.config.check import build, check_part, check_train, dotted, expect_table, overlay
+from cardium.config.schema import PROTOCOLS, Dataset, Dimension, RawTable, StudiedModel, Study, Train
+from cardium.config.settings import Settings
 from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError, closest, unknown
 from cardium.imaging.spec import Augment, Render
-from cardium.ranges import Range
 
 # The kinds of records, whose sections hold what all datasets of the kind share.
 CONTENTS = ("image", "sheet", "volume")
@@ -105,116 +104,11 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     table["datasets"] = {name: _dataset(name, sections) for name in list_collections()}
     table["studies"] = {
         dataset: build(Study, _study(study, f"studies.{profile}.{dataset}"), f"studies.{profile}.{dataset}")
-        for dataset, study in _table(studies[profile], f"studies.{profile}").items()
+        for dataset, study in expect_table(studies[profile], f"studies.{profile}").items()
     }
     settings: Settings = _settings(table, root, overrides)
     _check(settings)
     return settings
-
-
-def overlay(base: RawTable, change: RawTable) -> RawTable:
-    """`base` with `change` laid over it, table by table; values of `change` win."""
-    result = dict(base)
-    for key, value in (change or {}).items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        result[key] = overlay(base[key], value) if both else value
-    return result
-
-
-def build(kind: Any, value: Any, where: str) -> Any:
-    """`value` checked against the type `kind`, tables becoming dataclasses; `where` is the key's path for messages."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        checked = {key: build(hints[key], item, _dotted(where, key)) for key, item in _known_keys(kind, value, where).items()}
-        for f in dataclasses.fields(kind):
-            if f.name not in checked and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-                raise CardiumError(f"params.yaml: `{_dotted(where, f.name)}` is missing.")
-        return kind(**checked)  # type: ignore[operator]
-    return _value(kind, value, where)
-
-
-def check_part(kind: Any, value: Any, where: str) -> None:
-    """As `build` for a table that need not hold every key: what it holds is checked, and thrown away."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for key, item in _known_keys(kind, value, where, part=True).items():
-            check_part(hints[key], item, _dotted(where, key))
-    elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
-        for key, item in _table(value, where).items():
-            check_part(typing.get_args(kind)[1], item, _dotted(where, key))
-    else:
-        _value(kind, value, where)
-
-
-def check_train(change: RawTable, where: str) -> None:
-    """What may be laid over a run's `train`. Raises CardiumError for what a bank's runs share."""
-    check_part(Train, change, where)
-    fixed = sorted({"views", "weights"} & change.keys())
-    if fixed:
-        raise CardiumError(f"params.yaml, {where}.{fixed[0]}: a bank is shared by its runs: set <dataset>.train.{fixed[0]}.")
-
-
-def _known_keys(kind: Any, value: Any, where: str, part: bool = False) -> RawTable:
-    """`value` as a table whose keys are fields of the dataclass `kind`. part: a message names the table, then the key."""
-    names = [f.name for f in dataclasses.fields(kind)]
-    for key in _table(value, where):
-        if key not in names:
-            place, shown = (f", {where}", key) if part else ("", _dotted(where, key))
-            raise CardiumError(f"params.yaml{place}: unknown key `{shown}`.{closest(str(key), names)}")
-    return dict(value)
-
-
-def _table(value: Any, where: str) -> RawTable:
-    if not isinstance(value, dict):
-        raise CardiumError(f"params.yaml, {where}: expected a table, got {value!r}.")
-    return value
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """A value of a type that is no dataclass: a choice, a table, a list, a number with its range, a text."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        checked = _number(arguments[0], value, where)
-        for extra in arguments[1:]:
-            fault = extra.fault(checked) if isinstance(extra, Range) else ""
-            if fault:
-                raise CardiumError(f"params.yaml, {where}: {checked} {fault}.")
-        return checked
-    if origin is Literal:
-        # YAML reads a bare `none` as text but `null` and `~` as nothing.
-        if value not in arguments:
-            hint = closest(str(value), [str(choice) for choice in arguments])
-            raise CardiumError(f"params.yaml, {where}: `{value}` is not one of {', '.join(map(str, arguments))}.{hint}")
-        return value
-    if origin is dict:
-        return {str(key): build(arguments[1], item, _dotted(where, key)) for key, item in _table(value, where).items()}
-    if origin is list:
-        if not isinstance(value, list):
-            raise CardiumError(f"params.yaml, {where}: expected a list, got {value!r}.")
-        return [build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if kind is Any or kind is Path or isinstance(kind, types.UnionType):
-        return value
-    return _number(kind, value, where)
-
-
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-
-
-def _number(kind: Any, value: Any, where: str) -> Any:
-    if kind is str and where.endswith(".test_folds") and isinstance(value, int):
-        value = str(value)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        value = float(value)
-    if kind is float and isinstance(value, str):
-        with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-4, without a point, as text.
-            value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise CardiumError(f"params.yaml, {where}: expected {_WORDS.get(kind, kind.__name__)}, got {value!r}.")
-    return value
-
-
-def _dotted(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
 
 
 # ------------------------------------------------------------------------------------------------------------ the sections
@@ -232,12 +126,12 @@ def section_types() -> dict[str, Any]:
 def _check_sections(table: RawTable, where: str, partial: bool = False) -> None:
     """Each section on its own, so that a message names the place where the value stands."""
     kinds = section_types()
-    for key, value in _table(table, where).items():
+    for key, value in expect_table(table, where).items():
         if key not in kinds:
-            raise CardiumError(f"params.yaml: unknown key `{_dotted(where, key)}`.{closest(str(key), list(kinds))}")
+            raise CardiumError(f"params.yaml: unknown key `{dotted(where, key)}`.{closest(str(key), list(kinds))}")
         of_dataset = kinds[key] is Dataset or key == "train"
         check: Callable[[Any, Any, str], Any] = check_part if partial or of_dataset else build
-        check(kinds[key], value, _dotted(where, key))
+        check(kinds[key], value, dotted(where, key))
 
 
 def _dataset(name: str, sections: dict[str, RawTable]) -> Dataset:
@@ -251,9 +145,9 @@ def _dataset(name: str, sections: dict[str, RawTable]) -> Dataset:
 
 def _study(study: Any, where: str) -> RawTable:
     """A study's short forms written out: a list of models, a model or an explanation without a table of its own."""
-    table = dict(_table(study, where))
+    table = dict(expect_table(study, where))
     table["models"] = _models(table.get("models", {}), f"{where}.models")
-    explained = _table(table.get("explanations", {}), f"{where}.explanations")
+    explained = expect_table(table.get("explanations", {}), f"{where}.explanations")
     table["explanations"] = {name: {"method": of} if isinstance(of, str) else of for name, of in explained.items()}
     return table
 
@@ -267,11 +161,11 @@ def _models(models: Any, where: str) -> RawTable:
         if twice is not None:
             raise CardiumError(f"params.yaml, {where}: {twice} stands there twice.")
         models = dict(entries)
-    return {name: {} if deviation is None else deviation for name, deviation in _table(models, where).items()}
+    return {name: {} if deviation is None else deviation for name, deviation in expect_table(models, where).items()}
 
 
 def _pairs(item: Any, where: str) -> list[tuple[str, Any]]:
-    return [(item, None)] if isinstance(item, str) else list(_table(item, where).items())
+    return [(item, None)] if isinstance(item, str) else list(expect_table(item, where).items())
 
 
 def _settings(table: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:

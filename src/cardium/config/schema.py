@@ -1,16 +1,14 @@
 """The types of params.yaml: one dataclass a section, its fields the section's keys, with the range of every number.
 
-`Settings` is all of the file after the profile and the overrides. `config.load` reads it, `config.plan` resolves what is run,
-`config.json_schema` states the same types to editors.
+`config.load` reads the file into them, `config.json_schema` states the same types to editors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from cardium.imaging.kinds import of_volumes
 from cardium.imaging.spec import Augment, Limits, Render
 from cardium.ranges import (
     AtLeastHundred,
@@ -23,9 +21,6 @@ from cardium.ranges import (
     Positive,
     Share,
 )
-
-if TYPE_CHECKING:
-    from cardium.config.plan import Plan
 
 Protocol = Literal["honest", "published"]
 PROTOCOLS: tuple[Protocol, ...] = ("honest", "published")
@@ -260,50 +255,34 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Serve:
+    """What one request to a served model may cost: how many files, and of each its bytes and what they decode to.
+
+    max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. A model logged before these numbers
+    were in params.yaml is served with the defaults.
+    """
+
+    max_rows: Count = 256
+    max_volume_rows: Count = 8
+    max_pixels: Count = 50_000_000
+    max_bytes: Count = 100_000_000
+    max_voxels: Count = 300_000_000
+    max_volume_bytes: Count = 400_000_000
+    max_inflated_bytes: Count = 1_200_000_000
+
+    def rows(self, kind: str) -> int:
+        """How many files a request may hold for a model that reads the rendering `kind`."""
+        return self.max_volume_rows if of_volumes(kind) else self.max_rows
+
+    def of_file(self, kind: str) -> Limits:
+        """What one file may cost that is rendered as `kind`."""
+        max_bytes = self.max_volume_bytes if of_volumes(kind) else self.max_bytes
+        return Limits(self.max_pixels, max_bytes, self.max_voxels, self.max_inflated_bytes)
+
+
+@dataclass(frozen=True)
 class Tracking:
     """uri: of the MLflow store; "": mlflow.db beside params.yaml. experiment: what experiments and models are named after."""
 
     uri: str
     experiment: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All of params.yaml after the profile and the overrides.
-
-    active: the datasets that the pipeline runs. studies: of the chosen profile, a dataset each. datasets: a dataset's
-    settings by its name.
-    """
-
-    root: Path
-    profile: str
-    seed: int
-    active: list[str]
-    studies: dict[str, Study]
-    systems: dict[str, dict[str, Any]]
-    protocols: dict[str, ProtocolSettings]
-    datasets: dict[str, Dataset]
-    ingest: Ingest
-    split: Split
-    validate: Validate
-    features: Features
-    evaluate: Evaluate
-    audit: Audit
-    promote: Promote
-    explain: Explain
-    tune: Tune
-    tracking: Tracking
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """What these settings come to: every run, bank and rendering with its effective settings."""
-        from cardium.config.plan import make_plan
-
-        return make_plan(self)
-
-    def test_folds(self, dataset: str) -> list[int]:
-        """The folds that are held out in turn: [t], or all of them."""
-        if self.evaluate.test_folds == "all" or dataset in self.evaluate.cross_validated:
-            return list(range(self.split.folds))
-        return [int(self.evaluate.test_folds)]

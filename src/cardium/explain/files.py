@@ -18,7 +18,6 @@ from cardium.explain.trained_run import class_number, how_of, open_run, sheet_bo
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import of_volumes
 from cardium.imaging.render import render_file
-from cardium.serving.limits import serving_limits
 from cardium.workspace import Workspace
 
 # What a model takes, by whether it reads volumes.
@@ -51,7 +50,7 @@ def explain_files(
     for number, file in enumerate(files):
         try:
             data = Path(file).read_bytes()
-            rendered = render_file(data, opened.kind, opened.size, serving_limits(settings).of_file(opened.kind))
+            rendered = render_file(data, opened.kind, opened.size, settings.serve.of_file(opened.kind))
         except OSError as error:
             rows.append({"file": file, "error": (error.strerror or str(error)).lower()})
             continue

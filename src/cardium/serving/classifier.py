@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from cardium.config import Serve
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import decide
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
-from cardium.serving.limits import ServingLimits
 from cardium.serving.request import BadRequest
 
 # Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
@@ -36,7 +36,7 @@ class Classifier:
     Raises CardiumError if the folder holds no whole run.
     """
 
-    def __init__(self, run_folder: Path, model_version: str | None = None, limits: ServingLimits | None = None) -> None:
+    def __init__(self, run_folder: Path, model_version: str | None = None, limits: Serve | None = None) -> None:
         try:
             self.run = TrainedRun.read(run_folder)
         except NotTrainedError:
@@ -44,7 +44,7 @@ class Classifier:
                 f"{run_folder} holds no run.json: give a run folder such as models/cmri/honest/mobilenetv2."
             ) from None
         self.model_version = model_version
-        self.limits = limits or ServingLimits()
+        self.limits = limits or Serve()
         self.shape = shape_of(self.run.rendering, self.run.size)
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
         self._forward = _load(self.run.served_file, self.shape)

@@ -9,7 +9,6 @@ from typing import Any
 from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.serving.classifier import Classifier
-from cardium.serving.limits import serving_limits
 from cardium.serving.request import BadRequest
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
@@ -21,7 +20,7 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
     Raises CardiumError if there is none.
     """
-    limits = serving_limits(settings)
+    limits = settings.serve
     if ":/" not in model:
         folder = Path(model).expanduser()
         if not folder.is_absolute() and not folder.exists():

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from cardium.config import Serve
 from cardium.errors import CardiumError
-from cardium.serving.limits import ServingLimits
 from cardium.tracking.signature import COLUMN
 
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
@@ -22,9 +22,7 @@ class BadRequest(CardiumError):  # noqa: N818
     """What a client can do wrong: the text says which row and what is wrong with it."""
 
 
-def files_of(
-    values: Sequence[Any], max_rows: int = ServingLimits.max_rows, max_bytes: int = ServingLimits.max_bytes
-) -> list[bytes]:
+def files_of(values: Sequence[Any], max_rows: int = Serve.max_rows, max_bytes: int = Serve.max_bytes) -> list[bytes]:
     """The column of base64 texts -> bytes. White space (Spark's line breaks) and a `data:...,` prefix are taken off.
 
     max_bytes: of one file. Raises BadRequest for an empty batch, for more than `max_rows`, and for the first row (from 0) that

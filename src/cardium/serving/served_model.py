@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
+from cardium.config import Serve
 from cardium.serving.classifier import Classifier
-from cardium.serving.limits import ServingLimits
 from cardium.serving.request import BadRequest, files_of
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.signature import COLUMN
@@ -30,7 +30,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         """Loads the run folder, with the limits of the params.yaml that it was logged under."""
         folder = Path(context.artifacts["run"])
         version = downloaded_version(folder.parents[1])  # <model>/artifacts/run
-        self.classifier = Classifier(folder, version, ServingLimits(**(context.model_config or {})))
+        self.classifier = Classifier(folder, version, Serve(**(context.model_config or {})))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         """The column `image` -> a table with a row a file."""

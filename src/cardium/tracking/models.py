@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cardium.config import Settings
 from cardium.errors import CardiumError
@@ -82,7 +82,7 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             pip_requirements=requirements(),
             signature=signature(run.classes),
             input_example=input_example(run.rendering),
-            model_config=_model_config(settings),
+            model_config=dataclasses.asdict(settings.serve),
             metadata={"cardium": {"id": run.id, "run": run.name, **named, "classes": run.classes}},
         )
         client.log_model_artifacts(logged.model_id, str(place))
@@ -116,12 +116,6 @@ def requirements() -> list[str]:
         with contextlib.suppress(PackageNotFoundError):
             pinned.append(f"{name}=={version(name)}")
     return pinned
-
-
-def _model_config(settings: Settings) -> dict[str, Any] | None:
-    """What a request may cost: the served model reads it back (serving.limits.ServingLimits)."""
-    limits = getattr(settings, "serve", None)
-    return None if limits is None else dataclasses.asdict(limits)
 
 
 def _own_split(settings: Settings, run: TrainedRun) -> Path | None:
