@@ -17,12 +17,13 @@ from PIL import Image, ImageEnhance
 
 from cardium import cli, config
 from cardium.audit import duplicates
+from cardium.audit import report as audit_report
 from cardium.audit.encoder import Encoder
 from cardium.audit.label_issues import find_label_issues
 from cardium.audit.optimism import measure_optimism
 from cardium.audit.probe import count_folds
 from cardium.audit.shortcuts import Shortcut, measure_shortcuts
-from cardium.audit.survey import SIDE, Work, border_only, survey_chunk
+from cardium.audit.survey import SIDE, SurveyJob, border_only, survey_chunk
 from cardium.demo import phantom
 from cardium.demo.chd import chd_files
 from cardium.demo.ecg import ecg4_paths, ecg_files
@@ -123,8 +124,8 @@ def surveyed(folder: Path, files: dict[str, bytes], sheets: bool) -> list[Any]:
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    work = Work("data/x", "again", folder, "image", sheets, settings(folder).ingest.limits, 96, 128)
-    return survey_chunk(work, [(name, True) for name in files])
+    job = SurveyJob("data/x", "again", folder, "image", sheets, settings(folder).ingest.limits, 96, 128)
+    return survey_chunk(job, [(name, True) for name in files])
 
 
 def variants(data: bytes) -> dict[str, bytes]:
@@ -183,9 +184,9 @@ def test_pictures_without_the_heart_show_none_of_it(tmp_path):
 
 
 def test_a_file_that_is_gone_is_one_line(tmp_path):
-    work = Work("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest.limits, 96, 128)
+    job = SurveyJob("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest.limits, 96, 128)
     with pytest.raises(CardiumError, match=r"^data/ecg4/a.jpg cannot be read \(.*\): run it again\.$"):
-        survey_chunk(work, [("a.jpg", False)])
+        survey_chunk(job, [("a.jpg", False)])
 
 
 # ---------------------------------------------------------------------------------------------------------------- the probe
@@ -320,7 +321,7 @@ def audited(root: Path, files: dict[str, bytes], patch: pytest.MonkeyPatch) -> d
         target.write_bytes(data)
     own = settings(root)
     ingest.run(own, "ecg4")
-    patch.setattr(audit, "open_encoder", stand_in)
+    patch.setattr(audit_report, "open_encoder", stand_in)
     audit.run(own, "ecg4")
     report: dict[str, Any] = json.loads((root / "reports" / "ecg4" / "audit" / "audit.json").read_text())
     return report
@@ -388,7 +389,7 @@ def test_the_page_stands_by_itself(projects):
 
 def test_the_same_data_give_the_same_report(projects, monkeypatch):
     root, _ = projects["clean"]
-    monkeypatch.setattr(audit, "open_encoder", stand_in)
+    monkeypatch.setattr(audit_report, "open_encoder", stand_in)
     folder = root / "reports" / "ecg4" / "audit"
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     audit.run(settings(root), "ecg4")
@@ -431,11 +432,11 @@ def test_a_large_collection_is_probed_in_part_and_every_group_has_its_turn():
 
     groups = ["a"] * 90 + ["b"] * 6 + ["c"] * 4
     manifest = pd.DataFrame({"record": range(100), "group": groups, "conflict": [False] * 99 + [True]})
-    chosen = audit.choose_records(manifest, 21, 0)
+    chosen = audit_report.choose_records(manifest, 21, 0)
     assert chosen.sum() == 21
     assert not chosen[99]
     assert collections.Counter(np.array(groups)[chosen].tolist()) == {"a": 12, "b": 6, "c": 3}
-    assert audit.choose_records(manifest, 100, 0).sum() == 99
+    assert audit_report.choose_records(manifest, 100, 0).sum() == 99
 
 
 # ---------------------------------------------------------------------------------------------------------------- real sheets

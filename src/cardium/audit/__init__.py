@@ -1,11 +1,12 @@
 """How much of a score is real: what a dataset gives away before any model is trained. One question a module.
 
-survey.py        every distinct file read once: its content's hash, what it is compared by, what of it is not the heart
+report.py        asks all of it and composes audit.json
+survey.py        reads every distinct file once: its content's hash, its raster, pictures of it without the heart
 encoder.py       vectors of all records from one light frozen backbone
-duplicates.py    which files are copies, and of whom
+duplicates.py    which files are copies, and of which file; copies.py counts them
 probe.py         the cheap classifier, and the interval of its held-out score
 optimism.py      files split at random against groups kept apart
 shortcuts.py     what tells the label without the heart
 label_issues.py  which labels the held-out probabilities contradict
-verdict.py       all of it in plain words
+verdict.py       all of it in plain words; page.py shows it
 """

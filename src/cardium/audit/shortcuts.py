@@ -7,6 +7,7 @@ finding too often where patients are few: it knows who was tested, but not that 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ class Shortcut:
     values: NDArray[np.float32]
     kind: Kind = "tree"
     of_groups: bool = False
+
+    def of_rows(self, rows: NDArray[np.bool_]) -> Shortcut:
+        """The same shortcut of some of the records. rows: bool (n,)."""
+        return dataclasses.replace(self, values=self.values[rows])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Distinct files -> what the audit needs of each, in one reading: the hash of its content, the raster that it is compared by,
-how it is encoded, and two pictures of it without the heart.
+"""Reads every distinct file once, for all that the audit needs of it: the hash of its content, the raster that it is compared
+by, its encoding, and two pictures of it without the heart.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.audit.encoder import Encoder
+from cardium.audit.shortcuts import Shortcut
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.leads import render_leads
@@ -31,11 +34,19 @@ _BORDER, _BORDER_OF_SHEETS = 0.10, 0.05
 # Level of what is taken out of a picture.
 _OUT = 128
 _CHUNK, _CHUNK_OF_SHEETS = 32, 8
+# Slices that represent a volume where volumes are compared, and where only their border is looked at.
+_SLICES = 8
+
+Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a worker needs. where: the folder for messages. height, width: of the pictures without the heart."""
+class SurveyJob:
+    """How the files of a folder are surveyed; picklable, for worker processes.
+
+    where: the folder's name in messages, such as `data/ecg4`. again: what a user does about a file that cannot be read, for
+    messages. sheets: whether the images are ECG sheets. height, width: of the pictures without the heart.
+    """
 
     where: str
     again: str
@@ -49,12 +60,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """One file.
+    """The survey of one file.
 
-    content: hash of what it shows, whatever its encoding. raster: uint8 (P, SIDE, SIDE): the picture in grey, or a sheet's 13
-    leads without grid and print; (0, SIDE, SIDE) of volumes, whose raster is made of their rendering. encoding: numbers that
-    say how the file was written. border, outside: uint8 (height, width, 3), only the outer part of the picture, and only what
-    is outside of a sheet's leads; None where not asked for.
+    content: hash of its pixels or voxels, whatever its encoding. raster: uint8 (P, SIDE, SIDE): the picture in grey, or a
+    sheet's 13 leads without grid and print; (0, SIDE, SIDE) of volumes, whose raster is made of their rendering.
+    encoding: numbers that describe how the file was written. border, outside: uint8 (height, width, 3): the outer part of the
+    picture alone, and the part of a sheet outside of its leads alone; None if not asked for.
     """
 
     content: str
@@ -64,53 +75,146 @@ class Surveyed:
     outside: NDArray[np.uint8] | None = None
 
 
-def survey(work: Work, items: Sequence[tuple[str, bool]]) -> Iterator[Surveyed]:
-    """Surveys the files `items`: (path below the folder, whether the pictures without the heart are wanted), in order.
+@dataclass(frozen=True)
+class Survey:
+    """The survey of a dataset.
 
-    Raises CardiumError for a file that cannot be read any more.
+    content, encoding: of each file, by its sha256. first: the first record of every sha256, ascending. rasters: uint8
+    (len(first), P, SIDE, SIDE). pictured: the shortcuts that are pictures without the heart; rows: the records that count once.
     """
-    slow = work.sheets or work.kind == "volume"
+
+    content: dict[str, str]
+    encoding: dict[str, tuple[float, ...]]
+    first: list[int]
+    rasters: Pictures
+    pictured: list[Shortcut]
+
+
+def survey_dataset(job: SurveyJob, manifest: pd.DataFrame, once: NDArray[np.bool_], encoder: Encoder) -> Survey:
+    """Surveys every distinct file of a dataset. once: (N,) the records that are probed where copies count once.
+
+    Raises CardiumError for a file that cannot be read.
+    """
+    sha256, paths = manifest["sha256"].tolist(), manifest["path"].tolist()
+    first = manifest.index[~manifest["sha256"].duplicated()].tolist()
+    # The probed record of a sha256 is its first one, or a later one in its place.
+    wanted = set(manifest["sha256"][once])
+    content: dict[str, str] = {}
+    encoding: dict[str, tuple[float, ...]] = {}
+    border, outside = _MeanVectors(encoder), _MeanVectors(encoder)
+    rasters: list[Pictures] = []
+    files = survey_files(job, [(paths[record], sha256[record] in wanted) for record in first])
+    for record, one in zip(first, files, strict=True):
+        name = sha256[record]
+        content[name], encoding[name] = one.content, one.encoding
+        if job.kind == "volume":
+            slices = some_slices(encoder.pixels[record])
+            rasters.append(np.stack([_small(frame, SIDE) for frame in slices]))
+            if name in wanted:
+                border.add(name, np.stack([border_only(frame) for frame in slices]))
+        else:
+            rasters.append(one.raster)
+            if one.border is not None:
+                border.add(name, one.border[None])
+            if one.outside is not None:
+                outside.add(name, one.outside[None])
+    names = manifest["sha256"][once].tolist()
+    meaning = f"the outer part of the {job.kind}s, the rest grey: table, coil, margin, marks"
+    pictured = [Shortcut("border", "border pixels", meaning, border.of(names), "logistic")]
+    if job.sheets:
+        meaning = "what is printed around the leads: numbers, date, rate, sometimes the diagnosis; the leads grey"
+        pictured.append(Shortcut("header_footer", "header and footer", meaning, outside.of(names), "logistic"))
+    return Survey(content, encoding, first, np.stack(rasters), pictured)
+
+
+class _MeanVectors:
+    """One vector a name: the mean of the encoder's vectors over its pictures, which are given a few at a time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._waiting: list[tuple[str, Pictures]] = []
+        self._found: dict[str, NDArray[np.float32]] = {}
+
+    def add(self, name: str, pictures: Pictures) -> None:
+        """pictures: uint8 (n, h, w, 3), or grey (n, h, w)."""
+        self._waiting.append((name, pictures if pictures.ndim == 4 else np.repeat(pictures[..., None], 3, axis=-1)))
+        if sum(len(some) for _, some in self._waiting) >= 64:
+            self._encode()
+
+    def of(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of `names`, float32 (len(names), C)."""
+        self._encode()
+        return np.stack([self._found[name] for name in names])
+
+    def _encode(self) -> None:
+        if not self._waiting:
+            return
+        vectors = self._encoder.encode(np.concatenate([some for _, some in self._waiting]))
+        start = 0
+        for name, some in self._waiting:
+            self._found[name] = vectors[start : start + len(some)].mean(axis=0)
+            start += len(some)
+        self._waiting = []
+
+
+def survey_files(job: SurveyJob, items: Sequence[tuple[str, bool]]) -> Iterator[Surveyed]:
+    """Surveys files, in order. items: (path below the folder, whether the pictures without the heart are wanted).
+
+    Raises CardiumError for a file that cannot be read.
+    """
+    slow = job.sheets or job.kind == "volume"
     chunks = in_chunks(
-        functools.partial(survey_chunk, work),
+        functools.partial(survey_chunk, job),
         items,
-        1 if work.kind == "volume" else _CHUNK_OF_SHEETS if slow else _CHUNK,
+        1 if job.kind == "volume" else _CHUNK_OF_SHEETS if slow else _CHUNK,
         **({"few": 4 * _CHUNK_OF_SHEETS} if slow else {}),
     )
     files = (one for _, surveyed in chunks for one in surveyed)
     yield from progress(files, total=len(items), desc="files", unit="file")
 
 
-def survey_chunk(work: Work, items: Sequence[tuple[str, bool]]) -> list[Surveyed]:
-    """Some files. Runs in a worker process."""
-    return [_survey(work, path, wanted) for path, wanted in items]
+def survey_chunk(job: SurveyJob, items: Sequence[tuple[str, bool]]) -> list[Surveyed]:
+    """Surveys some files. Runs in a worker process."""
+    return [_survey(job, path, wanted) for path, wanted in items]
 
 
-def _survey(work: Work, path: str, wanted: bool) -> Surveyed:
+def _survey(job: SurveyJob, path: str, wanted: bool) -> Surveyed:
     try:
-        data = (work.folder / path).read_bytes()
-        if work.kind == "volume":
-            content = content_sha256(data, work.kind, work.limits)
+        data = (job.folder / path).read_bytes()
+        if job.kind == "volume":
+            content = content_sha256(data, job.kind, job.limits)
             return Surveyed(content, np.empty((0, SIDE, SIDE), np.uint8), (float(data[:2] == b"\x1f\x8b"),))
-        pixels = decode(data, work.limits.max_pixels, work.limits.max_bytes).pixels
+        pixels = decode(data, job.limits.max_pixels, job.limits.max_bytes).pixels
     except OSError as error:
-        raise CardiumError(f"{work.where}/{path} cannot be read ({error.strerror}): {work.again}.") from None
+        raise CardiumError(f"{job.where}/{path} cannot be read ({error.strerror}): {job.again}.") from None
     except Undecodable as error:
-        raise CardiumError(f"{work.where}/{path}: {error}: {work.again}.") from None
+        raise CardiumError(f"{job.where}/{path}: {error}: {job.again}.") from None
     outside: NDArray[np.uint8] | None = None
-    if work.sheets:
+    if job.sheets:
         sheet = find_sheet(pixels)
         raster = render_leads(pixels, sheet, SIDE, SIDE)
         if wanted:
             outside = upright(pixels, sheet).copy()
             left, top, right, bottom = sheet.paper
             outside[top:bottom, left:right] = _OUT
-            outside = render_image(outside, work.height, work.width)
+            outside = render_image(outside, job.height, job.width)
     else:
         grey = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
         raster = np.asarray(grey)[None]
-    share = _BORDER_OF_SHEETS if work.sheets else _BORDER
-    border = border_only(render_image(pixels, work.height, work.width), share) if wanted else None
+    share = _BORDER_OF_SHEETS if job.sheets else _BORDER
+    border = border_only(render_image(pixels, job.height, job.width), share) if wanted else None
     return Surveyed(hash_pixels(pixels), raster, _encoding(data), border, outside)
+
+
+def some_slices(volume: Pictures) -> Pictures:
+    """`_SLICES` of a volume's slices (T, H, W), evenly spread over those that are not padding."""
+    filled = np.flatnonzero(volume.any(axis=(1, 2)))
+    places = filled if len(filled) else np.zeros(1, np.int64)
+    return np.asarray(volume[places[np.linspace(0, len(places) - 1, _SLICES).round().astype(int)]])
+
+
+def _small(grey: Pictures, side: int) -> Pictures:
+    return np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.BOX))
 
 
 def border_only(picture: NDArray[np.uint8], share: float = _BORDER) -> NDArray[np.uint8]:
