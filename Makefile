@@ -1,6 +1,6 @@
-# `make demo` and `make test` set up what they need; nothing else has to be installed than Python 3.11, make and git.
+# `make demo` and `make test` set up what they need; nothing else has to be installed than Python 3.11 to 3.13, make and git.
 PYTHON ?= python3.11
-# Where python3.11 has no name of its own, python3 must be 3.11.
+# Where there is no python3.11, python3 must be one of the three. `make PYTHON=python3.12 ...` names another.
 PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
 # dvc and mlflow start `python` from PATH.
@@ -16,7 +16,7 @@ help:  ## list the targets
 setup: .venv/ready  ## make .venv from requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v == (3, 11) else f"error: cardium needs Python 3.11, this is {v[0]}.{v[1]}: name one with `make PYTHON=...`")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"error: cardium needs Python 3.11, 3.12 or 3.13, this is {v[0]}.{v[1]}: name one with `make PYTHON=...`")'
 	$(PYTHON) -m venv .venv
 	@# uv installs the lock in a third of pip's time; it comes from the lock itself, hashes and all.
 	@sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^    --hash/p;}' requirements.lock > .venv/uv.txt
