@@ -11,7 +11,7 @@ import yaml
 from cardium.config import Settings, resolve
 from cardium.data.manifest import build, fingerprint
 from cardium.datasets import Facts, Found, get_collection
-from cardium.datasets.measure import Measured
+from cardium.datasets.measured import Measured
 
 CLASSES = ["Normal", "Sick"]
 PROJECT = Path(__file__).resolve().parents[1]

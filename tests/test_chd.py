@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from cardium.config import Settings, resolve
 from cardium.data import manifest as manifests
 from cardium.data.splits import PUBLISHED_SPLITS, read_folds, read_parts, read_published
-from cardium.datasets import Found, Rejected, chd, get_collection, measure
+from cardium.datasets import Found, Rejected, chd, get_collection, measured
 from cardium.datasets.chd import DEFECTS, PUBLISHED, TABLE, patient_of, read_table, rule, scan
 from cardium.errors import CardiumError
 from cardium.stages import ingest, split, validate
@@ -408,10 +408,10 @@ def test_both_cores_give_what_one_gives(root, monkeypatch):
     settings = settings_in(root)
     ingest.run(settings, "chd")
     alone = (Workspace(root).manifest("chd") / "manifest.parquet").read_bytes()
-    monkeypatch.setattr(measure, "_FEW_BYTES", 1)
+    monkeypatch.setattr(measured, "_FEW_BYTES", 1)
     asked = []
-    in_chunks = measure.in_chunks
-    monkeypatch.setattr(measure, "in_chunks", lambda *a, few: asked.append((a[2], few)) or in_chunks(*a, workers=2, few=few))
+    in_chunks = measured.in_chunks
+    monkeypatch.setattr(measured, "in_chunks", lambda *a, few: asked.append((a[2], few)) or in_chunks(*a, workers=2, few=few))
     ingest.run(settings, "chd")
     assert asked == [(1, 2)]
     assert (Workspace(root).manifest("chd") / "manifest.parquet").read_bytes() == alone

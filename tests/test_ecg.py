@@ -21,7 +21,7 @@ from cardium.data.manifest import build, conflicts, read_fingerprint, read_manif
 from cardium.data.splits import read_parts
 from cardium.datasets import Facts, Found, Rejected, get_collection
 from cardium.datasets.ecg import class_named
-from cardium.datasets.measure import Measured
+from cardium.datasets.measured import Measured
 from cardium.errors import CardiumError
 from cardium.stages import ingest, split, validate
 from cardium.workspace import Workspace

@@ -11,7 +11,7 @@ PACKAGE = SOURCE / "cardium"
 # From the top down: a room imports only rooms below it. The ground files are below all of them.
 ROOMS = (
     "cli", "pipeline", "stages", "serving", "tracking", "tuning", "explain", "audit", "reporting", "evaluation", "training",
-    "runs", "data", "config", "models", "download", "demo", "datasets", "imaging",
+    "runs", "data", "config", "models", "download", "datasets", "demo", "imaging",
 )  # fmt: skip
 GROUND = {
     "atomic", "errors", "parallel", "progress", "provenance", "ranges", "tensorflow_import", "workspace",

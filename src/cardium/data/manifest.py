@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cardium import atomic
 from cardium.errors import CardiumError
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cardium.datasets import Collection, Rejected
-    from cardium.datasets.measure import Measured
+    from cardium.datasets.measured import Measured
 
 # Column -> pandas dtype. record: row number. path: below data/<dataset>. patient, series: "" where unknown, frame: -1.
 # width, height, depth, mode, mean, std: as in datasets.Facts. copy_of: number of the first record with the same bytes, -1 for
@@ -128,6 +130,11 @@ def manifest_sha256(manifest: pd.DataFrame) -> str:
 def is_distinct(manifest: pd.DataFrame) -> pd.Series:
     """Which records take part under `honest`, bool: of identical files the first, and none whose label is in conflict."""
     return (manifest["copy_of"] == -1) & ~manifest["conflict"]
+
+
+def class_numbers(manifest: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The class of each record as its index in `classes`: int64 (N,)."""
+    return manifest["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(dtype=np.int64)
 
 
 def conflicts(manifest: pd.DataFrame) -> list[dict[str, Any]]:

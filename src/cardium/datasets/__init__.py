@@ -10,7 +10,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from cardium.datasets.collection import Collection, Facts, Found, Mendeley, Rejected
+from cardium.datasets.collection import Collection, Found, Mendeley, Rejected
+from cardium.datasets.measure import Facts
 from cardium.errors import CardiumError, unknown
 
 __all__ = ["Collection", "Facts", "Found", "Mendeley", "Rejected", "get_collection", "list_collections"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cardium.datasets.measure import Facts, measure_image, measure_volume
+
 if TYPE_CHECKING:
     from cardium.demo.make import Demo
     from cardium.imaging.spec import Limits
@@ -39,23 +41,6 @@ class Rejected:
     path: str
     label: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Measurements of one readable record.
-
-    width, height: in pixels; of a volume, the columns and rows of its slices once it is turned. depth: the number of slices.
-    mode: of the pixels, or the data type of a volume's voxels. mean, std: grey levels 0-255; of a volume, in the file's units.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str
-    mean: float
-    std: float
-    depth: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,8 +105,6 @@ class Collection:
 
         Raises imaging.decode.Undecodable, whose text is the reason, for bytes that are not a readable record.
         """
-        from cardium.datasets.measure import measure_image, measure_volume
-
         return (measure_volume if self.kind == "volume" else measure_image)(data, max_pixels, max_bytes)
 
     def load_demo(self) -> Demo | None:

@@ -11,7 +11,7 @@ from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import build, kind, write_manifest, write_rejected
 from cardium.datasets import Collection, Found, Rejected, get_collection
-from cardium.datasets.measure import Measured, measure_all
+from cardium.datasets.measured import Measured, measure_all
 from cardium.errors import CardiumError
 from cardium.progress import progress
 from cardium.workspace import Workspace
