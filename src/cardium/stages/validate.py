@@ -6,7 +6,7 @@ The page stands by itself (no network, no script) and is the same bytes for the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cardium.atomic import replacing_folder, write_json, write_text
 from cardium.config import Settings
 from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.data.splits import read_folds, read_published
+from cardium.data.validation import counted, validation_report
 from cardium.errors import CardiumError
 from cardium.reporting.page import render
 from cardium.workspace import Workspace
@@ -23,38 +24,29 @@ from cardium.workspace import Workspace
 if TYPE_CHECKING:
     from cardium.data.quality import Outcome
 
-# Offending rows shown on the page and in the error's one line; the JSON has all that quality.py names.
+# Offending rows on the page and in the error's one line; the JSON has all that quality.py names.
 _ON_PAGE, _IN_ERROR = 20, 3
 
 
 def run(settings: Settings, item: str) -> None:
-    """Validates dataset `item`. Raises CardiumError where a critical check fails; the report is written all the same."""
-    # Great Expectations takes seconds to import: what is missing is said first.
-    space = Workspace(settings.root)
-    manifest = read_manifest(space.manifest(item))
-    fingerprint = read_fingerprint(space.manifest(item))
-    classes: list[str] = fingerprint["classes"]
-    split = _read_split(space.split(item))
-    rejected = pd.read_csv(space.manifest(item) / "rejected.csv", dtype=str, keep_default_na=False)
+    """Validates dataset `item`. Raises CardiumError if a critical check fails; the report is written all the same."""
+    # Great Expectations takes seconds to import: missing files are reported first.
+    workspace = Workspace(settings.root)
+    manifest = read_manifest(workspace.manifest(item))
+    fingerprint = read_fingerprint(workspace.manifest(item))
+    split = _read_split(workspace.split(item))
+    rejected = pd.read_csv(workspace.manifest(item) / "rejected.csv", dtype=str, keep_default_na=False)
 
     from cardium.data.quality import assemble, make_checks, run_checks
 
-    folds = int(split["folds"])
-    frames = assemble(
-        manifest,
-        read_folds(space.split(item)),
-        read_published(space.split(item)),
-        rejected,
-        classes,
-        fingerprint["published_counts"],
-        folds,
-    )
-    kind = fingerprint["kind"]
-    checks = make_checks(frames, settings.validate, classes, folds, fingerprint["names_patients"], kind)
+    folds, classes = int(split["folds"]), fingerprint["classes"]
+    honest, published = read_folds(workspace.split(item)), read_published(workspace.split(item))
+    frames = assemble(manifest, honest, published, rejected, classes, fingerprint["published_counts"], folds)
+    checks = make_checks(frames, settings.validate, classes, folds, fingerprint["names_patients"], fingerprint["kind"])
     outcomes = run_checks(checks, frames)
 
-    report = _report(item, fingerprint["manifest_sha256"], manifest, split, classes, outcomes, f"{kind}s")
-    out = space.validation(item)
+    report = validation_report(item, fingerprint, manifest, split, outcomes)
+    out = workspace.validation(item)
     with replacing_folder(out) as folder:
         write_json(folder / "validation.json", report)
         write_text(folder / "validation.html", page(report))
@@ -83,51 +75,7 @@ def _read_split(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _report(
-    dataset: str,
-    manifest_sha256: str,
-    manifest: pd.DataFrame,
-    split: dict[str, Any],
-    classes: Sequence[str],
-    outcomes: Sequence[Outcome],
-    what: str,
-) -> dict[str, Any]:
-    """What validation.json holds, and all that the page shows."""
-    failed = [outcome.check.severity for outcome in outcomes if not outcome.passed]
-    return {
-        "dataset": dataset,
-        "manifest_sha256": manifest_sha256,
-        "split_sha256": split["sha256"],
-        "verdict": "stopped" if "critical" in failed else "warnings" if "warning" in failed else "passed",
-        "failed": {severity: failed.count(severity) for severity in ("critical", "warning", "info")},
-        "what": what,
-        "records": len(manifest),
-        "distinct": int((manifest["copy_of"] == -1).sum()),
-        "conflicts": int(manifest["conflict"].sum()),
-        "groups": int(manifest["group"].nunique()),
-        "classes": {label: int((manifest["label"] == label).sum()) for label in classes},
-        "folds": split["honest"],
-        "published": split["published"],
-        "checks": [
-            {
-                "name": outcome.check.name,
-                "title": outcome.check.title,
-                "severity": outcome.check.severity,
-                "passed": outcome.passed,
-                "unexpected_count": outcome.count,
-                "unit": counted(outcome.check.unit, outcome.count),
-                "observed": outcome.check.observed,
-                "meaning": outcome.check.meaning,
-                "remedy": outcome.check.remedy,
-                "rows": [{"where": where, "found": found} for where, found in outcome.rows],
-                "expectations": outcome.expectations,
-            }
-            for outcome in outcomes
-        ],
-    }
-
-
-def page(report: dict[str, Any]) -> str:
+def page(report: Mapping[str, Any]) -> str:
     """The report as one HTML page."""
     from cardium.data.quality import NAMED
 
@@ -139,11 +87,6 @@ def page(report: dict[str, Any]) -> str:
 
 def _counted(outcome: Outcome) -> str:
     return f"{outcome.count:,} {counted(outcome.check.unit, outcome.count)}"
-
-
-def counted(unit: str, count: int) -> str:
-    """The plural `unit` as it reads after `count`."""
-    return unit if count != 1 else {"classes": "class"}.get(unit, unit.removesuffix("s"))
 
 
 def _first(outcome: Outcome, limit: int) -> str:
