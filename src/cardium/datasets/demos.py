@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cardium.datasets import get_collection, list_collections
-from cardium.demo.make import Demo, folder_digest, write_demo
 from cardium.errors import unknown
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from cardium.demo.make import Demo
     from cardium.imaging.spec import Render
 
 
@@ -33,6 +33,8 @@ def get_demo(dataset: str) -> Demo:
 
 def make_demo(root: Path, dataset: str = "cmri", count: int | None = None, seed: int | None = None) -> int:
     """Writes `root`/data/<dataset>; see demo.make.write_demo. Raises CardiumError for a dataset without a look-alike, too."""
+    from cardium.demo.make import write_demo
+
     return write_demo(root, dataset, get_demo(dataset), count, seed)
 
 
@@ -44,6 +46,8 @@ def make_demos(root: Path) -> None:
 
 def is_demo(root: Path, dataset: str, manifest: pd.DataFrame) -> bool:
     """Whether `root`/data/<dataset> is the demo data that data.dvc tracks, byte by byte. manifest: the dataset's."""
+    from cardium.demo.make import folder_digest
+
     if dataset not in list_demos():
         return False
     demo = get_demo(dataset)
