@@ -59,6 +59,9 @@ def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
         ("cmri.train.dropout", 1.5, r"cmri\.train\.dropout: 1\.5 is not between 0 and 1"),
         ("cmri.train.weights", "imagnet", r"`imagnet` is not one of imagenet, none, auto\. Did you mean `imagenet`\?"),
         ("promote", [], r"promote: expected a table"),
+        ("seed", -1, r"seed: -1 is not between 0 and 4294967295"),
+        ("seed", 2**32, r"seed: 4294967296 is not between 0 and 4294967295"),
+        ("split.seed", -1, r"split\.seed: -1 is not between"),
         ("evaluate.test_folds", 9, r"`9` is neither all nor a fold from 0 to 3"),
         ("studies.demo.cmri.models", ["resnet"], r"Unknown model `resnet`\. Did you mean `resnet50`"),
         ("studies.demo.cmri.models", ["vgg16", "vgg16"], r"studies\.demo\.cmri\.models: vgg16 stands there twice"),
@@ -210,6 +213,50 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 1\nruns: [\n")
     with pytest.raises(CardiumError, match=r"params\.yaml, line 3: not valid YAML"):
+        config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"seed: 1\n# a\nsplit: {folds: 3}\nseed: 2\n",
+            r"the key `seed` stands in line 1 and in line 4: keep one",
+        ),
+        ("seed: 1\n# Herz\u00e4\n".encode("latin-1"), r"params\.yaml, line 2: not UTF-8 \(byte 0xe4\): save the file in UTF-8"),
+        ("seed: 1\n".encode("utf-16"), r"params\.yaml, line 1: not UTF-8 \(UTF-16\)"),
+        (b"a: *b\n", r"params\.yaml, line 1: not valid YAML"),
+        (b"[" * 5000, r"params\.yaml: not valid YAML"),
+        (b"a: 2020-13-45\n", r"params\.yaml: not valid YAML"),
+        (b"", r"expected a table of settings"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(data)
+    with pytest.raises(CardiumError, match=message) as error:
+        config.load(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_numbers_are_what_dvc_reads_them_as(tmp_path: Path) -> None:
+    """YAML 1.2, as DVC: `010` is ten, `1e-3` a number, `yes` a word."""
+    from dvc.utils.serialize import load_yaml
+
+    from cardium.yaml_file import read_yaml
+
+    path = tmp_path / "some.yaml"
+    path.write_text("a: 010\nb: 1e-3\nc: yes\nd: 1_000\ne: 0x10\nf: ~\ng: '0'\nh: 1:30\n")
+    assert read_yaml(path) == load_yaml(str(path))
+    assert read_yaml(ROOT / "params.yaml") == load_yaml(str(ROOT / "params.yaml"))
+
+
+@pytest.mark.parametrize("name", ["duplicate", "latin1", "utf16"])
+def test_files_that_once_failed(name: str, tmp_path: Path) -> None:
+    case = ROOT.parent / "shared" / "cases" / "params" / f"{name}.yaml"
+    if not case.is_file():
+        pytest.skip("../shared/cases is not here")
+    (tmp_path / "params.yaml").write_bytes(case.read_bytes())
+    with pytest.raises(CardiumError, match=r"^params\.yaml.*(keep one|save the file in UTF-8)"):
         config.load(tmp_path)
 
 

@@ -14,7 +14,7 @@ ROOMS = (
     "runs", "data", "config", "models", "download", "datasets", "demo", "imaging",
 )  # fmt: skip
 GROUND = {
-    "atomic", "errors", "parallel", "progress", "provenance", "ranges", "tensorflow_import", "workspace",
+    "atomic", "errors", "parallel", "progress", "provenance", "ranges", "tensorflow_import", "workspace", "yaml_file",
 }  # fmt: skip
 
 

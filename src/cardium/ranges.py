@@ -20,7 +20,7 @@ class Range:
     def fault(self, value: float) -> str:
         """What is wrong with `value`, as the end of a sentence; "" if it lies in the range."""
         if self.low is not None and self.high is not None:
-            return "" if self.low <= value <= self.high else f"is not between {self.low:g} and {self.high:g}"
+            return "" if self.low <= value <= self.high else f"is not between {self.low:.12g} and {self.high:.12g}"
         if self.low is not None and value < self.low:
             return f"is too small; the least is {self.low:g}"
         if self.above is not None and not value > self.above:
@@ -34,6 +34,8 @@ AtLeastTwo = Annotated[int, Range(low=2)]
 AtLeastThree = Annotated[int, Range(low=3)]
 AtLeastTen = Annotated[int, Range(low=10)]
 AtLeastHundred = Annotated[int, Range(low=100)]
+# What NumPy, Python and TensorFlow all take.
+Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Side = Annotated[int, Range(low=8)]
 Share = Annotated[float, Range(low=0, high=1)]
 Positive = Annotated[float, Range(above=0)]

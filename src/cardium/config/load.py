@@ -18,6 +18,7 @@ from cardium.config.settings import Settings
 from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError, closest, unknown
 from cardium.imaging.spec import Augment, Render
+from cardium.yaml_file import read_yaml
 
 # The kinds of records, whose sections hold what all datasets of the kind share.
 CONTENTS = ("image", "sheet", "volume")
@@ -38,17 +39,10 @@ def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
 
 def read_params(root: Path) -> RawTable:
     """params.yaml as it stands. Raises CardiumError where it is missing or no YAML table."""
-    import yaml
-
-    path = root / "params.yaml"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(root / "params.yaml")
     except FileNotFoundError:
         raise CardiumError(f"There is no params.yaml in {root}: restore it with `git checkout params.yaml`.") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise CardiumError(f"params.yaml{line}: not valid YAML ({getattr(error, 'problem', error)}).") from None
     if not isinstance(raw, dict):
         raise CardiumError("params.yaml: expected a table of settings.")
     return raw

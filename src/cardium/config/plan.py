@@ -12,6 +12,7 @@ from cardium.config.schema import Deviation, Protocol, RawTable, StudiedModel, S
 from cardium.errors import CardiumError, closest
 from cardium.models import bank_of, reads_rendering, rendering_of
 from cardium.workspace import RunId, run_name
+from cardium.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from cardium.config.settings import Settings
@@ -243,17 +244,15 @@ def read_tuned(root: Path, run: RunId, file: str) -> RawTable:
 
     Raises CardiumError where it is missing, broken or another model's.
     """
-    import yaml
-
     where, again = f"params.yaml, {run.name}, tuned:", f"`cardium tune --dataset {run.dataset} --model {run.model}`"
     try:
-        table = yaml.safe_load((root / file).read_text(encoding="utf-8"))
+        table = read_yaml(root / file)
         dataset, model, settings = table["dataset"], table["model"], table["settings"]
         if not isinstance(settings, dict):
             raise TypeError
     except FileNotFoundError:
         raise CardiumError(f"{where} there is no {file}: make it with {again}.") from None
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+    except (CardiumError, KeyError, TypeError):
         raise CardiumError(f"{where} {file} is not what `cardium tune` writes: make it again with {again}.") from None
     if (dataset, model) != (run.dataset, run.model):
         raise CardiumError(f"{where} {file} is {dataset}'s {model}: give `{run_name(dataset, model, 'honest')}` this line.")

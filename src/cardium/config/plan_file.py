@@ -15,6 +15,7 @@ from cardium.config.plan import MOST_MEMBERS, BankSpec, JointSpec, RunSpec
 from cardium.config.schema import RawTable
 from cardium.config.settings import Settings
 from cardium.errors import CardiumError
+from cardium.yaml_file import parse_yaml, read_yaml
 
 PLAN = "plan.yaml"
 # DVC takes no list out of plan.yaml: dvc.yaml names so many datasets, the last one of fewer repeated.
@@ -178,16 +179,14 @@ def write_plan(settings: Settings) -> bool:
 
 def check_plan(settings: Settings) -> None:
     """Raises CardiumError that names the first difference between plan.yaml and what params.yaml comes to."""
-    import yaml
-
     try:
-        there = yaml.safe_load((settings.root / PLAN).read_text(encoding="utf-8"))
+        there = read_yaml(settings.root / PLAN)
     except FileNotFoundError:
         raise CardiumError(f"There is no {PLAN}: write it with `cardium plan`.") from None
-    except (OSError, ValueError, yaml.YAMLError):
-        raise CardiumError(f"{PLAN} is damaged: write it again with `cardium plan`.") from None
+    except CardiumError as error:
+        raise CardiumError(f"{PLAN} is damaged ({str(error).rstrip('.')}): write it again with `cardium plan`.") from None
     # Through YAML, so that both sides have YAML's types.
-    wanted = yaml.safe_load(plan_text(settings))
+    wanted = parse_yaml(plan_text(settings).encode(), PLAN)
     found = difference(there if isinstance(there, Mapping) else {}, wanted)
     if found:
         raise CardiumError(

@@ -19,6 +19,7 @@ from cardium.ranges import (
     CountOrZero,
     NotNegative,
     Positive,
+    Seed,
     Share,
 )
 
@@ -109,7 +110,7 @@ class Split:
     """folds: that the groups are dealt into. seed: of the dealing."""
 
     folds: AtLeastThree
-    seed: int
+    seed: Seed
 
 
 @dataclass(frozen=True)

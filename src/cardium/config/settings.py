@@ -24,6 +24,7 @@ from cardium.config.schema import (
     Tune,
     Validate,
 )
+from cardium.ranges import Seed
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Settings:
 
     root: Path
     profile: str
-    seed: int
+    seed: Seed
     active: list[str]
     studies: dict[str, Study]
     systems: dict[str, dict[str, Any]]
