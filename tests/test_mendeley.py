@@ -8,6 +8,7 @@ import json
 import stat
 import threading
 import time
+import types
 import zipfile
 
 import numpy as np
@@ -121,7 +122,7 @@ def server(monkeypatch):
     thread.start()
     monkeypatch.setenv("CARDIUM_MENDELEY", f"http://127.0.0.1:{running.server_port}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(mendeley, "_PAUSE", 0.0)
+    monkeypatch.setattr(mendeley, "time", types.SimpleNamespace(sleep=lambda seconds: None))
     yield handler
     running.shutdown()
     running.server_close()
@@ -215,7 +216,7 @@ def test_names_that_lead_elsewhere(name, tmp_path, monkeypatch):
         "folders": [],
         "files": [{"filename": name, "size": 1, "content_details": {"sha256_hash": "", "download_url": "http://x"}}],
     }
-    monkeypatch.setattr(mendeley, "_json", lambda url: answers["folders" if "/folders/" in url else "files"])
+    monkeypatch.setattr(mendeley, "_json", lambda url, limits: answers["folders" if "/folders/" in url else "files"])
     with pytest.raises(CardiumError, match="is no name"):
         mendeley.fetch(SOURCE, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from cardium.datasets import chd
 from cardium.download import fetch as downloads
 from cardium.download import rar
 from cardium.download.fetch import download
+from cardium.download.limits import DownloadLimits
 from cardium.download.rar import Member, check, unpack
 from cardium.errors import CardiumError
 
@@ -198,16 +199,15 @@ def test_damage_is_an_error_or_changes_nothing(tmp_path_factory, data):
         assert files(root / "out").items() <= contents.items()
 
 
-def test_limits(monkeypatch):
+def test_limits():
     many = [Member(f"{n}", 1) for n in range(11)]
     check("x.rar", many, 100, 10**12)
     with pytest.raises(CardiumError, match=r"the disk has 0\.1 GB left: make room"):
         check("x.rar", many, 100, 100_000_000)
-    monkeypatch.setattr(rar, "MOST_MEMBERS", 10)
     with pytest.raises(CardiumError, match="lists 11 files, more than 10"):
-        check("x.rar", many, 100, 10**12)
+        check("x.rar", many, 100, 10**12, DownloadLimits(max_members=10))
     with pytest.raises(CardiumError, match="bomb"):
-        check("x.rar", [Member("a", rar.MOST_BYTES + 1)], 10**12, 10**15)
+        check("x.rar", [Member("a", DownloadLimits().max_unpacked_bytes + 1)], 10**12, 10**15)
 
 
 PACKED = (member("a/b.txt", b"????", size=5, method=3), member("c", b"??", size=3, method=3))

@@ -1,5 +1,5 @@
-"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, unpacked where it holds archives,
-verified, and put in place as a whole or not at all.
+"""A published collection -> data/<name>: fetched from Mendeley Data or through kagglehub, its archives unpacked, verified, and
+put in place as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,24 +14,31 @@ from pathlib import Path
 from cardium import atomic
 from cardium.datasets import Collection, Found, get_collection
 from cardium.download import mendeley, rar
+from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError, unknown
+from cardium.imaging.spec import Limits
 from cardium.workspace import Workspace
 
-# Fewer files of a class than the page states, beyond this share, is a broken download.
-_TOLERANCE = 0.02
-# Files per class that are decoded before a download is believed, and the limits for one of them: pixels or voxels, bytes.
-_SAMPLE = {"image": 20, "volume": 3}
-_LIMITS = {"image": (50_000_000, 100_000_000), "volume": (400_000_000, 1_000_000_000)}
-_CONNECT_SECONDS = 5.0
+# Of one file that is decoded, as `ingest` of params.yaml has them.
+_DECODED = Limits(50_000_000, 100_000_000, 400_000_000, 1_000_000_000)
 
 Fetch = Callable[[str], Path]
 
 
-def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = None, source: str = "") -> Path:
+def download(
+    name: str,
+    root: Path,
+    force: bool = False,
+    fetch: Fetch | None = None,
+    source: str = "",
+    limits: DownloadLimits = DEFAULT_LIMITS,
+    decoded: Limits = _DECODED,
+) -> Path:
     """Fetches collection `name` into `root`/data/`name` and returns that folder.
 
     An interrupted download goes on where it stopped. source: `mendeley` or `kaggle`; "" for the collection's own first one.
-    fetch(handle) -> folder: what brings the files from Kaggle (default: kagglehub).
+    fetch(handle) -> folder: downloads the files from Kaggle (default: kagglehub). limits: of the download; decoded: of each
+    file that is decoded to check it.
     Raises CardiumError for an unknown name or source, data that is there already (unless `force`), no network, no permission, a
     full disk, and for what arrives incomplete or unreadable; data/ is then as it was.
     """
@@ -47,20 +54,20 @@ def download(name: str, root: Path, force: bool = False, fetch: Fetch | None = N
     staging = workspace.scratch() / "download" / name / source
     staging.mkdir(parents=True, exist_ok=True)
     if source == "kaggle" and fetch is None:
-        _check_network(collection)
+        _check_network(collection, limits.connect_seconds)
     try:
         if source == "mendeley":
-            fetched = _fetch_mendeley(collection, staging)
+            fetched = _fetch_mendeley(collection, staging, limits)
         else:
             with _cache_in(staging):
                 fetched = (fetch or _fetch_kaggle)(collection.handle)
-            _unpack_archives(fetched)
+            _unpack_archives(fetched, limits)
             fetched = _unwrapped(fetched, collection)
     except CardiumError:
         raise
     except Exception as error:  # kagglehub, requests, zipfile and the file system each have their own.
         raise _explained(collection, error) from error
-    counts = _verify(collection, fetched)
+    counts = _verify(collection, fetched, limits, decoded)
     _put(fetched, target)
     shutil.rmtree(staging.parent, ignore_errors=True)
     print(f"{collection.title}: {', '.join(f'{count} {label}' for label, count in counts.items())}")
@@ -80,10 +87,12 @@ def _known_source(collection: Collection, source: str) -> str:
     return source or known[0]
 
 
-def _fetch_mendeley(collection: Collection, staging: Path) -> Path:
+def _fetch_mendeley(collection: Collection, staging: Path, limits: DownloadLimits) -> Path:
     folder = staging / collection.name
     try:
-        archives = [path for place, of in collection.mendeley.items() for path in mendeley.fetch(of, folder / place)]
+        archives = [
+            path for place, of in collection.mendeley.items() for path in mendeley.fetch(of, folder / place, limits=limits)
+        ]
     except CardiumError as error:
         raise CardiumError(f"{error} {_by_hand(collection)}") from None
     for archive in archives:
@@ -91,15 +100,15 @@ def _fetch_mendeley(collection: Collection, staging: Path) -> Path:
     return folder
 
 
-def _unpack_archives(folder: Path) -> None:
-    """Every .rar below `folder`, into a folder of its name beside it; the archive, with all its parts, is removed then."""
+def _unpack_archives(folder: Path, limits: DownloadLimits = DEFAULT_LIMITS) -> None:
+    """Unpacks every .rar below `folder` into a folder of its name beside it, then removes the archive with all its parts."""
     for archive in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".rar" and path.is_file()):
         if not archive.exists():
             continue  # A later part of the one before.
         beside = archive.with_suffix("")
         while beside.exists():
             beside = beside.with_name(f"{beside.name}_unpacked")
-        for part in rar.unpack(archive, beside):
+        for part in rar.unpack(archive, beside, limits):
             part.unlink()
 
 
@@ -117,13 +126,13 @@ def _cache_in(folder: Path) -> Iterator[None]:
             os.environ["KAGGLEHUB_CACHE"] = before
 
 
-def _check_network(collection: Collection) -> None:
+def _check_network(collection: Collection, seconds: float) -> None:
     """kagglehub's first request has no timeout: behind a silent firewall it would hang for minutes."""
     import requests
     from kagglesdk.kaggle_env import get_endpoint, get_env
 
     try:
-        requests.head(get_endpoint(get_env()), timeout=_CONNECT_SECONDS)
+        requests.head(get_endpoint(get_env()), timeout=seconds)
     except requests.RequestException:
         raise CardiumError(f"Kaggle cannot be reached from here. {_by_hand(collection)}") from None
 
@@ -167,15 +176,15 @@ def _unwrapped(folder: Path, collection: Collection) -> Path:
         folder = inner[0]
 
 
-def _verify(collection: Collection, folder: Path) -> dict[str, int]:
-    """Counts per class; CardiumError where files are missing or a sample does not decode."""
+def _verify(collection: Collection, folder: Path, limits: DownloadLimits, decoded: Limits) -> dict[str, int]:
+    """Files per class. Raises CardiumError if files are missing or a sample does not decode."""
     found: dict[str, list[Found]] = {name: [] for name in collection.classes}
     for entry in collection.scan(folder):
         if isinstance(entry, Found):
             found[entry.label].append(entry)
     counts = {name: len(entries) for name, entries in found.items()}
     for name, published in collection.published_counts.items():
-        if counts[name] < (1 - _TOLERANCE) * published:
+        if counts[name] < (1 - limits.max_missing) * published:
             raise CardiumError(
                 f"The download of {collection.name} is incomplete: {counts[name]} files of class {name} where {published} are "
                 f"published. Delete .cardium/download and run it again. {_by_hand(collection)}"
@@ -185,13 +194,13 @@ def _verify(collection: Collection, folder: Path) -> dict[str, int]:
     bad: Counter[str] = Counter()
     tried = 0
     for entries in found.values():
-        for entry in entries[:: max(1, len(entries) // _SAMPLE[collection.kind])]:
+        for entry in entries[:: max(1, len(entries) // limits.sampled(collection.kind))]:
             tried += 1
             try:
-                collection.measure((folder / entry.path).read_bytes(), *_LIMITS[collection.kind])
+                collection.measure((folder / entry.path).read_bytes(), *collection.limits(decoded))
             except (CardiumError, OSError) as error:
                 bad[str(error)] += 1
-    if bad.total() > 0.05 * tried:
+    if bad.total() > limits.max_unreadable * tried:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in bad.most_common(3))
         raise CardiumError(
             f"The download of {collection.name} is damaged: of {tried} files tried, {bad.total()} cannot be read ({reasons}). "

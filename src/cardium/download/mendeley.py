@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cardium.datasets import Mendeley
+from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.download.rar import PROGRAMS
 from cardium.errors import CardiumError
 from cardium.progress import progress
@@ -31,15 +32,8 @@ if TYPE_CHECKING:
     import requests
 
 API = "https://data.mendeley.com/public-api"
-# Seconds to connect, and between two pieces of an answer.
-_TIMEOUT = (5.0, 60.0)
 # Bytes to a piece: of one that a broken connection cuts, nothing is kept.
 _CHUNK = 1 << 13
-# Files at once: most of a small file's time is waiting for the server.
-_AT_ONCE = 6
-# How often a connection that brings nothing is tried again before the user is asked to, and the seconds between.
-_ATTEMPTS = 4
-_PAUSE = 0.5
 # The front of data.mendeley.com turns some libraries' own names away.
 _HEADERS = {"User-Agent": "cardium/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
 _ARCHIVES = (".zip", ".rar", ".7z")
@@ -52,7 +46,7 @@ _threads = threading.local()
 
 @dataclass(frozen=True)
 class Remote:
-    """A file as the server lists it. path: below the dataset's folder, with /. size: -1 where it is not told; sha256: or ""."""
+    """A file as the server lists it. path: below the dataset's folder, with /. size: -1 if unknown. sha256: "" if unknown."""
 
     path: str
     url: str
@@ -60,17 +54,17 @@ class Remote:
     sha256: str
 
 
-def fetch(source: Mendeley, folder: Path, api: str = "") -> list[Path]:
-    """Brings all files of `source` into `folder`, whole and checked; what lies there already is not fetched again.
+def fetch(source: Mendeley, folder: Path, api: str = "", limits: DownloadLimits = DEFAULT_LIMITS) -> list[Path]:
+    """Downloads all files of `source` into `folder`, whole and checked; files that are there already are not fetched again.
 
     Archives are unpacked beside themselves, into folders of their names, and returned: without them a second call would fetch
     them again, so they are the caller's to remove. api: the server's base address (default: CARDIUM_MENDELEY, or Mendeley's
     own). Raises CardiumError in one line.
     """
     base = (api or os.environ.get("CARDIUM_MENDELEY") or API).rstrip("/")
-    files = list_files(base, source)
-    with _pool() as pool:
-        waiting = [pool.submit(_fetch_file, remote, folder) for remote in files]
+    files = list_files(base, source, limits)
+    with _pool(limits.files_at_once) as pool:
+        waiting = [pool.submit(_fetch_file, remote, folder, limits) for remote in files]
         for done in progress(as_completed(waiting), total=len(waiting), desc="download", unit="file"):
             done.result()
     archives = [folder / remote.path for remote in files if remote.path.lower().endswith(_ARCHIVES)]
@@ -80,9 +74,9 @@ def fetch(source: Mendeley, folder: Path, api: str = "") -> list[Path]:
 
 
 @contextlib.contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads whose remaining work is dropped as soon as one of them fails or the user stops."""
-    pool = ThreadPoolExecutor(_AT_ONCE)
+    pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     finally:
@@ -100,13 +94,13 @@ def _session() -> requests.Session:
     return session
 
 
-def list_files(base: str, source: Mendeley) -> list[Remote]:
+def list_files(base: str, source: Mendeley, limits: DownloadLimits) -> list[Remote]:
     """Every file of `source`, sorted by path."""
     address = f"{base}/datasets/{source.dataset}"
-    folders = {str(line["id"]): line for line in _json(f"{address}/folders/{source.version}")}
+    folders = {str(line["id"]): line for line in _json(f"{address}/folders/{source.version}", limits)}
     files = []
     for number in ("root", *folders):
-        for line in _json(f"{address}/files?folder_id={number}&version={source.version}"):
+        for line in _json(f"{address}/files?folder_id={number}&version={source.version}", limits):
             content = line["content_details"]
             path = "/".join([*_folder_path(number, folders), _safe(line["filename"])])
             size = content.get("size", line.get("size"))
@@ -132,14 +126,14 @@ def _safe(name: Any) -> str:
     return text
 
 
-def _json(url: str) -> list[dict[str, Any]]:
+def _json(url: str, limits: DownloadLimits) -> list[dict[str, Any]]:
     """The list at `url` with its further pages."""
     import requests
 
     lines: list[dict[str, Any]] = []
     while url:
         try:
-            answer = _session().get(url, timeout=_TIMEOUT)
+            answer = _session().get(url, timeout=_timeout(limits))
         except requests.RequestException:
             raise CardiumError("Mendeley Data cannot be reached from here.") from None
         if not answer.ok:
@@ -155,7 +149,11 @@ def _json(url: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _fetch_file(remote: Remote, folder: Path) -> None:
+def _timeout(limits: DownloadLimits) -> tuple[float, float]:
+    return limits.connect_seconds, limits.read_seconds
+
+
+def _fetch_file(remote: Remote, folder: Path, limits: DownloadLimits) -> None:
     """One file, whole and with its checksum; one with another content is fetched once more."""
     target = folder / remote.path
     if target.is_file() and _matches(target, remote):
@@ -163,7 +161,7 @@ def _fetch_file(remote: Remote, folder: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     for _ in range(2):
-        _receive(remote, part)
+        _receive(remote, part, limits)
         if _matches(part, remote):
             part.replace(target)
             return
@@ -173,13 +171,13 @@ def _fetch_file(remote: Remote, folder: Path) -> None:
     )
 
 
-def _receive(remote: Remote, part: Path) -> None:
-    """Appends to `part` until it is whole; a broken connection is taken up again where it stopped."""
+def _receive(remote: Remote, part: Path, limits: DownloadLimits) -> None:
+    """Appends to `part` until it is whole; resumes a broken connection where it stopped."""
     import requests
 
-    stuck, said = 0, ""
-    while stuck < _ATTEMPTS:
-        time.sleep(_PAUSE * stuck)
+    stuck, reason = 0, ""
+    while stuck < limits.attempts:
+        time.sleep(limits.pause_seconds * stuck)
         there = part.stat().st_size if part.exists() else 0
         if there and there == remote.size:
             return
@@ -188,7 +186,7 @@ def _receive(remote: Remote, part: Path) -> None:
             there = 0
         try:
             headers = {"Range": f"bytes={there}-"} if there else {}
-            with _session().get(remote.url, headers=headers, timeout=_TIMEOUT, stream=True) as answer:
+            with _session().get(remote.url, headers=headers, timeout=_timeout(limits), stream=True) as answer:
                 if answer.status_code == 416:  # Nothing from here on: whole, or not this file's beginning.
                     return
                 if 400 <= answer.status_code < 500:
@@ -200,18 +198,18 @@ def _receive(remote: Remote, part: Path) -> None:
                         file.write(data)
             if remote.size < 0 or part.stat().st_size >= remote.size:
                 return
-            said = "it ended early"
+            reason = "it ended early"
         except requests.RequestException as error:
-            said = type(error).__name__
+            reason = type(error).__name__
         stuck = 0 if part.exists() and part.stat().st_size > there else stuck + 1
     raise CardiumError(
-        f"The connection to Mendeley Data broke off at {remote.path} ({said}); what has arrived is kept:"
+        f"The connection to Mendeley Data broke off at {remote.path} ({reason}); what has arrived is kept:"
         " run it again, it goes on."
     )
 
 
 def _matches(file: Path, remote: Remote) -> bool:
-    """By checksum; by size where the server tells none."""
+    """By checksum; by size if the server states none."""
     if remote.size >= 0 and file.stat().st_size != remote.size:
         return False
     if not remote.sha256:
@@ -266,8 +264,8 @@ def _unpack_by_program(archive: Path, folder: Path) -> None:
     arguments = [word.format(archive=archive, folder=folder) for word in _UNPACKERS[program]]
     done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
-        raise CardiumError(f"{archive.name} cannot be unpacked ({program}: {said[0][:160]}): run it again.")
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
+        raise CardiumError(f"{archive.name} cannot be unpacked ({program}: {reason[0][:160]}): run it again.")
     # These programs keep to their folder; a link would still lead out of it once someone reads through it.
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_dir() or path.is_file()):

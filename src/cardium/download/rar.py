@@ -1,8 +1,8 @@
-"""A .rar archive -> a folder: looked through before a byte is unpacked, and unpacked whole or not at all.
+"""A .rar archive -> a folder: checked before a byte is unpacked, and unpacked whole or not at all.
 
-The library rarfile reads what the archive says of its members; the rules of `check` are held against that. Members that are
-stored as they are it reads itself. Compressed ones need a program, since RAR's compression is not free: whichever of PROGRAMS
-the machine has, run once over the whole archive, watched while it runs, and its result held against the list.
+The library rarfile lists the archive's members; `check` applies its rules to that list. rarfile itself reads members that are
+stored without compression. Compressed ones need a program, since RAR's compression is not free: one of PROGRAMS that the
+machine has unpacks the whole archive at once, is watched while it runs, and its result is compared with the list.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cardium import atomic
+from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError
 
 # Program -> its arguments, in the order in which they are tried: those made for the format first. Some read some archives only
@@ -28,10 +29,6 @@ PROGRAMS = {
     "bsdtar": ["-xf", "{archive}", "-C", "{folder}"],
 }
 _PACKAGES = "unar, libarchive-tools (bsdtar), unrar"
-# What a collection of volumes may come to: ImageCHD has some 10 GB in a few hundred files that are compressed already.
-MOST_BYTES, MOST_MEMBERS, MOST_RATIO = 300_000_000_000, 100_000, 200
-# Kept free on the disk beside what is unpacked.
-_SPARE = 100_000_000
 # Seconds between two looks at how much a program has written, and how far beyond the list it may be.
 _LOOK, _SLACK = 0.5, 1_000_000
 _STORED = 0x30
@@ -41,9 +38,9 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """What an archive says of a file or folder in it. path: with /. size: bytes unpacked, -1 where it is not said.
+    """A file or folder in an archive, as the archive lists it. path: with /. size: bytes unpacked, -1 if unknown.
 
-    link: a link of any kind, or a copy by reference. stored: its bytes stand in the archive as they are, in one piece.
+    link: a link of any kind, or a copy by reference. stored: its bytes are in the archive uncompressed and in one piece.
     """
 
     path: str
@@ -54,15 +51,15 @@ class Member:
     stored: bool = False
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpacks `archive` into `folder`, which is made, or replaced as a whole once everything is there. Returns the files that
-    the archive consists of: itself, and its further parts.
+def unpack(archive: Path, folder: Path, limits: DownloadLimits = DEFAULT_LIMITS) -> list[Path]:
+    """Unpacks `archive` into `folder`, which is made, or replaced as a whole once everything is there.
 
-    Raises CardiumError in one line: no archive or a damaged one, locked by a password, a member that would land elsewhere, a
-    link, more than the limits or the disk hold, no program that unpacks it; `folder` is then as it was.
+    Returns the files that the archive consists of: itself, and its further parts. Raises CardiumError for a file that is no
+    archive or a damaged one, a password, a member that would land elsewhere, a link, more than the limits or the disk allow,
+    and if no program can unpack it; `folder` is then as it was.
     """
     members, parts = read_members(archive)
-    check(archive.name, members, sum(file.stat().st_size for file in parts), _free(folder))
+    check(archive.name, members, sum(file.stat().st_size for file in parts), _free(folder), limits)
     with atomic.replacing_folder(folder) as part:
         if all(member.stored or member.folder for member in members):
             _copy_out(archive, members, part)
@@ -102,10 +99,10 @@ def _member(info: Any, single: bool) -> Member:
     return Member(path, info.file_size if known else -1, bool(info.is_dir()), link, locked, stored)
 
 
-def check(name: str, members: Sequence[Member], packed: int, free: int) -> None:
-    """CardiumError for an archive `name` that must not be unpacked. packed: its own bytes; free: bytes left on the disk."""
-    if len(members) > MOST_MEMBERS:
-        raise CardiumError(f"{name} lists {len(members)} files, more than {MOST_MEMBERS}: unpack it by hand.")
+def check(name: str, members: Sequence[Member], packed: int, free: int, limits: DownloadLimits = DEFAULT_LIMITS) -> None:
+    """Raises CardiumError for an archive `name` that must not be unpacked. packed: its bytes; free: bytes left on the disk."""
+    if len(members) > limits.max_members:
+        raise CardiumError(f"{name} lists {len(members)} files, more than {limits.max_members}: unpack it by hand.")
     if not any(not member.folder for member in members):
         raise CardiumError(f"{name} holds no files: get it again.")
     seen: set[PurePosixPath] = set()
@@ -123,9 +120,9 @@ def check(name: str, members: Sequence[Member], packed: int, free: int) -> None:
             raise CardiumError(f"{name} lists {member.path!r} twice: unpack it by hand.")
         seen.add(path)
     total = sum(member.size for member in members)
-    if total > MOST_BYTES or total > MOST_RATIO * packed:
+    if total > limits.max_unpacked_bytes or total > limits.max_ratio * packed:
         raise CardiumError(f"{name}, {packed} bytes, says that it unpacks to {total}: that is a bomb, or unpack it by hand.")
-    if total + _SPARE > free:
+    if total + limits.spare_bytes > free:
         raise CardiumError(f"{name} unpacks to {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left: make room.")
 
 
