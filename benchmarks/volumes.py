@@ -65,7 +65,7 @@ def epoch(folder: Path, volumes: int, train: int, frames: int, side: int) -> Non
     import_tensorflow()
     from cardium.data.rendering import read_rows
     from cardium.models import create_model
-    from cardium.training.fit import Examples, fit
+    from cardium.training.fit import Checkpoint, Examples, Recipe, fit
     from cardium.training.schedule import Schedule
 
     base = peak_megabytes()
@@ -77,10 +77,9 @@ def epoch(folder: Path, volumes: int, train: int, frames: int, side: int) -> Non
         return Examples(lambda _, at: read_rows(slices, first + at).astype(np.float32), labels[first:last])
 
     began = time.perf_counter()
-    fit(
-        model, part(0, train), part(train, volumes), schedule=Schedule(1e-3, 1000, 1000, 0.5, 1e-6), epochs=1, batch=1,
-        weights=np.ones(3), seed=0, state_folder=folder / "state", key="", show=lambda _: None,
-    )  # fmt: skip
+    recipe = Recipe(Schedule(1e-3, 1000, 1000, 0.5, 1e-6), epochs=1, batch=1, class_weights=np.ones(3), seed=0)
+    state = Checkpoint(folder / "state", "")
+    fit(model, part(0, train), part(train, volumes), recipe=recipe, checkpoint=state, show=lambda _: None)
     took = time.perf_counter() - began
     print(
         f"| one epoch of cnn_lstm, {train} volumes, and {volumes - train} to validate, {frames} x {side} x {side} "

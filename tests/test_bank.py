@@ -34,7 +34,8 @@ def backbone() -> keras.Model:
 
 def fill(folder: Path, model: keras.Model, plan: bank.BankPlan = PLAN, engine: str = "tensorflow") -> bank.Bank:
     folder.mkdir(exist_ok=True)
-    return bank.fill_bank(folder, plan, {"used": "random"}, model, PIXELS, TRAINING, batch=4, engine=engine, seed_of_views=1)
+    backbone = bank.FrozenBackbone(model, weights.WeightsUsed("", "random"), batch=4, engine=engine)
+    return bank.fill_bank(folder, plan, backbone, PIXELS, TRAINING)
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino", "auto"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,8 +17,15 @@ import yaml
 from cardium import config
 from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import Evaluation
+from cardium.evaluation.leaderboard import leaderboard_text
 from cardium.evaluation.metrics import score
 from cardium.evaluation.published import PUBLISHED_SCORES
+from cardium.imaging.spec import Render
+from cardium.models.weights import WeightsUsed
+from cardium.provenance import Provenance
+from cardium.runs.data_version import DataVersion
+from cardium.runs.trained_run import Phase, Seconds, TrainedRun
 from cardium.stages import evaluate as stage
 from cardium.workspace import RunId, Workspace
 
@@ -48,21 +56,31 @@ def make_manifest() -> pd.DataFrame:
     return table
 
 
-def run_info(name: str, model: str, protocol: str, kind: str = "train", **changes) -> dict:
-    folds = list(range(FOLDS)) if protocol == "honest" else [0]
-    trained = model == "mobilenetv2"
-    info = {
-        "id": hashlib.md5(name.encode()).hexdigest(), "run": name, "dataset": "cmri", "model": model, "protocol": protocol,
-        "kind": kind, "classes": CLASSES, "settings": {}, "overrides": {}, "test_folds": folds, "folds": FOLDS, "members": [],
-        "weights": {"asked": "auto", "used": "imagenet" if trained else "random", "file": "", "sha256": ""},
-        "data": {"dvc_md5": "", "manifest_sha256": "m", "split_sha256": "s"},
-        "parameters": 2_000_000, "trainable_parameters": 1281, "model_bytes": 9_400_000,
-        "seconds": {"features": 30.5, "train": 4.25},
-        "phases": [{"test_fold": f, "phase": "head", "epochs": 6 + f % 2, "best_epoch": 5, "val_loss": 0.6} for f in folds],
-        "validation": {"balanced_accuracy": 0.7}, "created": "2026-01-01T00:00:00+00:00",
-        "warnings": [] if trained else ["random weights: no file was found"],
-    }  # fmt: skip
-    return info | changes
+def trained_run(run: RunId, kind: str = "train", **changes) -> TrainedRun:
+    folds = list(range(FOLDS)) if run.protocol == "honest" else [0]
+    transferred = run.model == "mobilenetv2"
+    made = TrainedRun(
+        id=hashlib.md5(run.name.encode()).hexdigest(),
+        run=run,
+        kind=kind,
+        classes=CLASSES,
+        rendering="image",
+        size=Render(32, 32),
+        test_folds=folds,
+        data=DataVersion("", "m", "s"),
+        folder=Path(run.folder),
+        folds=FOLDS,
+        weights=WeightsUsed("auto", "imagenet" if transferred else "random"),
+        parameters=2_000_000,
+        trainable_parameters=1281,
+        model_bytes=9_400_000,
+        seconds=Seconds(30.5, 4.25),
+        phases=[Phase(fold, "head", 6 + fold % 2, 5, 0.6) for fold in folds],
+        validation={"balanced_accuracy": 0.7},
+        warnings=[] if transferred else ["random weights: no file was found"],
+        provenance=Provenance("", False, {}, "2026-01-01T00:00:00+00:00"),
+    )
+    return dataclasses.replace(made, **changes)
 
 
 def make_project(root: Path) -> config.Settings:
@@ -88,33 +106,33 @@ def make_project(root: Path) -> config.Settings:
     part = np.where(manifest["record"] % 5 == 0, "validation", "train")
     pd.DataFrame({"record": manifest["record"], "part": part}).to_csv(places.split("cmri") / "published.csv", index=False)
     (places.split("cmri") / "split.json").write_text(json.dumps({"folds": FOLDS, "seed": 1, "sha256": "s"}))
-    for name, spec in result.plan.runs.items():
-        write_run(places.run(spec.id), run_info(name, spec.model, spec.protocol))
-    members = [f"cmri-{m}" for m in MODELS[1:]]
-    ids = [run_info(m, "", "honest")["id"] for m in members]
-    ensemble = run_info("cmri-ensemble", "ensemble", "honest", "ensemble", members=members, member_ids=ids, phases=[])
-    write_run(places.run(RunId("cmri", "ensemble", "honest")), ensemble)
+    for spec in result.plan.runs.values():
+        write_run(result, trained_run(spec.id))
+    members = [trained_run(RunId("cmri", model)) for model in MODELS[1:]]
+    names, ids = [member.name for member in members], [member.id for member in members]
+    write_run(result, trained_run(RunId("cmri", "ensemble"), "ensemble", members=names, member_ids=ids, phases=[]))
     return result
 
 
-def write_run(folder: Path, info: dict) -> None:
+def write_run(settings, run: TrainedRun) -> None:
+    folder = settings.root / run.run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(info))
+    run.write(folder)
 
 
-def change_run(settings, model: str, protocol: str = "honest", **changes) -> None:
-    folder = Workspace(settings.root).run(RunId("cmri", model, protocol))
-    write_run(folder, json.loads((folder / "run.json").read_text()) | changes)
+def change_run(settings, model: str, **changes) -> None:
+    run = TrainedRun.read(settings.root / RunId("cmri", model).folder)
+    write_run(settings, dataclasses.replace(run, **changes))
 
 
-def predict(settings, folder, info, manifest, parts_of) -> pd.DataFrame:
+def predict(settings, run, manifest, parts_of) -> pd.DataFrame:
     """A stand-in for scoring.predict_test: noise about the truth, from the run's name; mobilenetv2 is the best."""
-    rng = np.random.default_rng(list(info["run"].encode()))
+    rng = np.random.default_rng(list(run.name.encode()))
     frames = []
-    for fold in info["test_folds"]:
+    for fold in run.test_folds:
         test = parts_of(fold).test
         label = (manifest["label"].to_numpy()[test] == "Sick").astype(np.int64)
-        strength = 2.0 if info["model"] == "mobilenetv2" else 0.5
+        strength = 2.0 if run.run.model == "mobilenetv2" else 0.5
         p = 1 / (1 + np.exp(-(strength * (label - 0.5) + rng.normal(size=len(test)))))
         columns = {"record": test, "test_fold": fold, "group": manifest["group"].to_numpy()[test], "label": label}
         frames.append(pd.DataFrame(columns | {"p_Normal": 1 - p, "p_Sick": p}))
@@ -226,8 +244,8 @@ def test_leaderboard_is_sorted_and_marks_what_chose_the_weights(written):
 
 def test_the_text_fits_a_terminal(written):
     folder, out = written
-    table = json.loads((folder / "metrics.json").read_text())
-    text = stage.leaderboard_text(table)
+    evaluation = Evaluation.read(folder, "cmri")
+    text = leaderboard_text(evaluation)
     assert text in out
     assert max(map(len, text.splitlines())) <= 120
     for word in (
@@ -239,8 +257,10 @@ def test_the_text_fits_a_terminal(written):
         "which chose the weights too",
     ):
         assert word in text
-    long = {("cmri-" + "x" * 60 if name == "cmri-ensemble" else name): row for name, row in table["runs"].items()}
-    assert max(map(len, stage.leaderboard_text(table | {"runs": long}).splitlines())) <= 120
+    rows = evaluation.runs.values()
+    renamed = [dataclasses.replace(row, name="cmri-" + "x" * 60) if row.kind == "ensemble" else row for row in rows]
+    longer = dataclasses.replace(evaluation, runs={row.name: row for row in renamed})
+    assert max(map(len, leaderboard_text(longer).splitlines())) <= 120
     assert "\x1b" not in text
 
 
@@ -265,8 +285,8 @@ def test_the_same_twice(written, settings):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data": {"manifest_sha256": "old", "split_sha256": "s"}}, "on data that has changed since"),
-        ({"data": {"manifest_sha256": "m", "split_sha256": "old"}}, "on a split that has changed since"),
+        ({"data": DataVersion("", "old", "s")}, "on data that has changed since"),
+        ({"data": DataVersion("", "m", "old")}, "on a split that has changed since"),
         ({"test_folds": [0]}, "for test folds 0, params.yaml asks for 0, 1, 2, 3"),
     ],
 )
@@ -307,7 +327,7 @@ def test_an_ensemble_of_other_members_is_refused(settings):
 def test_spoiled_predictions_are_refused(settings, spoil, says):
     def spoiled(*arguments):
         frame = predict(*arguments)
-        return spoil(frame) if arguments[2]["run"] == "cmri-mobilenetv2" else frame
+        return spoil(frame) if arguments[1].name == "cmri-mobilenetv2" else frame
 
     with pytest.raises(CardiumError, match=f"cmri-mobilenetv2: .*{says}"):
         stage.run(settings, "cmri", spoiled)

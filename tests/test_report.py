@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ from run_folders import evaluation, make_project, run_folder
 
 from cardium.config import Settings
 from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection
 from cardium.stages import report
 
 
@@ -132,9 +134,11 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     audit.write_text(json.dumps({"verdict": verdict}))
     elsewhere = folder / "external/other/external.json"
     elsewhere.parent.mkdir(parents=True)
-    row = {"image": {"balanced_accuracy": {"value": 0.512, "low": 0.41, "high": 0.61}}}
-    table = {"runs": {"cmri-mobilenetv2": row}, "external": {"records": {"Normal": 20, "Sick": 30}}}
-    elsewhere.write_text(json.dumps(table))
+    own = Evaluation.read(folder / "evaluation", "cmri")
+    score = {"balanced_accuracy": Interval(0.512, 0.41, 0.61)}
+    row = dataclasses.replace(own.runs["cmri-mobilenetv2"], image=score)
+    other = OtherCollection("other", "", {"Normal": 20, "Sick": 30}, 0)
+    elsewhere.write_text(json.dumps(dataclasses.replace(own, runs={row.name: row}, external=other).to_json()))
     text = page(project).text
     assert "Not asked yet" not in text
     assert "0.60 (places at random: 0.40); while only that is shown: 0.70 (places at random: 0.50). That is not better" in text
@@ -142,7 +146,7 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     told = json.loads((folder / "report/report.json").read_text())
     assert told["audit"] == {"headline": verdict["headline"], "said": verdict["said"]}
     assert "On another collection, other 0.512" in text
-    assert "50 records that this dataset has not" in text
+    assert "50 records that are not in this dataset" in text
 
 
 def test_the_index_leads_to_every_page(project: Settings) -> None:

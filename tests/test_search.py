@@ -63,10 +63,10 @@ def test_the_defaults_come_first_and_the_best_is_found(tmp_path: Path) -> None:
     assert trials[0].params == DEFAULTS
     assert trials[0].user_attrs[queue.DEFAULTS] is True
     assert sum(bool(trial.user_attrs.get(queue.DEFAULTS)) for trial in trials) == 1
-    standing = queue.standing(study)
-    assert standing.ended == standing.completed == 12
-    assert standing.best is not None
-    assert standing.best.value == max(trial.value for trial in trials) > trials[0].value
+    counts = queue.count_trials(study)
+    assert counts.ended == counts.completed == 12
+    assert counts.best is not None
+    assert counts.best.value == max(trial.value for trial in trials) > trials[0].value
     assert queue.importance(study, 1).keys() == {"x", "kind"}
     # A study that is opened again goes on: nothing is tried twice.
     assert run(study_in(tmp_path), 15, tmp_path) == [12, 13, 14]
@@ -76,7 +76,7 @@ def test_the_defaults_come_first_and_the_best_is_found(tmp_path: Path) -> None:
 def test_of_equals_the_defaults_are_the_best(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run(study, 5, tmp_path, lambda trial: objective(trial) * 0 + 0.5)
-    best = queue.standing(study).best
+    best = queue.count_trials(study).best
     assert best is not None
     assert best.number == 0
 
@@ -254,7 +254,7 @@ if len(sys.argv) == 1:
     print(child.pid, flush=True)
     time.sleep(60)
 from cardium.tuning import queue
-queue.leave_with(int(sys.argv[1]))
+queue.exit_with_parent(int(sys.argv[1]))
 print("here", flush=True)
 time.sleep(60)
 """

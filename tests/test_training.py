@@ -17,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from cardium.errors import CardiumError
 from cardium.models import create_head
-from cardium.training.fit import Examples, Optimization, class_weights, fit, learned_variables, predict
+from cardium.training.fit import Checkpoint, Examples, Optimization, Recipe, class_weights, fit, learned_variables, predict
 from cardium.training.schedule import Schedule
 
 SCHEDULE = Schedule(1e-2, 5, 3, 0.5, 1e-6)
@@ -46,11 +46,11 @@ def train(state: Path, epochs: int = 6, seed: int = 3, pause: float = 0.0, **cha
         head,
         examples(slice(0, 45), True),
         examples(slice(45, 60), False),
-        **{
-            "schedule": SCHEDULE, "epochs": epochs, "batch": 7, "weights": np.array([0.8, 1.3]), "seed": seed,
-            "state_folder": state, "key": "key", "show": show, **changes,
-        },
-    )  # fmt: skip
+        recipe=Recipe(SCHEDULE, epochs, 7, np.array([0.8, 1.3]), seed),
+        checkpoint=Checkpoint(state, changes.pop("key", "key")),
+        show=show,
+        **changes,
+    )
     return [w.numpy() for w in head.trainable_weights], fitted
 
 
@@ -86,10 +86,8 @@ def test_an_epochs_loss_and_accuracy_are_means_over_all_its_examples(tmp_path: P
     theirs = create_head("mobilenetv2", classes=2, map_shape=(2, 2, 8), dropout=0.0, seed=1)
     data = Examples(lambda _, at: MAPS[0][at], LABELS)
     weights = np.array([0.5, 2.0])
-    fitted = fit(
-        ours, data, data, schedule=SCHEDULE, epochs=1, batch=60, weights=weights, seed=1, state_folder=tmp_path, key="k",
-        show=lambda _: None,
-    )  # fmt: skip
+    recipe = Recipe(SCHEDULE, 1, 60, weights, 1)
+    fitted = fit(ours, data, data, recipe=recipe, checkpoint=Checkpoint(tmp_path, "k"), show=lambda _: None)
     theirs.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = theirs.fit(
         MAPS[0], LABELS, batch_size=60, class_weight={0: 0.5, 1: 2.0}, validation_data=(MAPS[0], LABELS), verbose=0
@@ -157,16 +155,9 @@ def normed(seed: int = 0, dropout: float = 0.3) -> keras.Model:
 
 def train_normed(state: Path, epochs: int, how: Optimization, **changes: Any) -> tuple[keras.Model, Any]:
     model = normed(dropout=changes.pop("dropout", 0.3))
-    options = {
-        "schedule": SCHEDULE,
-        "batch": 7,
-        "weights": np.ones(2),
-        "seed": 3,
-        "state_folder": state,
-        "key": "key",
-        **changes,
-    }
-    fitted = fit(model, examples(slice(0, 45), True), examples(slice(45, 60), False), epochs=epochs, how=how, **options)
+    recipe = Recipe(changes.get("schedule", SCHEDULE), epochs, changes.get("batch", 7), np.ones(2), 3, how)
+    training, validation = examples(slice(0, 45), True), examples(slice(45, 60), False)
+    fitted = fit(model, training, validation, recipe=recipe, checkpoint=Checkpoint(state, "key"))
     return model, fitted
 
 

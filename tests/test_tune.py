@@ -24,12 +24,14 @@ from cardium.config.plan_file import plan_table
 from cardium.data.splits import read_parts
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import score
+from cardium.imaging.spec import Render
 from cardium.models import create_head, is_spatial
 from cardium.models.attention import BLOCKS
-from cardium.stages import split, train, tune
+from cardium.stages import split, tune
+from cardium.training import fold
 from cardium.training.bank import Bank, average_places
 from cardium.training.fit import Examples, Fitted
-from cardium.tuning import queue
+from cardium.tuning import queue, result, search
 from cardium.tuning.search_space import AS_IT_IS, search_space, space_of
 from cardium.workspace import RunId
 
@@ -159,7 +161,7 @@ def test_nothing_of_a_search_depends_on_the_test_fold(searched: tuple[Settings, 
 def test_under_cross_validation_one_fold_is_held_out_of_the_search(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project", test_folds="all")
     line = settings.plan.runs[RUN]
-    plan = tune.plan_search(settings, line, settings.root / line.reads)
+    plan = search.plan_search(settings, line, settings.root / line.reads)
     held_out = set(read_parts(settings.root / "processed/cmri/split", manifests_of(settings), "honest", 0).test.tolist())
     assert list(plan.folds) == [1, 2, 3]
     for parts in plan.folds.values():
@@ -307,7 +309,7 @@ def test_each_kind_of_model_has_its_space() -> None:
     with pytest.raises(CardiumError, match=r"Unknown search space `bnk`\. Did you mean `bank`"):
         search_space(settings, settings_of, "bnk")
     with pytest.raises(CardiumError, match="test records choose the weights already"):
-        tune.plan_search(settings, settings.plan.runs["ecg4-mobilenetv2-published"], ROOT)
+        search.plan_search(settings, settings.plan.runs["ecg4-mobilenetv2-published"], ROOT)
 
 
 @pytest.mark.parametrize(
@@ -352,14 +354,24 @@ def test_a_share_of_a_training_epoch_is_augmented_and_records_without_views_neve
         assert not validation.inputs(0, np.arange(10)).any(), "validation is plain"
         return Fitted([{"val_loss": 0.0}], 0, 0.0)
 
-    monkeypatch.setattr(train, "fit", fit)
-    monkeypatch.setattr(train, "predict", lambda *_: np.zeros((10, 2)))
-    monkeypatch.setattr(train, "trained_weights", lambda _: {})
+    monkeypatch.setattr(fold, "fit", fit)
+    monkeypatch.setattr(fold, "predict", lambda *_: np.zeros((10, 2)))
+    monkeypatch.setattr(fold, "trained_weights", lambda _: {})
     augment = config.resolve(raw, ROOT, {}).datasets["cmri"].augment
     for share in (0.0, 0.5, 1.0):
         settings = dataclasses.replace(own, augment_share=share)
-        source = train.Source(OfNumbers(), np.empty(0), np.arange(40) % 2, ["a", "b"], settings, augment, 3, with_views)  # type: ignore[arg-type]
-        train.train_fold(source, parts, 0, None, None, None, "")  # type: ignore[arg-type]
+        source = fold.Source(
+            bank=OfNumbers(),  # type: ignore[arg-type]
+            pixels=np.empty(0),
+            size=Render(1, 1),
+            labels=np.arange(40) % 2,
+            classes=["a", "b"],
+            train=settings,
+            augment=augment,
+            seed=3,
+            with_views=with_views,
+        )
+        fold.train_fold(source, fold.FoldModels(None, None), parts, 0)
     shown = {share: np.array([seen[share].inputs(epoch, np.arange(30)).ravel() for epoch in range(40)]) for share in seen}
     assert not shown[0.0].any()
     np.testing.assert_array_equal(shown[1.0][:2, with_views[:30]], np.repeat([[1], [2]], with_views[:30].sum(), axis=1))
@@ -403,7 +415,7 @@ def params_parts() -> Any:
     ],
 )
 def test_no_gain_is_said_plainly(none_better: bool, low: float, begins: str) -> None:
-    said = tune.verdict(none_better, {"difference": 0.05, "low": low, "high": 0.09}, 9)
+    said = result.verdict(none_better, {"difference": 0.05, "low": low, "high": 0.09}, 9)
     assert said.startswith(begins)
     assert none_better or "optimistic" in said
 
@@ -412,12 +424,12 @@ def test_the_settings_of_another_block_are_all_that_its_own_line_lacks(tmp_path:
     settings = make_project(tmp_path / "project")
     settings = deviating(settings, "mobilenetv2_spatial", train={"hidden": 7})
     line = settings.plan.runs[RUN]
-    plan = tune.plan_search(settings, line, settings.root / line.reads)
+    plan = search.plan_search(settings, line, settings.root / line.reads)
 
     class Best:
         params = {**plan.space.defaults, "block": ""}  # noqa: RUF012
 
-    found = tune._to_take_over(plan, Best())  # type: ignore[arg-type]
+    found = result.settings_to_take_over(plan, Best())  # type: ignore[arg-type]
     # The line cmri-mobilenetv2 has no hidden layer of its own.
     assert found["hidden"] == 7
     other = deviating(settings, "mobilenetv2", train=found)
@@ -456,14 +468,14 @@ def test_the_search_depends_on_what_it_imports() -> None:
 def test_an_architecture_of_its_own_is_searched_whole(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
     line = config.run_spec(settings, RunId("cmri", "cnn_baseline"))
-    plan = tune.plan_search(settings, line, settings.root / line.reads)
+    plan = search.plan_search(settings, line, settings.root / line.reads)
     assert plan.space.name == "end_to_end"
     _, own = plan.space.applied(plan.space.defaults)
     _, augmented = plan.space.applied({**plan.space.defaults, "augmented": True, "learning_rate": 0.1, "batch": 32})
-    once = [p for _, p, _ in tune.validate_folds(plan, line.model, dataclasses.replace(own, epochs=1))]
+    once = [p for _, p, _ in search.validate_folds(plan, line.model, dataclasses.replace(own, epochs=1))]
     # Every fold starts from the same weights, whatever was trained before.
     only = dataclasses.replace(plan, folds={3: plan.folds[3]})
-    [alone] = tune.validate_folds(only, line.model, dataclasses.replace(own, epochs=1))
+    [alone] = search.validate_folds(only, line.model, dataclasses.replace(own, epochs=1))
     np.testing.assert_array_equal(once[2], alone[1])
     assert augmented == dataclasses.replace(own, augmented=True, learning_rate=0.1, batch=32)
 
@@ -471,19 +483,19 @@ def test_an_architecture_of_its_own_is_searched_whole(tmp_path: Path) -> None:
 def test_equal_predictions_are_no_better_and_no_worse(searched: tuple[Settings, dict[str, Any]]) -> None:
     settings, _ = searched
     line = settings.plan.runs[RUN]
-    plan = tune.plan_search(settings, line, settings.root / line.reads)
+    plan = search.plan_search(settings, line, settings.root / line.reads)
     own = pd.read_parquet(settings.root / "reports" / "cmri" / "tuning" / RUN / "defaults.parquet")
-    gain = tune._gain(plan, own, own.sample(frac=1, random_state=0))
+    gain = result.gain_of(plan, own, own.sample(frac=1, random_state=0))
     assert (gain["difference"], gain["low"], gain["high"], gain["probability_better"]) == (0.0, 0.0, 0.0, 0.5)
 
 
 def test_another_machines_predictions_are_made_again_as_they_were(searched: tuple[Settings, dict[str, Any]]) -> None:
     settings, info = searched
     line = settings.plan.runs[RUN]
-    plan = tune.plan_search(settings, line, settings.root / line.reads)
-    study = tune.open_search(plan, "")
+    plan = search.plan_search(settings, line, settings.root / line.reads)
+    study = search.open_study(plan, "")
     trial: FrozenTrial = study.get_trials()[info["best"]["trial"]]
-    kept = tune.predictions_of(plan, trial)
-    tune._kept(plan, trial.number).unlink()
-    pd.testing.assert_frame_equal(tune.predictions_of(plan, trial), kept)
-    assert queue.standing(study).ended == 4
+    kept = search.predictions_of(plan, trial)
+    search.kept_predictions(plan, trial.number).unlink()
+    pd.testing.assert_frame_equal(search.predictions_of(plan, trial), kept)
+    assert queue.count_trials(study).ended == 4

@@ -82,15 +82,3 @@ class Provenance:
 def new_id() -> str:
     """A result's id: 32 hexadecimal digits, never given twice."""
     return uuid.uuid4().hex
-
-
-def stamp(root: Path) -> dict[str, Any]:
-    """What every run.json says of its making: a new id, commit, whether the tree was dirty, versions, and the time (UTC)."""
-    sha, dirty = commit(root)
-    return {
-        "id": uuid.uuid4().hex,
-        "commit": sha,
-        "dirty": dirty,
-        "versions": versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }

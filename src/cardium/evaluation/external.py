@@ -12,36 +12,41 @@ be served with.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cardium import atomic
 from cardium.config import Settings
-from cardium.data.manifest import build, manifest_sha256, read_manifest
+from cardium.data.manifest import build, class_numbers, manifest_sha256, read_manifest
 from cardium.data.render_records import RenderJob, render_records
 from cardium.datasets import Collection, Found, get_collection
-from cardium.datasets.measure import Measured, measure_all
+from cardium.datasets.measured import Measured, measure_all
 from cardium.errors import CardiumError
-from cardium.evaluation import metrics
+from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection, RunScores
+from cardium.evaluation.table import EvaluatedRun, find_runs, score_runs
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.render import content_sha256
-from cardium.imaging.spec import Limits, Render
+from cardium.imaging.spec import Limits
 from cardium.parallel import in_chunks
 from cardium.progress import progress
+from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import prediction_rows
-from cardium.stages.evaluate import data_of, evaluate, find_entries
-from cardium.workspace import Workspace, served_file
+from cardium.runs.reading import predict_records
+from cardium.runs.trained_run import TrainedRun
+from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas
 
+FILE = "external.json"
 _CHUNK = 32
 # Of `other` records fewer than this a score says nothing.
 _LEAST_RECORDS = 10
@@ -53,7 +58,6 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
     Raises CardiumError for a folder that is not there or holds no record of a known class, one in which nothing is left after
     the exclusions or a class is missing, and for runs that are not trained.
     """
-    from cardium.evaluation.scoring import predict_arrays
     from cardium.models import load_model
 
     folder = folder.expanduser().resolve()
@@ -63,10 +67,10 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
     places = Workspace(settings.root)
     own = read_manifest(places.manifest(dataset))
     classes = list(get_collection(dataset).classes)
-    data = data_of(places, dataset)
-    entries = [entry for entry in find_entries(settings, dataset, data) if entry.protocol == "honest"]
-    if not entries:
-        raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a line to `runs`.")
+    data = DataVersion.now(places, dataset)
+    runs = [run for run in find_runs(settings, dataset, data) if run.run.protocol == "honest"]
+    if not runs:
+        raise CardiumError(f"params.yaml names no honest run of `{dataset}`: add a model to its study.")
 
     manifest, excluded = _ingest(settings, dataset, folder)
     kind = get_collection(dataset).kind
@@ -82,73 +86,69 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         )
 
     scratch = places.scratch() / "external" / dataset / name
-    labels = kept["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
+    labels, records = class_numbers(kept, classes), np.arange(len(kept))
     arrays: dict[str, np.ndarray] = {}
-    frames, infos = {}, {}
-    for entry in progress(entries, total=len(entries), desc="external", unit="run"):
-        rendering = dict(entry.info["rendering"])
-        key = json.dumps(rendering, sort_keys=True)
+    evaluated = []
+    for run in progress(runs, total=len(runs), desc="external", unit="run"):
+        key = json.dumps([run.rendering, run.size.as_dict()])
         if key not in arrays:
-            arrays[key] = _render(settings, folder, kept, rendering, scratch)
-        probabilities = predict_arrays(load_model(served_file(entry.folder)), arrays[key], np.arange(len(kept)))
-        frames[entry.name] = prediction_rows(kept, np.arange(len(kept)), 0, labels, probabilities, classes)
-        infos[entry.name] = {**entry.info, "test_folds": [0]}
-    table = evaluate(dataset, classes, frames, infos, settings.evaluate, settings.seed, data, patients=False)
-    table |= {
-        "external": {
-            "name": name,
-            "manifest_sha256": manifest_sha256(kept),
-            "records": counts,
-            "excluded": len(excluded),
-        }
-    }
-    out = places.root / "reports" / dataset / "external" / name
+            arrays[key] = _render(settings, folder, kept, run, scratch)
+        probabilities = predict_records(load_model(run.served_file), arrays[key], records)
+        predictions = prediction_rows(kept, records, 0, labels, probabilities, classes)
+        evaluated.append(dataclasses.replace(EvaluatedRun.of(run, predictions), test_folds=[0]))
+    scored = score_runs(settings, dataset, classes, evaluated, data, patients=False)
+    elsewhere = OtherCollection(name, manifest_sha256(kept), counts, len(excluded))
+    evaluation = dataclasses.replace(scored, external=elsewhere)
     internal = _internal(places, dataset)
+    out = places.root / "reports" / dataset / "external" / name
     with atomic.replacing_folder(out) as part:
-        atomic.write_json(part / "external.json", table)
+        atomic.write_json(part / FILE, evaluation.to_json())
         with (part / "excluded.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "reason"])
             writer.writerows(sorted(excluded.items()))
-        atomic.write_text(part / "leaderboard.csv", _leaderboard(table, internal))
+        atomic.write_text(part / "leaderboard.csv", _leaderboard(evaluation, internal))
         (part / "predictions").mkdir()
-        for run, frame in frames.items():
-            frame.to_parquet(part / "predictions" / f"{run}.parquet", index=False)
+        for one in evaluated:
+            one.predictions.to_parquet(part / "predictions" / f"{one.name}.parquet", index=False)
     shutil.rmtree(scratch, ignore_errors=True)
-    print(text(table, internal))
+    print(text(evaluation, internal))
     print(f"Written: {out.relative_to(settings.root).as_posix()}")
     return out
 
 
-def text(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+def text(evaluation: Evaluation, internal: Mapping[str, RunScores]) -> str:
     """Internal and external balanced accuracy with intervals, and external accuracy, a line a run, best external first."""
-    width = max(len(run) for run in table["runs"])
+    width = max(len(run) for run in evaluation.runs)
     lines = [
         f"{'run':<{width}}  {'internal, out of fold':<23}  {'external':<23}  accuracy   (balanced accuracy, external accuracy)"
     ]
-    runs = sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"])
-    for run, row in runs:
-        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy")
-        outer, accuracy = row["image"]["balanced_accuracy"], row["image"]["accuracy"]["value"]
-        lines.append(f"{run:<{width}}  {metrics.score_text(inner):<23}  {metrics.score_text(outer):<23}  {accuracy:8.3f}")
+    for row in _best_first(evaluation):
+        inner = internal[row.name].balanced_accuracy.text if row.name in internal else "-"
+        outer, accuracy = row.balanced_accuracy.text, row.image["accuracy"].value
+        lines.append(f"{row.name:<{width}}  {inner:<23}  {outer:<23}  {accuracy:8.3f}")
     return "\n".join(lines)
 
 
-def _leaderboard(table: Mapping[str, Any], internal: Mapping[str, Any]) -> str:
+def _leaderboard(evaluation: Evaluation, internal: Mapping[str, RunScores]) -> str:
     lines = ["run,external,external_low,external_high,internal,internal_low,internal_high,accuracy,f1_macro"]
-    for run, row in sorted(table["runs"].items(), key=lambda item: -item[1]["image"]["balanced_accuracy"]["value"]):
-        inner = internal.get(run, {}).get("image", {}).get("balanced_accuracy", {})
-        values = [row["image"]["balanced_accuracy"][key] for key in ("value", "low", "high")]
-        values += [inner.get(key) for key in ("value", "low", "high")]
-        values += [row["image"][metric]["value"] for metric in ("accuracy", "f1_macro")]
-        lines.append(",".join([run, *("" if value is None else f"{value:.6f}" for value in values)]))
+    for row in _best_first(evaluation):
+        outer = row.balanced_accuracy
+        inner = internal[row.name].balanced_accuracy if row.name in internal else Interval(None)
+        values = [outer.value, outer.low, outer.high, inner.value, inner.low, inner.high]
+        values += [row.image[metric].value for metric in ("accuracy", "f1_macro")]
+        lines.append(",".join([row.name, *("" if value is None else f"{value:.6f}" for value in values)]))
     return "\n".join(lines) + "\n"
 
 
-def _internal(places: Workspace, dataset: str) -> dict[str, Any]:
+def _best_first(evaluation: Evaluation) -> list[RunScores]:
+    return sorted(evaluation.runs.values(), key=lambda row: -(row.balanced_accuracy.value or 0.0))
+
+
+def _internal(places: Workspace, dataset: str) -> dict[str, RunScores]:
     """The runs of the last evaluation; empty where there is none."""
-    path = places.evaluation(dataset) / "metrics.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.is_file() else {}
+    folder = places.evaluation(dataset)
+    return Evaluation.read(folder, dataset).runs if folder.is_dir() else {}
 
 
 def _ingest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
@@ -224,20 +224,17 @@ def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Limits,
     return hashes
 
 
-def _render(
-    settings: Settings, folder: Path, manifest: pandas.DataFrame, rendering: Mapping[str, Any], scratch: Path
-) -> np.ndarray:
+def _render(settings: Settings, folder: Path, manifest: pandas.DataFrame, run: TrainedRun, scratch: Path) -> np.ndarray:
     """The records as a run's model takes them, memory-mapped."""
-    size = Render(**{key: value for key, value in rendering.items() if key != "kind"})
     job = RenderJob(
         where=str(folder),
         again="evaluate it again",
         folder=folder,
-        kind=rendering["kind"],
-        size=size,
+        kind=run.rendering,
+        size=run.size,
         limits=settings.ingest.limits,
     )
-    out = scratch / f"{rendering['kind']}-{size.height}x{size.width}"
+    out = scratch / f"{run.rendering}-{run.size.height}x{run.size.width}"
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     render_records(job, records, manifest_sha256(manifest), out)
     pixels: np.ndarray = np.load(out / "pixels.npy", mmap_mode="r")

@@ -18,7 +18,7 @@ thousands of resamples are one matrix product: no record is looked at twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,15 +127,6 @@ def score_with_intervals(
         low, high = _quantiles(draws, interval)
         result[name] = {"value": values.get(name), "low": low, "high": high}
     return result
-
-
-def score_text(score: Mapping[str, float | None] | None) -> str:
-    """A score of `score_with_intervals` as text: 0.712 [0.650, 0.771], 0.712 without an interval, "-" without a value."""
-    if not score or score["value"] is None:
-        return "-"
-    if score["low"] is None or score["high"] is None:
-        return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
 
 
 def balanced_accuracy_under(

@@ -6,15 +6,14 @@ import json
 from typing import Any
 
 from cardium.config import Settings
-from cardium.runs.predictions import read_evaluation
+from cardium.evaluation.evaluation import Evaluation
+from cardium.evaluation.leaderboard import leaderboard_text
 from cardium.workspace import Workspace
 
 
 def leaderboard(settings: Settings, dataset: str) -> str:
     """The last evaluation's leaderboard as text. Raises CardiumError when there is none."""
-    from cardium.stages.evaluate import leaderboard_text
-
-    return leaderboard_text(read_evaluation(settings, dataset))
+    return leaderboard_text(Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset))
 
 
 def closing(settings: Settings) -> str:

@@ -7,25 +7,28 @@ audit and explanations. Every figure is a PNG that plots.py has drawn, embedded:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cardium import provenance
 from cardium.atomic import write_json
 from cardium.config import Settings
 from cardium.data.manifest import read_fingerprint
-from cardium.datasets import get_collection
+from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
+from cardium.evaluation.evaluation import PROTOCOLS, Evaluation, Interval, RunScores
 from cardium.evaluation.published import SOURCES
+from cardium.evaluation.table import arrays
 from cardium.imaging.kinds import family
+from cardium.provenance import Provenance, dvc_md5
 from cardium.reporting import plots
 from cardium.reporting.page import embedded, render
-from cardium.runs.predictions import probability_columns, read_evaluation
-from cardium.workspace import RunId, Workspace, run_name, suffix
+from cardium.runs.trained_run import NotTrainedError, TrainedRun
+from cardium.workspace import RunId, Workspace, suffix
 
 # Runs whose curves and matrices are shown; the leaderboard has all.
 _SHOWN = 3
@@ -40,6 +43,27 @@ _INPUTS = {
 }
 
 
+@dataclass(frozen=True)
+class Advice:
+    """Which run to use, whether it is to be used at all, and what it scores: the page's first lines.
+
+    run: "" where none was trained. score, patient_score: over records and over patients. chance: what guessing scores.
+    other: the same model's score under `published`. reason: what the promotion says, where it is news.
+    """
+
+    run: str
+    model: str
+    use: bool
+    score: Interval | None
+    patient_score: Interval | None
+    chance: float
+    records: int
+    groups: int
+    other: Interval | None
+    reason: str
+    warnings: list[str]
+
+
 def write_page(settings: Settings, dataset: str, folder: Path) -> None:
     """index.html, what is drawn for it, and report.json (the page's first lines as data), into `folder`.
 
@@ -49,20 +73,21 @@ def write_page(settings: Settings, dataset: str, folder: Path) -> None:
     context = page_context(settings, dataset, folder / "figures")
     (folder / "index.html").write_text(render("report.html.j2", **_texts(), **context), encoding="utf-8")
     audit = {key: context["audit"][key] for key in ("headline", "said")} if context["audit"] else None
-    told = {key: context[key] for key in ("dataset", "advice", "data", "reproduce")}
-    write_json(folder / "report.json", {**told, "said": " ".join(context["said"]).strip(), "audit": audit})
+    content = {key: context[key] for key in ("dataset", "advice", "data", "reproduce")}
+    content["advice"] = asdict(context["advice"])
+    write_json(folder / "report.json", {**content, "said": " ".join(context["said"]).strip(), "audit": audit})
 
 
-def words(advice: Mapping[str, Any], patients: bool) -> tuple[str, str]:
+def words(advice: Advice, patients: bool) -> tuple[str, str]:
     """The advice as text: which run to use, or none; and what to expect of it."""
-    if not advice["run"]:
+    if not advice.run:
         return "No model has been trained under the honest protocol yet.", ""
-    value, guessing = metrics.score_text(advice["score"]), f"guessing has {advice['chance']:.3f}"
-    if not advice["use"]:
-        chosen = f"The best one that validation chose, {advice['run']}, has a balanced accuracy of {value}"
+    value, guessing = _score_text(advice.score), f"guessing has {advice.chance:.3f}"
+    if not advice.use:
+        chosen = f"The best one that validation chose, {advice.run}, has a balanced accuracy of {value}"
         return "Use none of these models yet.", f"{chosen}; {guessing}."
     whom = "patient" if patients else "record of this collection"
-    return f"Use {advice['run']}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}."
+    return f"Use {advice.run}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}."
 
 
 def index_page(settings: Settings) -> str:
@@ -71,55 +96,48 @@ def index_page(settings: Settings) -> str:
     for dataset in settings.active:
         page = Workspace(settings.root).report(dataset) / "index.html"
         if page.is_file():
-            table = read_evaluation(settings, dataset)
-            rows.append({"dataset": dataset, "title": get_collection(dataset).title, **_advice(settings, dataset, table)})
+            advice = _advice(settings, _read_evaluation(settings, dataset))
+            rows.append({"dataset": dataset, "title": get_collection(dataset).title, "advice": advice})
     return render("report_index.html.j2", **_texts(), rows=rows, active=settings.active)
 
 
 def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
     """All that the page says, as the template takes it; figures of its own are drawn into the folder `figures`."""
     workspace = Workspace(settings.root)
-    table = read_evaluation(settings, dataset)
+    evaluation = _read_evaluation(settings, dataset)
     fingerprint = read_fingerprint(workspace.manifest(dataset))
-    advice = _advice(settings, dataset, table)
-    patients = table.get("patients", True)
+    advice = _advice(settings, evaluation)
     collection = get_collection(dataset)
-    shown = _runs_to_show(table, advice["run"])
-    tables = {name: _predictions(workspace, dataset, name) for name in shown}
-    curves = {
-        name: metrics.coverage_curve(
-            frame["label"].to_numpy(), frame[probability_columns(table["classes"])].to_numpy(), table["threshold"]
-        )
-        for name, frame in tables.items()
-    }
+    shown = _runs_to_show(evaluation, advice.run)
+    curves = {name: _coverage_curve(workspace, evaluation, name) for name in shown}
     plots.coverage([(name, *curve) for name, curve in curves.items()], figures / "coverage.png")
-    evaluation = workspace.evaluation(dataset)
-    info = _run_info(settings, table, advice["run"])
+    folder = workspace.evaluation(dataset)
+    trained = _read_run(workspace, evaluation, advice.run)
+    made = trained.provenance if trained else Provenance("", False, {}, "")
     return {
         "dataset": dataset,
         "title": collection.title,
-        "said": words(advice, patients),
-        "classes": table["classes"],
+        "said": words(advice, evaluation.patients),
+        "classes": evaluation.classes,
         "advice": advice,
-        "blocks": _leaderboard_blocks(table),
-        "picture_of_leaderboard": embedded(evaluation / "leaderboard.png"),
-        "interval": f"{table['interval']:.0%}",
-        "bootstrap": table["bootstrap"],
-        "patients": patients,
+        "blocks": _leaderboard_blocks(evaluation),
+        "picture_of_leaderboard": embedded(folder / "leaderboard.png"),
+        "interval": f"{evaluation.interval:.0%}",
+        "bootstrap": evaluation.bootstrap,
+        "patients": evaluation.patients,
         "source": SOURCES.get(dataset, ""),
-        "per_class": _per_class(table, advice["run"]),
+        "per_class": _per_class(evaluation, advice.run),
         "runs": [
             {
                 "name": name,
-                "curves": embedded(_folder(settings, table["runs"][name], dataset) / "history.png"),
-                "confusion": embedded(evaluation / "figures" / f"confusion-{name}.png"),
-                "reliability": embedded(evaluation / "figures" / f"reliability-{name}.png"),
+                "curves": embedded(_run_folder(workspace, evaluation, name) / "history.png"),
+                "confusion": embedded(folder / "figures" / f"confusion-{name}.png"),
+                "reliability": embedded(folder / "figures" / f"reliability-{name}.png"),
             }
             for name in shown
         ],
         "roc": [
-            {"name": protocol, "figure": embedded(evaluation / "figures" / f"roc{suffix(protocol)}.png")}
-            for protocol in ("honest", "published")
+            {"name": protocol, "figure": embedded(folder / "figures" / f"roc{suffix(protocol)}.png")} for protocol in PROTOCOLS
         ],
         "coverage": embedded(figures / "coverage.png"),
         "coverages": [
@@ -129,7 +147,7 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "external": _external(workspace, dataset),
         "audit": _audit(workspace, dataset),
         "galleries": _galleries(workspace, dataset),
-        "card": _card(info, fingerprint, collection.licence, collection.page),
+        "card": _card(trained, fingerprint, collection) if trained else {},
         "data": {
             "records": fingerprint["records"],
             "groups": fingerprint["groups"],
@@ -139,100 +157,98 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
             "counts": fingerprint["counts"],
         },
         "reproduce": {
-            "commit": info.get("commit", ""),
-            "dirty": info.get("dirty", False),
-            "data": provenance.dvc_md5(settings.root) or "untracked",
-            "manifest": table["data"]["manifest_sha256"],
-            "split": table["data"]["split_sha256"],
+            "commit": made.commit,
+            "dirty": made.dirty,
+            "data": dvc_md5(settings.root) or "untracked",
+            "manifest": evaluation.data.manifest_sha256,
+            "split": evaluation.data.split_sha256,
             "profile": settings.profile,
-            "created": info.get("created", ""),
-            "versions": info.get("versions", {}),
+            "created": made.created,
+            "versions": made.versions,
         },
     }
 
 
-def _advice(settings: Settings, dataset: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Which run to use, whether it is to be used at all, and what it scores: the page's first lines.
+def _read_evaluation(settings: Settings, dataset: str) -> Evaluation:
+    return Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
 
-    The promotion decides where there is one; without, the honest run that validation chose. run: "" where none was trained.
-    """
-    promotion = _json(Workspace(settings.root).promotion(dataset) / "promotion.json")
+
+def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
+    """The promotion decides where there is one; without, the honest run that validation chose."""
+    promotion = _json(Workspace(settings.root).promotion(evaluation.dataset) / "promotion.json")
     challenger, champion = promotion.get("challenger") or {}, promotion.get("champion") or {}
-    honest = {name: row for name, row in table["runs"].items() if row["protocol"] == "honest" and row["kind"] != "naive"}
     newly = promotion.get("action") == "promoted"
-    promoted = newly or bool(champion)
     named = challenger if newly or not champion else champion
     defended = bool(champion) and not newly and challenger.get("run") == champion.get("run")
     run = named.get("run", "")
-    if run not in table["runs"]:
-        run = max(honest, key=lambda name: honest[name]["validation_balanced_accuracy"] or 0.0, default="")
-    row = table["runs"].get(run, {})
-    score = row.get("image", {}).get("balanced_accuracy")
-    return {
-        "run": run,
-        "model": row.get("model", ""),
-        "use": promoted,
-        "score": score,
-        "patient_score": row.get("patient", {}).get("balanced_accuracy"),
-        "chance": 1 / len(table["classes"]),
-        "records": row.get("records", 0),
-        "groups": row.get("groups", 0),
-        "other": _twin_score(table, dataset, row),
+    if run not in evaluation.runs:
+        honest = [row for row in evaluation.runs.values() if row.protocol == "honest" and not row.is_naive]
+        best = max(honest, key=lambda row: row.validation_balanced_accuracy or 0.0, default=None)
+        run = best.name if best else ""
+    row = evaluation.runs.get(run)
+    twin = evaluation.runs.get(RunId(evaluation.dataset, row.model, "published").name) if row else None
+    return Advice(
+        run=run,
+        model=row.model if row else "",
+        use=newly or bool(champion),
+        score=row.balanced_accuracy if row else None,
+        patient_score=row.patient.get("balanced_accuracy") if row else None,
+        chance=1 / len(evaluation.classes),
+        records=row.records if row else 0,
+        groups=row.groups if row else 0,
+        other=twin.balanced_accuracy if twin else None,
         # A champion that challenges itself is "not promoted": nothing that a reader has to know.
-        "reason": "" if defended else promotion.get("summary", ""),
-        "warnings": row.get("warnings", []),
-    }
+        reason="" if defended else promotion.get("summary", ""),
+        warnings=row.warnings if row else [],
+    )
 
 
-def _twin_score(table: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """The same model's score under `published`, where it was run."""
-    twin = table["runs"].get(run_name(dataset, row.get("model", ""), "published"))
-    return twin["image"]["balanced_accuracy"] if twin else None
+def _best_first(rows: Iterable[RunScores]) -> list[RunScores]:
+    return sorted(rows, key=lambda row: -(row.balanced_accuracy.value or 0.0))
 
 
-def _runs_to_show(table: Mapping[str, Any], first: str) -> list[str]:
+def _runs_to_show(evaluation: Evaluation, first: str) -> list[str]:
     """The advised run, then the best others under `honest`; without any, the best under `published`."""
-    runs = {name: row for name, row in table["runs"].items() if row["kind"] != "naive"}
-    own = [name for name, row in runs.items() if row["protocol"] == "honest"] or list(runs)
-    own.sort(key=lambda name: -runs[name]["image"]["balanced_accuracy"]["value"])
-    return list(dict.fromkeys(([first] if first in runs else []) + own))[:_SHOWN]
+    runs = [row for row in evaluation.runs.values() if not row.is_naive]
+    own = _best_first([row for row in runs if row.protocol == "honest"] or runs)
+    names = [row.name for row in runs]
+    return list(dict.fromkeys(([first] if first in names else []) + [row.name for row in own]))[:_SHOWN]
 
 
-def _predictions(workspace: Workspace, dataset: str, name: str) -> Any:
+def _coverage_curve(workspace: Workspace, evaluation: Evaluation, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """What abstaining on the least sure brings: shares of records answered, and the accuracy on them."""
     import pandas as pd
 
-    path = workspace.evaluation(dataset) / "predictions" / f"{name}.parquet"
+    path = workspace.evaluation(evaluation.dataset) / "predictions" / f"{name}.parquet"
     if not path.is_file():
-        raise CardiumError(f"The test predictions of {name} are missing: run `dvc repro -f evaluate@{dataset}`.")
-    return pd.read_parquet(path)
+        raise CardiumError(f"The test predictions of {name} are missing: run `dvc repro -f evaluate@{evaluation.dataset}`.")
+    labels, probabilities, _ = arrays(pd.read_parquet(path), evaluation.classes)
+    return metrics.coverage_curve(labels, probabilities, evaluation.threshold)
 
 
-def _leaderboard_blocks(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _leaderboard_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The leaderboard by protocol, best first."""
     blocks = []
-    for protocol in ("honest", "published"):
-        rows = [{"name": name, **row} for name, row in table["runs"].items() if row["protocol"] == protocol]
-        rows.sort(key=lambda row: -row["image"]["balanced_accuracy"]["value"])
+    for protocol in PROTOCOLS:
+        rows = _best_first(row for row in evaluation.runs.values() if row.protocol == protocol)
         if rows:
-            blocks.append(
-                {"protocol": protocol, "rows": rows, "chosen_on_test": any(row.get("chosen_on_test") for row in rows)}
-            )
+            blocks.append({"protocol": protocol, "rows": rows, "chosen_on_test": any(row.chosen_on_test for row in rows)})
     return blocks
 
 
-def _per_class(table: Mapping[str, Any], run: str) -> list[dict[str, Any]]:
+def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
     """Precision, recall and F1 of every class and their means, each with its interval; the true records of the class."""
-    if run not in table["runs"]:
+    row = evaluation.runs.get(run)
+    if row is None:
         return []
-    row = table["runs"][run]
-    support = [sum(cells) for cells in row["confusion"]]
-    lines = [(name, name, count) for name, count in zip(table["classes"], support, strict=True)]
+    support = [sum(cells) for cells in row.confusion]
+    lines = [(name, name, count) for name, count in zip(evaluation.classes, support, strict=True)]
     lines += [("mean", "macro", sum(support)), ("weighted mean", "weighted", sum(support))]
     return [
         {
             "name": shown,
             "records": count,
-            "scores": [row["image"].get(f"{metric}_{key}") for metric in ("precision", "recall", "f1")],
+            "scores": [row.image.get(f"{metric}_{key}") for metric in ("precision", "recall", "f1")],
         }
         for shown, key, count in lines
     ]
@@ -249,10 +265,10 @@ def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
     """Scores on other collections: name, records, and the runs, best first."""
     found = []
     for path in sorted((workspace.root / "reports" / dataset / "external").glob("*/external.json")):
-        table = _json(path)
-        rows = [{"name": name, **row["image"]["balanced_accuracy"]} for name, row in table.get("runs", {}).items()]
-        rows.sort(key=lambda row: -row["value"])
-        found.append({"name": path.parent.name, "records": sum(table["external"]["records"].values()), "rows": rows})
+        evaluation = Evaluation.from_json(_json(path))
+        assert evaluation.external is not None
+        records = sum(evaluation.external.records.values())
+        found.append({"name": path.parent.name, "records": records, "rows": _best_first(evaluation.runs.values())})
     return found
 
 
@@ -298,37 +314,37 @@ def _tested(methods: Mapping[str, Mapping[str, float]], method: str) -> str:
     return f"{found} That is not better than random places in both: do not rely on this picture."
 
 
-def _card(info: Mapping[str, Any], fingerprint: Mapping[str, Any], licence: str, page: str) -> dict[str, Any]:
-    """The model card of the advised run; empty where there is none."""
-    if not info:
-        return {}
-    rendering = dict(info["rendering"])
-    kind = rendering.pop("kind")
-    sides = [rendering[side] for side in ("height", "width")]
-    form = family(kind)
-    shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides}.get(form, [rendering.get("frames", 0), *sides])
+def _card(run: TrainedRun, fingerprint: Mapping[str, Any], collection: Collection) -> dict[str, Any]:
+    """The model card of the advised run."""
+    sides, form = [run.size.height, run.size.width], family(run.rendering)
+    shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides}.get(form, [run.size.frames, *sides])
     return {
-        "run": info["run"],
+        "run": run.name,
         "input": _INPUTS[form].format(shape=tuple(shape)),
-        "parameters": info.get("parameters"),
-        "bytes": info.get("model_bytes"),
-        "weights": info["weights"].get("used", ""),
-        "licence": licence,
-        "page": page,
+        "parameters": run.parameters,
+        "bytes": run.model_bytes,
+        "weights": run.weights.used,
+        "licence": collection.licence,
+        "page": collection.page,
         "patients_named": fingerprint.get("names_patients", True),
-        "test_folds": len(info["test_folds"]),
-        "engine": info.get("engine", ""),
+        "test_folds": len(run.test_folds),
+        "engine": run.engine,
     }
 
 
-def _run_info(settings: Settings, table: Mapping[str, Any], run: str) -> dict[str, Any]:
-    if run not in table["runs"]:
-        return {}
-    return _json(_folder(settings, table["runs"][run], table["dataset"]) / "run.json")
+def _read_run(workspace: Workspace, evaluation: Evaluation, run: str) -> TrainedRun | None:
+    """The advised run; None where there is none, or its folder is gone."""
+    if run not in evaluation.runs:
+        return None
+    try:
+        return TrainedRun.read(_run_folder(workspace, evaluation, run))
+    except NotTrainedError:
+        return None
 
 
-def _folder(settings: Settings, row: Mapping[str, Any], dataset: str) -> Path:
-    return Workspace(settings.root).run(RunId(dataset, row["model"], row["protocol"]))
+def _run_folder(workspace: Workspace, evaluation: Evaluation, run: str) -> Path:
+    row = evaluation.runs[run]
+    return workspace.run(RunId(evaluation.dataset, row.model, row.protocol))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -343,4 +359,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _texts() -> dict[str, Any]:
     """What the templates write scores and numbers with."""
-    return {"score_text": metrics.score_text, "number_text": lambda value: "-" if value is None else f"{value:.3f}"}
+    return {"score_text": _score_text, "number_text": lambda value: "-" if value is None else f"{value:.3f}"}
+
+
+def _score_text(score: Interval | None) -> str:
+    return score.text if score else "-"

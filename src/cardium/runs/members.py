@@ -2,66 +2,85 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cardium.errors import CardiumError
-from cardium.workspace import run_name
+from cardium.models.weights import WeightsUsed
+from cardium.provenance import Provenance, new_id
+from cardium.runs.trained_run import NotTrainedError, RunKind, Seconds, TrainedRun
+from cardium.workspace import RunId
 
-# What all members must share; of other data or folds, a mean would score what a member was trained on.
-_SHARED = ("data", "protocol", "classes", "test_folds", "rendering")
 
+def read_members(root: Path, members: Sequence[RunId]) -> list[TrainedRun]:
+    """The members' runs, from the project in `root`.
 
-def read_members(folders: Sequence[Path], dataset: str, protocol: str) -> list[dict[str, Any]]:
-    """The run.json of each run folder.
-
-    Raises CardiumError when one is missing, or comes from other data, another split, other folds or another rendering.
+    Raises CardiumError when one is not trained, or comes from other data, another split, other folds or another rendering.
     """
-    members = []
-    for folder in folders:
+    runs = []
+    for member in members:
         try:
-            members.append(dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))))
-        except FileNotFoundError:
-            run = run_name(dataset, folder.name, protocol)
-            raise CardiumError(f"The member {run} is not trained: train it with `dvc repro train@{run}`.") from None
-    first = members[0]
-    for member in members[1:]:
-        for what in _SHARED:
-            if member[what] != first[what]:
+            runs.append(TrainedRun.read(root / member.folder))
+        except NotTrainedError:
+            raise CardiumError(f"The member {member} is not trained: train it with `dvc repro train@{member}`.") from None
+    first = runs[0]
+    for run in runs[1:]:
+        for what, value in _shared(run).items():
+            if value != _shared(first)[what]:
                 raise CardiumError(
-                    f"{member['run']} and {first['run']} differ in {what}: members must come from the same split; "
-                    f"train them again with `dvc repro train@{member['run']} train@{first['run']}`."
+                    f"{run.name} and {first.name} differ in {what}: members must come from the same split; "
+                    f"train them again with `dvc repro train@{run.name} train@{first.name}`."
                 )
-    return members
+    return runs
 
 
-def common_info(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What run.json says of a model made of `members` because it says so of them."""
-    first = members[0]
+def _shared(run: TrainedRun) -> dict[str, Any]:
+    """What all members must share; of other data or folds, a mean would score what a member was trained on."""
     return {
-        "dataset": first["dataset"],
-        "protocol": first["protocol"],
-        "members": [member["run"] for member in members],
-        "member_ids": [member["id"] for member in members],
-        "classes": first["classes"],
-        "rendering": first["rendering"],
-        "weights": common_weights(members),
-        "test_folds": first["test_folds"],
-        "folds": first["folds"],
-        "data": first["data"],
-        "warnings": sorted({warning for member in members for warning in member["warnings"]}),
+        "data": run.data,
+        "protocol": run.run.protocol,
+        "classes": run.classes,
+        "test_folds": run.test_folds,
+        "rendering": (run.rendering, run.size),
     }
 
 
-def common_settings(members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def joint_run(root: Path, run: RunId, kind: RunKind, members: Sequence[TrainedRun]) -> TrainedRun:
+    """The run made of `members`, as far as it follows from them: what they share, and the sum of what they took."""
+    first = members[0]
+    return TrainedRun(
+        id=new_id(),
+        run=run,
+        kind=kind,
+        classes=first.classes,
+        rendering=first.rendering,
+        size=first.size,
+        test_folds=first.test_folds,
+        data=first.data,
+        folder=root / run.folder,
+        folds=first.folds,
+        weights=common_weights(members),
+        settings=common_settings(members),
+        trainable_parameters=sum(member.trainable_parameters for member in members),
+        seconds=Seconds(
+            round(sum(member.seconds.features for member in members), 1),
+            round(sum(member.seconds.train for member in members), 1),
+        ),
+        warnings=sorted({warning for member in members for warning in member.warnings}),
+        members=[member.name for member in members],
+        member_ids=[member.id for member in members],
+        provenance=Provenance.now(root),
+    )
+
+
+def common_settings(members: Sequence[TrainedRun]) -> dict[str, Any]:
     """What all members were trained with: beside theirs in a comparison, nothing is missing and nothing is new."""
-    first = members[0]["settings"]
-    return {key: value for key, value in first.items() if all(member["settings"].get(key) == value for member in members)}
+    first = members[0].settings
+    return {key: value for key, value in first.items() if all(member.settings.get(key) == value for member in members)}
 
 
-def common_weights(members: Sequence[dict[str, Any]]) -> dict[str, str]:
+def common_weights(members: Sequence[TrainedRun]) -> WeightsUsed:
     """The members' pretrained weights in one word: `imagenet`, or `imagenet+random` where they differ."""
-    used = sorted({member["weights"]["used"] for member in members})
-    return {"asked": members[0]["weights"]["asked"], "used": "+".join(used), "file": "", "sha256": ""}
+    used = sorted({member.weights.used for member in members})
+    return WeightsUsed(members[0].weights.asked, "+".join(used))

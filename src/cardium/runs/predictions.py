@@ -1,15 +1,13 @@
-"""Predictions as a table: one row per (record, held-out fold), the same for validation and test; and their evaluation."""
+"""Predictions as a table: one row per (record, held-out fold), the same for validation and test."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardium.config import Settings
 from cardium.errors import CardiumError
-from cardium.workspace import Workspace
+from cardium.evaluation.metrics import score
 
 if TYPE_CHECKING:
     import pandas
@@ -63,12 +61,6 @@ def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pand
     return mean
 
 
-def read_evaluation(settings: Settings, dataset: str) -> dict[str, Any]:
-    """metrics.json of the dataset's last evaluation. Raises CardiumError where there is none, or it is damaged."""
-    path = Workspace(settings.root).evaluation(dataset) / "metrics.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise CardiumError(f"{dataset} has not been evaluated yet: run `cardium evaluate --dataset {dataset}`.") from None
-    except ValueError:
-        raise CardiumError(f"{dataset}'s evaluation is damaged: run `dvc repro -f evaluate@{dataset}`.") from None
+def score_predictions(table: pandas.DataFrame, classes: list[str], threshold: float) -> dict[str, float]:
+    """The scores of a prediction table, as `evaluation.metrics.score` names them."""
+    return score(table["label"].to_numpy(), table[probability_columns(classes)].to_numpy(), threshold, classes)

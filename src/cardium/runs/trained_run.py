@@ -226,6 +226,12 @@ class TrainedRun:
         return int(self.settings.get("train.hidden", 0))
 
     @property
+    def mean_epochs(self) -> float | None:
+        """The mean over held-out folds of the epochs that were trained; None of what is not trained itself."""
+        folds = {phase.test_fold for phase in self.phases}
+        return sum(phase.epochs for phase in self.phases) / len(folds) if folds else None
+
+    @property
     def model_file(self) -> Path:
         """The model of the first held-out fold."""
         return self.folder / MODEL
@@ -244,3 +250,10 @@ class TrainedRun:
         """What was trained while `fold` was held out, as `models.trained.set_trained` takes it."""
         with np.load(self.folder / "folds" / f"{fold}.npz") as stored:
             return {name: stored[name] for name in stored.files}
+
+
+def write_fold_weights(folder: Path, weights: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+    """Writes what `TrainedRun.fold_weights` reads, for every held-out fold, into the run folder."""
+    (folder / "folds").mkdir()
+    for fold, arrays in weights.items():
+        np.savez(folder / "folds" / f"{fold}.npz", allow_pickle=False, **arrays)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from cardium import atomic, provenance
+from cardium import atomic
 from cardium.config import JointSpec, Settings
 from cardium.errors import unknown
-from cardium.evaluation.metrics import score
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
-from cardium.runs.members import common_info, common_settings, read_members
-from cardium.runs.predictions import mean_predictions, probability_columns
+from cardium.runs.members import joint_run, read_members
+from cardium.runs.predictions import mean_predictions, score_predictions
+from cardium.runs.trained_run import TrainedRun
+from cardium.workspace import MODEL
 
 
 def run(settings: Settings, item: str) -> None:
@@ -24,51 +25,35 @@ def run(settings: Settings, item: str) -> None:
     ensemble_run(settings, spec, settings.root / spec.id.folder)
 
 
-def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> dict[str, Any]:
-    """Averages the members of `spec` into the run folder `out` and returns its run.json.
+def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
+    """Averages the members of `spec` into the run folder `out`.
 
     Raises CardiumError when a member is missing or members come from different data, splits or held-out folds.
     """
     import pandas as pd
 
     began = time.perf_counter()
-    name, folders = spec.name, [settings.root / member.folder for member in spec.members]
-    members = read_members(folders, spec.id.dataset, spec.id.protocol)
-    first = members[0]
-    tables = [pd.read_parquet(folder / "validation.parquet") for folder in folders]
-    table = mean_predictions(tables, first["classes"])
-
-    models = [load_model(folder / "model.keras") for folder in folders]
-    names = [member["model"] for member in members]
-    whole = create_fusion(models, names=names, mode="average", classes=len(first["classes"]))
+    members = read_members(settings.root, spec.members)
+    classes = members[0].classes
+    table = mean_predictions([pd.read_parquet(member.folder / "validation.parquet") for member in members], classes)
+    models, names = [load_model(member.model_file) for member in members], [member.model for member in spec.members]
+    whole = create_fusion(models, names=names, mode="average", classes=len(classes))
     whole.name = "ensemble"
     with atomic.replacing_folder(out) as part:
-        whole.save(part / "model.keras")
+        whole.save(part / MODEL)
         table.to_parquet(part / "validation.parquet", index=False)
-        info = {
-            **provenance.stamp(settings.root),
-            "run": name,
-            "model": out.name,
-            "kind": "ensemble",
-            **common_info(members),
-            "settings": common_settings(members),
-            "overrides": settings.overrides,
-            "parameters": whole.count_params(),
-            "trainable_parameters": sum(member["trainable_parameters"] for member in members),
-            "model_bytes": (part / "model.keras").stat().st_size,
-            "seconds": {key: round(sum(member["seconds"][key] for member in members), 1) for key in ("features", "train")},
-            "phases": [],
-            "validation": score(
-                table["label"].to_numpy(),
-                table[probability_columns(first["classes"])].to_numpy(),
-                settings.evaluate.threshold,
-                first["classes"],
-            ),
-        }
-        atomic.write_json(part / "run.json", info)
+        made = replace(
+            joint_run(settings.root, spec.id, "ensemble", members),
+            folder=out,
+            overrides=settings.overrides,
+            parameters=whole.count_params(),
+            model_bytes=(part / MODEL).stat().st_size,
+            validation=score_predictions(table, classes, settings.evaluate.threshold),
+        )
+        made.write(part)
     print(
-        f"{name}: mean of {len(members)} models, validation balanced accuracy {info['validation']['balanced_accuracy']:.3f}, "
+        f"{spec.name}: mean of {len(members)} models, validation balanced accuracy {made.validation['balanced_accuracy']:.3f}, "
         f"{time.perf_counter() - began:.0f} s"
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.id.dataset}")
-    return info
+    return made

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cardium.config import Settings
-from cardium.data.manifest import read_manifest
+from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import NAIVE, Evaluation, RunScores
@@ -277,9 +277,8 @@ def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path)
     """A logged model's predictions of today's records, each by weights that never saw its patient. Raises Incomparable."""
     import pandas as pd
 
-    from cardium.data.rendering import read_pixels
-    from cardium.evaluation.scoring import predict_arrays, predict_test
-    from cardium.models import load_model
+    from cardium.evaluation.scoring import predict_test
+    from cardium.runs.reading import open_reader, predict_records
 
     champion = TrainedRun.read(run_folder_of(model_folder))
     workspace, dataset, classes = Workspace(settings.root), evaluation.dataset, evaluation.classes
@@ -296,16 +295,15 @@ def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path)
     unseen = unseen_records(manifest, dict(zip(table["group"], table["fold"], strict=True)), folds)
     if not unseen:
         raise Incomparable("the champion has been trained on every patient that is there now")
-    if not champion.has_folds:
-        pixels, _ = read_pixels(rendering, manifest)
-        records = unseen[folds[0]]
-        p = predict_arrays(load_model(champion.model_file), pixels, records)
-        labels = manifest["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=np.int64)
-        return prediction_rows(manifest, records, folds[0], labels, p, classes)
-    none = np.empty(0, np.int64)
     # From pixels: the bank of these features may be of other data by now.
     scored = dataclasses.replace(champion, scored_from="pixels", test_folds=list(unseen))
-    return predict_test(settings, champion.folder, scored.to_json(), manifest, lambda fold: Parts(none, none, unseen[fold]))
+    if champion.has_folds:
+        none = np.empty(0, np.int64)
+        return predict_test(settings, scored, manifest, lambda fold: Parts(none, none, unseen[fold]))
+    model, pixels = open_reader(settings, scored, manifest)
+    [(fold, records)] = unseen.items()
+    probabilities = predict_records(model, pixels, records)
+    return prediction_rows(manifest, records, fold, class_numbers(manifest, classes), probabilities, classes)
 
 
 def _check_rendering(champion: TrainedRun, folder: Path, dataset: str) -> None:

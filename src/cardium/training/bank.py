@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,9 @@ from cardium.data.rendering import read_rows
 from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
 from cardium.imaging.spec import Augment
+from cardium.models.weights import WeightsUsed
 from cardium.progress import progress
+from cardium.training.engine import Forward, compile_forward
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +41,7 @@ _CALIBRATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class BankPlan:
-    """All that determines a bank's content."""
+    """All that determines a bank's content. training_records: `hash_records` of those that get augmented views."""
 
     manifest_sha256: str
     pixels_sha256: str
@@ -53,28 +54,71 @@ class BankPlan:
     seed: int
     views: int
     augment: dict[str, Any]
-    training_records: str  # hash of the record numbers that get augmented views
+    training_records: str
 
     def key(self) -> str:
+        """The plan's hash: another plan makes another bank."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
+class FrozenBackbone:
+    """What a bank is made with.
+
+    model: pixels 0-255 -> last map; of slices, of one slice. batch: the images that it sees at once. engine: what runs it, as
+    `engine.compile_forward` takes it.
+    """
+
+    model: keras.Model
+    weights: WeightsUsed
+    batch: int
+    engine: str
+
+
+@dataclass(frozen=True)
 class Bank:
-    """An opened bank; `view(v)` maps a view read-only."""
+    """A bank that is there. info: the content of its bank.json."""
 
     folder: Path
     info: dict[str, Any]
 
     @property
+    def key(self) -> str:
+        """The hash of its plan."""
+        return str(self.info["key"])
+
+    @property
     def map_shape(self) -> tuple[int, ...]:
+        """The shape of a record's features: (h, w, C), of volumes (T, C)."""
         return tuple(self.info["map_shape"])
 
     @property
     def views(self) -> int:
+        """How many augmented views it has."""
         return int(self.info["plan"]["views"])
 
+    @property
+    def records(self) -> int:
+        """How many records it has."""
+        return int(self.info["records"])
+
+    @property
+    def weights(self) -> WeightsUsed:
+        """The weights of its backbone."""
+        return WeightsUsed(**self.info["weights"])
+
+    @property
+    def engine(self) -> str:
+        """What computed it: name, version, precision."""
+        return str(self.info["engine"])
+
+    @property
+    def seconds(self) -> float:
+        """How long that took, interruptions left out."""
+        return float(self.info["seconds"])
+
     def view(self, number: int) -> np.ndarray:
+        """The features of all records in a view, float16 (N, *map_shape), memory-mapped and read-only; 0 is the plain one."""
         return np.load(self.folder / f"view{number}.npy", mmap_mode="r")
 
 
@@ -92,7 +136,7 @@ def open_bank(folder: Path, command: str) -> Bank:
 def average_places(bank: Bank, folder: Path) -> Bank:
     """`bank` with every map averaged over its places, (N, 1, 1, C) float32, in `folder`; made there if it is missing.
 
-    To a head that does not tell places apart both say the same, and this one is as many times smaller as there are places.
+    A head that is not spatial (`models.is_spatial`) learns the same from both. This one is h x w times smaller.
     """
     if not (folder / "bank.json").is_file():
         with atomic.replacing_folder(folder) as part:
@@ -109,25 +153,15 @@ def average_places(bank: Bank, folder: Path) -> Bank:
 
 
 def hash_records(records: np.ndarray) -> str:
+    """A hash of record numbers (n,), in their order."""
     return hashlib.sha256(np.ascontiguousarray(records, dtype="<i8").tobytes()).hexdigest()
 
 
-def fill_bank(
-    folder: Path,
-    plan: BankPlan,
-    weights: dict[str, str],
-    model: keras.Model,
-    pixels: np.ndarray,
-    training_records: np.ndarray,
-    batch: int,
-    engine: str,
-    seed_of_views: int,
-) -> Bank:
+def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np.ndarray, training_records: np.ndarray) -> Bank:
     """Computes what is missing of the bank in `folder`; nothing when it is there and was made by the same plan.
 
-    model: the backbone, pixels 0-255 -> last map; of slices, of one slice. pixels: (N, H, W, 3) uint8, row = record, or
-    slices (N, T, H, W). batch: images that the backbone sees at once.
-    training_records: the record numbers that get augmented views.
+    pixels: uint8 (N, H, W, 3), row = record, or slices (N, T, H, W). training_records: the record numbers that get augmented
+    views. Raises CardiumError for features that float16 cannot hold.
     """
     frames = pixels.shape[1:2] if of_slices(pixels) else ()
     info_path = folder / "bank.json"
@@ -141,9 +175,9 @@ def fill_bank(
         info = {
             "key": plan.key(),
             "plan": asdict(plan),
-            "weights": weights,
+            "weights": backbone.weights.as_dict(),
             "records": len(pixels),
-            "map_shape": [*frames, *model.output_shape[1:]],
+            "map_shape": [*frames, *backbone.model.output_shape[1:]],
             "done": {},
             "seconds": 0.0,
             "complete": False,
@@ -153,14 +187,14 @@ def fill_bank(
         print(f"The bank is up to date: {info['records']} records, {plan.views} augmented views.")
         return Bank(folder, info)
 
-    forward, info["engine"] = compile_forward(model, batch, engine)
+    forward, info["engine"] = compile_forward(backbone.model, backbone.batch, backbone.engine)
+    batch = backbone.batch
     if frames:
         forward, batch = _each_frame(forward, batch), 1
     everything = np.arange(len(pixels))
-    for view in range(plan.views + 1):
-        records = everything if view == 0 else training_records
-        augment = Augment(**plan.augment) if view else None
-        _fill_view(folder, info, view, records, pixels, forward, batch, augment, seed_of_views)
+    for number in range(plan.views + 1):
+        view = _View(number, training_records if number else everything, Augment(**plan.augment) if number else None, plan.seed)
+        _fill_view(Bank(folder, info), view, pixels, forward, batch)
     info["complete"] = True
     atomic.write_json(info_path, info)
     return Bank(folder, info)
@@ -171,7 +205,7 @@ def of_slices(pixels: np.ndarray) -> bool:
     return pixels.ndim == 4 and pixels.shape[-1] != 3
 
 
-def _each_frame(forward: Callable[[np.ndarray], np.ndarray], batch: int) -> Callable[[np.ndarray], np.ndarray]:
+def _each_frame(forward: Forward, batch: int) -> Forward:
     """`forward` of images -> of slices: uint8 (n, T, H, W) -> (n, T, C); slices without content are not looked at."""
 
     def of_frames(volumes: np.ndarray) -> np.ndarray:
@@ -193,30 +227,32 @@ def _each_frame(forward: Callable[[np.ndarray], np.ndarray], batch: int) -> Call
     return of_frames
 
 
-def _fill_view(
-    folder: Path,
-    info: dict[str, Any],
-    view: int,
-    records: np.ndarray,
-    pixels: np.ndarray,
-    forward: Callable[[np.ndarray], np.ndarray],
-    batch: int,
-    augment: Augment | None,
-    seed: int,
-) -> None:
-    path = folder / f"view{view}.npy"
-    done = info["done"].get(str(view), 0) if path.is_file() else 0
-    shape = (info["records"], *info["map_shape"])
+@dataclass(frozen=True)
+class _View:
+    """A view to fill: the records (n,) that it shows, and how; augment: None for the plain one."""
+
+    number: int
+    records: np.ndarray
+    augment: Augment | None
+    seed: int
+
+
+def _fill_view(bank: Bank, view: _View, pixels: np.ndarray, forward: Forward, batch: int) -> None:
+    """Fills a view from where it stands, and notes in bank.json how far it has come."""
+    info, records = bank.info, view.records
+    path = bank.folder / f"view{view.number}.npy"
+    done = info["done"].get(str(view.number), 0) if path.is_file() else 0
+    shape = (bank.records, *bank.map_shape)
     mode = "r+" if path.is_file() and done else "w+"
     features = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=None if mode == "r+" else shape)
     starts = list(range(done, len(records), batch))
     began = time.perf_counter()
-    name = "plain" if view == 0 else f"view {view}"
+    name = f"view {view.number}" if view.augment else "plain"
     for number, start in enumerate(progress(starts, total=len(starts), desc=f"features, {name}", unit="batch"), start=1):
         rows = records[start : start + batch]
         images = read_rows(pixels, rows)
-        if augment is not None:
-            images = augment_batch(images, rows, augment, seed, view)
+        if view.augment is not None:
+            images = augment_batch(images, rows, view.augment, view.seed, view.number)
         maps = forward(images)
         if not np.isfinite(maps).all() or np.abs(maps).max(initial=0) > np.finfo(np.float16).max:
             raise CardiumError(
@@ -225,10 +261,10 @@ def _fill_view(
         features[rows] = maps.astype(np.float16)
         if number % _CHUNK == 0 or number == len(starts):
             features.flush()
-            info["done"][str(view)] = start + len(rows)
+            info["done"][str(view.number)] = start + len(rows)
             info["seconds"] += time.perf_counter() - began
             began = time.perf_counter()
-            atomic.write_json(folder / "bank.json", info)
+            atomic.write_json(bank.folder / "bank.json", info)
 
 
 def calibrate(model: keras.Model, pixels: np.ndarray, training_records: np.ndarray, folder: Path, key: str) -> None:
@@ -267,69 +303,3 @@ def restore_calibration(model: keras.Model, folder: Path, key: str) -> bool:
             return False
         weights.set_batch_norm_statistics(model, [stored[f"s{i}"] for i in range(len(stored.files) - 1)])
     return True
-
-
-def compile_forward(model: keras.Model, batch: int, engine: str) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """The backbone as a fast function: uint8 pixels (n <= batch, H, W, 3) -> float32 maps (n, h, w, C); and what runs it.
-
-    `auto` takes TensorFlow on a GPU and OpenVINO on a CPU where it is installed: it folds batch norm into the convolutions.
-    Both compute in float32, as the served model does: what is scored is what is served. `openvino_bfloat16` is faster on CPUs
-    that multiply bfloat16, and its features differ by about a percent. Raises CardiumError for an engine that is not there.
-    """
-    import importlib.util
-
-    import tensorflow as tf
-
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    installed = importlib.util.find_spec("openvino") is not None
-    if engine.startswith("openvino") and not installed:
-        raise CardiumError("params.yaml, features.engine: openvino is not installed here: set `auto` or `tensorflow`.")
-    if engine.startswith("openvino") or (engine == "auto" and installed and not gpu):
-        return _openvino(model, batch, "bf16" if engine == "openvino_bfloat16" else "f32")
-    return _tensorflow(model, batch)
-
-
-def _padded(images: np.ndarray, batch: int) -> np.ndarray:
-    """A short last batch filled up, so that every call has the one shape that was compiled."""
-    if len(images) == batch:
-        return images
-    return np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
-
-
-def _openvino(model: keras.Model, batch: int, precision: str) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    import contextlib
-    import io
-    import os
-
-    # OpenVINO's converter would report its use over the network.
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec([batch, *model.input_shape[1:]], tf.float32, name="pixels")]
-    traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
-    with contextlib.redirect_stdout(io.StringIO()):
-        converted = openvino.convert_model(traced)
-    core = openvino.Core()
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    compiled = core.compile_model(converted, "CPU", hints)
-    precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-
-    def forward(images: np.ndarray) -> np.ndarray:
-        maps = compiled(_padded(images, batch).astype(np.float32))[0]
-        return np.array(maps[: len(images)])
-
-    return forward, f"openvino {openvino.__version__.split('-')[0]} {precision}"
-
-
-def _tensorflow(model: keras.Model, batch: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    import tensorflow as tf
-
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    signature = [tf.TensorSpec([batch, *model.input_shape[1:]], tf.float32)]
-    traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
-
-    def forward(images: np.ndarray) -> np.ndarray:
-        return traced(tf.constant(_padded(images, batch), dtype=tf.float32)).numpy()[: len(images)]
-
-    return forward, f"tensorflow {tf.__version__} {'gpu ' if gpu else ''}float32"

@@ -22,7 +22,7 @@ import numpy as np
 from cardium import atomic
 from cardium.errors import CardiumError
 from cardium.parallel import cores
-from cardium.training.schedule import Schedule, Step, step_after
+from cardium.training.schedule import Schedule, schedule_of, step_after
 
 if TYPE_CHECKING:
     import keras
@@ -66,6 +66,39 @@ def optimization_of(train: Train) -> Optimization:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How `fit` trains a model: for `epochs` at most. class_weights: (C,), for training; the validation loss is unweighted.
+
+    seed: the order of the examples and the dropout masks follow from it and the epoch.
+    """
+
+    schedule: Schedule
+    epochs: int
+    batch: int
+    class_weights: np.ndarray
+    seed: int
+    optimization: Optimization = Optimization()
+
+
+def recipe_of(train: Train, labels: np.ndarray, classes: int, seed: int) -> Recipe:
+    """What a run's settings say, for training examples of these labels (N,)."""
+    weights = class_weights(labels, classes) if train.class_weights == "balanced" else np.ones(classes)
+    return Recipe(schedule_of(train, train.learning_rate), train.epochs, train.batch, weights, seed, optimization_of(train))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training keeps its state after each epoch, and under which key: another key's state is not taken."""
+
+    folder: Path
+    key: str
+
+    def below(self, name: str) -> Checkpoint:
+        """The one of a part of the training, in a folder of its own."""
+        return Checkpoint(self.folder / name, self.key)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained fold: the history's rows, the best epoch, and the seconds that training took, interruptions left out."""
 
@@ -90,33 +123,28 @@ def fit(
     train: Examples,
     validation: Examples,
     *,
-    schedule: Schedule,
-    epochs: int,
-    batch: int,
-    weights: np.ndarray,
-    seed: int,
-    state_folder: Path | None,
-    key: str,
-    how: Optimization = Optimization(),
+    recipe: Recipe,
+    checkpoint: Checkpoint | None = None,
     show: Callable[[str], None] = print,
 ) -> Fitted:
     """Trains `model` in place and leaves the best epoch's weights (lowest validation loss), or the last one's, in it.
 
     model: inputs -> probabilities (n, C); its trainable weights are trained on cross-entropy, weighted by class.
-    weights: (C,) class weights for training; the validation loss is unweighted.
-    state_folder: where the state after each epoch is kept, in use only if it was written under the same `key`; None: nowhere.
+    checkpoint: None: an interrupted training begins again. show: is given a line an epoch.
+    Raises CardiumError where the loss is no number any more.
     """
+    schedule, how = recipe.schedule, recipe.optimization
     _prepare(model, schedule, how)
-    history, seconds = _restore(model, state_folder, key)
+    history, seconds = _restore(model, checkpoint)
     if history:
         show(f"  goes on after epoch {len(history)}")
-    best = _read_best(state_folder, key)
+    best = _read_best(checkpoint)
     while True:
         step = step_after([row["val_loss"] for row in history], schedule)
-        if step.stop or len(history) >= epochs:
+        if step.stop or len(history) >= recipe.epochs:
             break
         began = time.perf_counter()
-        row = _epoch(model, train, validation, len(history), step, batch, weights, seed, how.label_smoothing > 0)
+        row = _epoch(model, train, validation, recipe, len(history), step.learning_rate)
         took = time.perf_counter() - began
         seconds += took
         if not np.isfinite(row["val_loss"]):
@@ -127,11 +155,11 @@ def fit(
         after = step_after([r["val_loss"] for r in history], schedule)
         if after.best_epoch == len(history) - 1:
             best = [variable.numpy() for variable in learned_variables(model)]
-        if state_folder is not None:
-            _save(model, state_folder, key, history, best, seconds)
+        if checkpoint is not None:
+            _save(model, checkpoint, history, best, seconds)
         mark = " *" if after.best_epoch == len(history) - 1 else ""
         show(
-            f"  epoch {len(history)}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
+            f"  epoch {len(history)}/{recipe.epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
             f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.3f}, {took:.1f} s{mark}"
         )
     assert best is not None  # at least one epoch has run
@@ -182,29 +210,23 @@ def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Opti
 
 
 def _epoch(
-    model: keras.Model,
-    train: Examples,
-    validation: Examples,
-    epoch: int,
-    step: Step,
-    batch: int,
-    weights: np.ndarray,
-    seed: int,
-    smoothed: bool,
+    model: keras.Model, train: Examples, validation: Examples, recipe: Recipe, epoch: int, learning_rate: float
 ) -> dict[str, float]:
-    _seed_layers(model, seed, epoch)
-    model.optimizer.learning_rate.assign(step.learning_rate)
-    order = np.random.default_rng([seed, epoch]).permutation(len(train.labels))
+    """Trains one epoch, from 0, and returns its row of the history but for the seconds."""
+    weights, smoothed = recipe.class_weights, recipe.optimization.label_smoothing > 0
+    _seed_layers(model, recipe.seed, epoch)
+    model.optimizer.learning_rate.assign(learning_rate)
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(train.labels))
     loss = accuracy = 0.0
     one_hot = np.eye(len(weights), dtype=np.float32)
-    for positions, inputs in batches(train, epoch, order, batch):
+    for positions, inputs in batches(train, epoch, order, recipe.batch):
         labels = train.labels[positions]
         targets = one_hot[labels] if smoothed else labels
         # train_on_batch reports one batch alone; the epoch's figures are the means over its examples, as fit() gives them.
         logs = model.train_on_batch(inputs, targets, sample_weight=weights[labels], return_dict=True)
         loss += float(logs["loss"]) * len(positions) / len(order)
         accuracy += float(logs["accuracy"]) * len(positions) / len(order)
-    probabilities = predict(model, validation, batch)
+    probabilities = predict(model, validation, recipe.batch)
     taken = probabilities[np.arange(len(probabilities)), validation.labels]
     return {
         "epoch": epoch,
@@ -213,7 +235,7 @@ def _epoch(
         # Clipped as Keras' own cross-entropy clips.
         "val_loss": float(-np.log(np.clip(taken, 1e-7, 1 - 1e-7)).mean()),
         "val_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
-        "learning_rate": step.learning_rate,
+        "learning_rate": learning_rate,
     }
 
 
@@ -268,21 +290,22 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def _save(
-    model: keras.Model, folder: Path, key: str, history: list[dict[str, float]], best: list[np.ndarray] | None, seconds: float
+    model: keras.Model, checkpoint: Checkpoint, history: list[dict[str, float]], best: list[np.ndarray] | None, seconds: float
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(_variables(model))}
     arrays |= {f"best{i}": value for i, value in enumerate(best or [])}
     # History and weights in one file: one rename is what makes an epoch done.
-    note = json.dumps({"key": key, "history": history, "seconds": seconds})
-    with atomic.replacing(folder / "state.npz") as part:
+    note = json.dumps({"key": checkpoint.key, "history": history, "seconds": seconds})
+    with atomic.replacing(checkpoint.folder / "state.npz") as part:
         np.savez(part, note=np.array(note), **arrays)
 
 
-def _note(folder: Path | None, key: str) -> tuple[dict[str, Any], Any] | None:
-    if folder is None:
+def _stored(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], Any] | None:
+    """The note and the arrays of a state of this key; None where there is none, or it is damaged."""
+    if checkpoint is None:
         return None
-    path = folder / "state.npz"
+    path = checkpoint.folder / "state.npz"
     if not path.is_file():
         return None
     try:
@@ -290,11 +313,12 @@ def _note(folder: Path | None, key: str) -> tuple[dict[str, Any], Any] | None:
         note = json.loads(str(stored["note"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return (note, stored) if note["key"] == key else None
+    return (note, stored) if note["key"] == checkpoint.key else None
 
 
-def _restore(model: keras.Model, folder: Path | None, key: str) -> tuple[list[dict[str, float]], float]:
-    found = _note(folder, key)
+def _restore(model: keras.Model, checkpoint: Checkpoint | None) -> tuple[list[dict[str, float]], float]:
+    """Puts the stored state into `model`; its history and seconds, nothing where there is none."""
+    found = _stored(checkpoint)
     if found is None:
         return [], 0.0
     note, stored = found
@@ -303,8 +327,9 @@ def _restore(model: keras.Model, folder: Path | None, key: str) -> tuple[list[di
     return note["history"], note["seconds"]
 
 
-def _read_best(folder: Path | None, key: str) -> list[np.ndarray] | None:
-    found = _note(folder, key)
+def _read_best(checkpoint: Checkpoint | None) -> list[np.ndarray] | None:
+    """The stored weights of the best epoch so far."""
+    found = _stored(checkpoint)
     if found is None:
         return None
     _, stored = found

@@ -72,8 +72,8 @@ def open_storage(url: str, journal: Path) -> BaseStorage:
 
 
 @contextlib.contextmanager
-def answering() -> Iterator[None]:
-    """Turns what a database raises that goes away within a search into a CardiumError that says so."""
+def storage_errors() -> Iterator[None]:
+    """Turns what a storage raises that goes away within a search into a CardiumError that says so."""
     try:
         yield
     except Exception as error:
@@ -162,8 +162,8 @@ class _SeededByNumber(BaseSampler):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far a study is: its trials that ended, those under way, and the best completed one."""
+class Counts:
+    """How far a study is: its trials that completed, were cut short and are under way, and the best completed one."""
 
     completed: int
     pruned: int
@@ -172,6 +172,7 @@ class Standing:
 
     @property
     def ended(self) -> int:
+        """The trials that count: completed or cut short."""
         return self.completed + self.pruned
 
     def text(self) -> str:
@@ -179,13 +180,13 @@ class Standing:
         return "" if self.best is None or self.best.value is None else f"best {self.best.value:.3f} (trial {self.best.number})"
 
 
-def standing(study: optuna.Study) -> Standing:
+def count_trials(study: optuna.Study) -> Counts:
     """How far the study is. Of equal trials the first is the best, so that the defaults win a tie."""
     trials = study.get_trials(deepcopy=False)
     of = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     completed = of[TrialState.COMPLETE]
     best = max(completed, key=lambda trial: (trial.value, bool(trial.user_attrs.get(DEFAULTS)), -trial.number), default=None)
-    return Standing(len(completed), len(of[TrialState.PRUNED]), len(of[TrialState.RUNNING]), best)
+    return Counts(len(completed), len(of[TrialState.PRUNED]), len(of[TrialState.RUNNING]), best)
 
 
 def run_trials(study: optuna.Study, total: int, objective: Objective, lock: Path) -> Iterator[int]:
@@ -332,7 +333,7 @@ def _beating(trial: optuna.Trial) -> Iterator[None]:
         thread.join()
 
 
-def leave_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Ends this process at once when its parent is gone: a search that was killed leaves no workers behind."""
 
     def watch() -> None:
@@ -347,7 +348,7 @@ def importance(study: optuna.Study, seed: int) -> dict[str, float]:
     """How much of the completed trials' scores each setting explains (fANOVA, Hutter et al. 2014), largest first."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    if standing(study).completed < 3:
+    if count_trials(study).completed < 3:
         return {}
     try:
         found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))

@@ -1,0 +1,252 @@
+"""Which runs an evaluation scores, their test predictions, and the table of scores that follows from them.
+
+All runs of a protocol share one bootstrap over whole patients, so two runs' intervals come from the same resamples. A naive row
+stands in every block: the class shares of the training records, for all. Where the original's test records chose its weights
+too, `published` rows are marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cardium.config import Settings
+from cardium.data.manifest import class_numbers, read_manifest
+from cardium.data.splits import Parts, read_parts
+from cardium.errors import CardiumError
+from cardium.evaluation import metrics
+from cardium.evaluation.evaluation import NAIVE, Evaluation, Interval, RunScores
+from cardium.evaluation.published import published_score
+from cardium.progress import progress
+from cardium.runs.data_version import DataVersion
+from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
+from cardium.runs.trained_run import NotTrainedError, TrainedRun
+from cardium.workspace import RunId, Workspace, suffix
+
+if TYPE_CHECKING:
+    import pandas
+
+# (settings, run, manifest, test fold -> parts) -> test predictions, as `scoring.predict_test`.
+Predict = Callable[[Settings, TrainedRun, "pandas.DataFrame", Callable[[int], Parts]], "pandas.DataFrame"]
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run, or a naive row, with its test predictions. trained: None of a naive row, whose model is `naive`."""
+
+    name: str
+    model: str
+    protocol: str
+    test_folds: list[int]
+    predictions: pandas.DataFrame
+    trained: TrainedRun | None = None
+    chosen_on_test: bool = False
+
+    @classmethod
+    def of(cls, run: TrainedRun, predictions: pandas.DataFrame, chosen_on_test: bool = False) -> EvaluatedRun:
+        """A trained run with its predictions."""
+        return cls(run.name, run.run.model, run.run.protocol, run.test_folds, predictions, run, chosen_on_test)
+
+
+# ---------------------------------------------------------------------------------------------------------- runs to evaluate
+
+
+def find_runs(settings: Settings, dataset: str, data: DataVersion) -> list[TrainedRun]:
+    """The runs of `dataset` in the plan's order, those made of others last, checked against the data as it is now.
+
+    Raises CardiumError naming the command for the first run that is missing, of other data, another split or other test folds,
+    and for one that was made of other members than the plan's, or of members that have been trained again since.
+    """
+    plan = settings.plan
+    runs: dict[str, TrainedRun] = {}
+    for run in plan.ids(dataset):
+        runs[run.name] = _read_run(settings, run, plan.verb_of(run), data)
+    for name, joint in plan.joints.items():
+        if name not in runs:
+            continue
+        made, command = runs[name], f"dvc repro {joint.kind}@{name}"
+        members = [member.name for member in joint.members]
+        if sorted(made.members) != sorted(members) or not set(members) <= runs.keys():
+            raise CardiumError(f"{name} was made of other members than params.yaml names now: run `{command}`.")
+        if made.member_ids and made.member_ids != [runs[member].id for member in made.members]:
+            raise CardiumError(f"{name} was made of members that have been trained again since: run `{command}`.")
+    if not runs:
+        raise CardiumError(f"params.yaml names no run of `{dataset}`: add a model to its study.")
+    return list(runs.values())
+
+
+def _read_run(settings: Settings, run: RunId, verb: str, data: DataVersion) -> TrainedRun:
+    command = f"dvc repro {verb}@{run}"
+    try:
+        trained = TrainedRun.read(settings.root / run.folder)
+    except NotTrainedError:
+        raise CardiumError(f"{run} is not trained ({run.folder}/run.json is missing): run `{command}`.") from None
+    except CardiumError:
+        raise CardiumError(f"{run.folder}/run.json is broken: run `{command}`.") from None
+    for was, now, what in (
+        (trained.data.manifest_sha256, data.manifest_sha256, "data"),
+        (trained.data.split_sha256, data.split_sha256, "a split"),
+    ):
+        if was != now:
+            raise CardiumError(f"{run} was trained on {what} that has changed since: run `{command}`.")
+    asked = settings.test_folds(run.dataset)
+    if run.protocol == "honest" and sorted(trained.test_folds) != asked:
+        has, wanted = (", ".join(map(str, folds)) for folds in (trained.test_folds, asked))
+        raise CardiumError(f"{run} was trained for test folds {has}, params.yaml asks for {wanted}: run `{command}`.")
+    return trained
+
+
+# --------------------------------------------------------------------------------------------------------------- predictions
+
+
+def evaluate_runs(
+    settings: Settings, dataset: str, classes: list[str], runs: Sequence[TrainedRun], predict: Predict
+) -> list[EvaluatedRun]:
+    """The runs of `find_runs` with their test predictions, checked, then a naive row a protocol.
+
+    Raises CardiumError for predictions that are not of the test records, once each, with the manifest's labels, and finite.
+    """
+    places = Workspace(settings.root)
+    manifest = read_manifest(places.manifest(dataset))
+
+    def parts_of(protocol: str) -> Callable[[int], Parts]:
+        return lambda fold: read_parts(places.split(dataset), manifest, protocol, fold)
+
+    frames: dict[str, pandas.DataFrame] = {}
+    trained = [run for run in runs if run.kind != "ensemble"]
+    for run in progress(trained, total=len(trained), desc="evaluate", unit="run"):
+        frames[run.name] = predict(settings, run, manifest, parts_of(run.run.protocol))
+    for run in runs:
+        if run.kind == "ensemble":
+            frames[run.name] = mean_predictions([frames[member] for member in run.members], classes)
+    evaluated = []
+    for run in runs:
+        first = parts_of(run.run.protocol)(run.test_folds[0])
+        evaluated.append(EvaluatedRun.of(run, frames[run.name], np.array_equal(first.validation, first.test)))
+    for protocol in dict.fromkeys(run.run.protocol for run in runs):
+        # `published` has a single fold of its own.
+        own = next(run for run in runs if run.run.protocol == protocol)
+        folds = settings.test_folds(dataset) if protocol == "honest" else sorted(own.test_folds)
+        naive = naive_predictions(manifest, classes, [(fold, parts_of(protocol)(fold)) for fold in folds])
+        evaluated.append(EvaluatedRun(NAIVE + suffix(protocol), NAIVE, protocol, folds, naive))
+    for one in evaluated:
+        _check_predictions(one, manifest, classes, [parts_of(one.protocol)(fold) for fold in one.test_folds])
+    return evaluated
+
+
+def naive_predictions(manifest: pandas.DataFrame, classes: list[str], parts: list[tuple[int, Parts]]) -> pandas.DataFrame:
+    """The class shares of the training records, the same for every test record; of several folds, the mean of their shares.
+
+    Not each fold's own: a fold's training records have less of what its test records have more of, so a share near the
+    threshold tips over with the fold, and knowing nothing would score below chance.
+    """
+    import pandas as pd
+
+    labels = class_numbers(manifest, classes)
+    shares = np.mean([np.bincount(labels[part.train], minlength=len(classes)) / len(part.train) for _, part in parts], axis=0)
+    frames = [
+        prediction_rows(manifest, part.test, fold, labels, np.tile(shares, (len(part.test), 1)), classes)
+        for fold, part in parts
+    ]
+    return pd.concat(frames).sort_values("record", ignore_index=True)
+
+
+def arrays(predictions: pandas.DataFrame, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions -> (n,) labels, (n, C) probabilities, (n,) group names."""
+    probabilities = predictions[probability_columns(classes)].to_numpy(dtype=np.float64)
+    return predictions["label"].to_numpy(dtype=np.int64), probabilities, predictions["group"].to_numpy(dtype=str)
+
+
+def _check_predictions(run: EvaluatedRun, manifest: pandas.DataFrame, classes: list[str], parts: list[Parts]) -> None:
+    frame = run.predictions
+    expected = np.sort(np.concatenate([part.test for part in parts]))
+    if not np.array_equal(np.sort(frame["record"].to_numpy()), expected):
+        raise CardiumError(
+            f"{run.name}: predictions of {len(frame)} records where {len(expected)} are to be tested, once each."
+        )
+    labels, probabilities, _ = arrays(frame, classes)
+    true = manifest["label"].to_numpy()[frame["record"].to_numpy()]
+    if not np.array_equal(np.asarray(classes, dtype=object)[labels], true):
+        raise CardiumError(f"{run.name}: predictions with other labels than the manifest's: run `dvc repro`.")
+    broken = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if broken:
+        raise CardiumError(
+            f"{run.name}: {broken} of {len(frame)} predictions are not finite: train it again at a lower learning rate."
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------------- scores
+
+
+def score_runs(
+    settings: Settings,
+    dataset: str,
+    classes: list[str],
+    runs: Sequence[EvaluatedRun],
+    data: DataVersion,
+    *,
+    patients: bool = True,
+) -> Evaluation:
+    """Test predictions -> the evaluation, a function of them, of run.json and of `evaluate` and `seed` in params.yaml.
+
+    runs: all of one protocol hold predictions of the same records. patients: whether groups are patients.
+    """
+    how = settings.evaluate
+    bootstraps: dict[str, metrics.GroupBootstrap] = {}
+    rows: dict[str, RunScores] = {}
+    for run in runs:
+        if run.protocol not in bootstraps:
+            labels, _, groups = arrays(run.predictions, classes)
+            bootstraps[run.protocol] = metrics.GroupBootstrap(groups, labels, how.bootstrap, settings.seed)
+        rows[run.name] = _score_run(settings, dataset, classes, run, bootstraps[run.protocol], patients)
+    return Evaluation(dataset, classes, how.interval, how.bootstrap, how.threshold, data, rows, patients)
+
+
+def _score_run(
+    settings: Settings,
+    dataset: str,
+    classes: list[str],
+    run: EvaluatedRun,
+    bootstrap: metrics.GroupBootstrap,
+    patients: bool,
+) -> RunScores:
+    how, trained = settings.evaluate, run.trained
+    labels, probabilities, groups = arrays(run.predictions, classes)
+    of_group, means, names = metrics.per_group(labels, probabilities, groups)
+    warnings = list(trained.warnings) if trained else []
+    if bootstrap.single:
+        unit = "patient" if patients else "group"
+        warnings.append(f"a class has one {unit} only: intervals do not tell how it varies")
+
+    def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Interval]:
+        found = metrics.score_with_intervals(labels, probabilities, groups, bootstrap, how.threshold, how.interval, classes)
+        return {name: Interval(**score) for name, score in found.items()}
+
+    return RunScores(
+        name=run.name,
+        model=run.model,
+        protocol=run.protocol,
+        kind=trained.kind if trained else NAIVE,
+        weights=trained.weights.used if trained else "",
+        records=len(run.predictions),
+        groups=len(np.unique(groups)),
+        test_folds=run.test_folds,
+        chosen_on_test=run.chosen_on_test,
+        image=scores(labels, probabilities, groups),
+        patient=scores(of_group, means, names),
+        confusion=metrics.confusion(labels, probabilities, how.threshold).tolist(),
+        patient_confusion=metrics.confusion(of_group, means, how.threshold).tolist(),
+        published_balanced_accuracy=published_score(dataset, run.model),
+        published_accuracy=published_score(dataset, run.model, "accuracy"),
+        seconds=trained.seconds if trained else None,
+        epochs=trained.mean_epochs if trained else None,
+        parameters=trained.parameters if trained else None,
+        trainable_parameters=trained.trainable_parameters if trained else None,
+        model_bytes=trained.model_bytes if trained else None,
+        validation_balanced_accuracy=trained.validation.get("balanced_accuracy") if trained else None,
+        warnings=warnings,
+        run_id=trained.id if trained else None,
+    )

@@ -1,0 +1,82 @@
+"""A frozen backbone as a fast function: through OpenVINO or TensorFlow, compiled for one batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cardium.errors import CardiumError
+
+if TYPE_CHECKING:
+    import keras
+
+# uint8 pixels (n, H, W, 3) -> float32 maps (n, h, w, C).
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+def compile_forward(model: keras.Model, batch: int, engine: str) -> tuple[Forward, str]:
+    """The backbone as a fast function: uint8 pixels (n <= batch, H, W, 3) -> float32 maps (n, h, w, C); and what runs it.
+
+    `auto` takes TensorFlow on a GPU and OpenVINO on a CPU where it is installed: it folds batch norm into the convolutions.
+    Both compute in float32, as the served model does: what is scored is what is served. `openvino_bfloat16` is faster on CPUs
+    that multiply bfloat16, and its features differ by about a percent. Raises CardiumError for an engine that is not there.
+    """
+    import importlib.util
+
+    import tensorflow as tf
+
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    installed = importlib.util.find_spec("openvino") is not None
+    if engine.startswith("openvino") and not installed:
+        raise CardiumError("params.yaml, features.engine: openvino is not installed here: set `auto` or `tensorflow`.")
+    if engine.startswith("openvino") or (engine == "auto" and installed and not gpu):
+        return _openvino(model, batch, "bf16" if engine == "openvino_bfloat16" else "f32")
+    return _tensorflow(model, batch)
+
+
+def _padded(images: np.ndarray, batch: int) -> np.ndarray:
+    """A short last batch filled up, so that every call has the one shape that was compiled."""
+    if len(images) == batch:
+        return images
+    return np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
+
+
+def _openvino(model: keras.Model, batch: int, precision: str) -> tuple[Forward, str]:
+    import contextlib
+    import io
+    import os
+
+    # OpenVINO's converter would report its use over the network.
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([batch, *model.input_shape[1:]], tf.float32, name="pixels")]
+    traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
+    with contextlib.redirect_stdout(io.StringIO()):
+        converted = openvino.convert_model(traced)
+    core = openvino.Core()
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    compiled = core.compile_model(converted, "CPU", hints)
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        maps = compiled(_padded(images, batch).astype(np.float32))[0]
+        return np.array(maps[: len(images)])
+
+    return forward, f"openvino {openvino.__version__.split('-')[0]} {precision}"
+
+
+def _tensorflow(model: keras.Model, batch: int) -> tuple[Forward, str]:
+    import tensorflow as tf
+
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    signature = [tf.TensorSpec([batch, *model.input_shape[1:]], tf.float32)]
+    traced = tf.function(lambda pixels: model(pixels, training=False), input_signature=signature)
+
+    def forward(images: np.ndarray) -> np.ndarray:
+        return traced(tf.constant(_padded(images, batch), dtype=tf.float32)).numpy()[: len(images)]
+
+    return forward, f"tensorflow {tf.__version__} {'gpu ' if gpu else ''}float32"
