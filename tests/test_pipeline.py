@@ -21,8 +21,8 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 # Modules and rooms that carry a stage's files and words but cannot change what it computes; plots only where figures are the
 # result.
 CARRIERS = {
-    "errors", "progress", "atomic", "workspace", "provenance", "parallel", "ranges", "yaml_file", "config", "tracking", "reporting.plots",
-    "data.tracked",
+    "errors", "progress", "atomic", "workspace", "provenance", "parallel", "ranges", "yaml_file", "config", "tracking",
+    "reporting.plots", "data.tracked",
 }  # fmt: skip
 
 

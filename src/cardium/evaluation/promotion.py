@@ -8,6 +8,7 @@ the naive row by the same rule.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,8 +114,20 @@ class Promotion:
     confidence: float | None = None
     comparison: Comparison | None = None
 
+    @classmethod
+    def read(cls, folder: Path) -> Promotion | None:
+        """The promotion in `folder`; None where there is none yet. Raises CardiumError where it is damaged."""
+        try:
+            table = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            parts = {"challenger": Challenger, "champion": Champion, "comparison": Comparison}
+            return cls(**{**table, **{name: part(**table[name]) for name, part in parts.items() if table.get(name)}})
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CardiumError(f"{folder.name}/{FILE} is damaged: make it again with `cardium promote`.") from None
+
     def to_json(self) -> dict[str, Any]:
-        """The content of promotion.json; what was not come to is not in it."""
+        """The content of promotion.json. A skipped promotion has no challenger, an unchanged one no comparison."""
         content = asdict(self)
         if self.action == "skipped":
             return {key: content[key] for key in ("dataset", "model", "action", "summary", "reasons")}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from cardium.config import Settings
 from cardium.data.manifest import class_numbers
 from cardium.data.splits import Parts
+from cardium.evaluation.metrics import score
 from cardium.models.trained import set_trained
-from cardium.runs.predictions import prediction_rows
+from cardium.runs.predictions import prediction_rows, probability_columns
 from cardium.runs.reading import open_reader, predict_records
 from cardium.runs.trained_run import TrainedRun
 
@@ -35,3 +36,8 @@ def predict_test(
         probabilities = predict_records(model, inputs, records)
         tables.append(prediction_rows(manifest, records, fold, labels, probabilities, run.classes))
     return pd.concat(tables, ignore_index=True)
+
+
+def score_predictions(table: pandas.DataFrame, classes: list[str], threshold: float) -> dict[str, float]:
+    """The scores of a prediction table, as `evaluation.metrics.score` names them."""
+    return score(table["label"].to_numpy(), table[probability_columns(classes)].to_numpy(), threshold, classes)

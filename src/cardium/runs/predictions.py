@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cardium.errors import CardiumError
-from cardium.evaluation.metrics import score
 
 if TYPE_CHECKING:
     import pandas
@@ -60,7 +59,3 @@ def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pand
     mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
     return mean
 
-
-def score_predictions(table: pandas.DataFrame, classes: list[str], threshold: float) -> dict[str, float]:
-    """The scores of a prediction table, as `evaluation.metrics.score` names them."""
-    return score(table["label"].to_numpy(), table[probability_columns(classes)].to_numpy(), threshold, classes)

@@ -9,10 +9,11 @@ from pathlib import Path
 from cardium import atomic
 from cardium.config import JointSpec, Settings
 from cardium.errors import unknown
+from cardium.evaluation.scoring import score_predictions
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.runs.members import joint_run, read_members
-from cardium.runs.predictions import mean_predictions, score_predictions
+from cardium.runs.predictions import mean_predictions
 from cardium.runs.trained_run import TrainedRun
 from cardium.workspace import MODEL
 

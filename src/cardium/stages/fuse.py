@@ -16,13 +16,14 @@ import numpy as np
 from cardium import atomic
 from cardium.config import JointSpec, Settings
 from cardium.errors import unknown
+from cardium.evaluation.scoring import score_predictions
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion, weights_in_fusion
 from cardium.models.trained import set_trained
 from cardium.reporting.plots import learning_curves
 from cardium.runs.fused_head import train_heads
 from cardium.runs.members import joint_run, read_members
-from cardium.runs.predictions import mean_predictions, score_predictions
+from cardium.runs.predictions import mean_predictions
 from cardium.runs.trained_run import Seconds, TrainedRun, write_fold_weights
 from cardium.workspace import MODEL
 

@@ -21,12 +21,13 @@ from cardium import atomic
 from cardium.config import RunSpec, Settings
 from cardium.data.splits import read_parts
 from cardium.errors import unknown
+from cardium.evaluation.scoring import score_predictions
 from cardium.models.trained import set_trained
 from cardium.models.weights import WeightsUsed
 from cardium.provenance import Provenance, new_id
 from cardium.reporting.plots import learning_curves
 from cardium.runs.data_version import DataVersion
-from cardium.runs.predictions import prediction_rows, score_predictions
+from cardium.runs.predictions import prediction_rows
 from cardium.runs.trained_run import Phase, Seconds, TrainedRun, write_fold_weights
 from cardium.training.bank import Bank
 from cardium.training.fit import Checkpoint

@@ -49,7 +49,8 @@ def tune_run(
         if before.ended:
             print(f"{spec.name}: {before.ended} trials are done already.")
         ended, total = run_trials(search, study, budget), max(budget.trials, before.ended)
-        for _ in progress(ended, total=total, desc=f"tune {spec.name}", unit="trial", note=lambda: queue.count_trials(study).text()):
+        counts = lambda: queue.count_trials(study).text()  # noqa: E731
+        for _ in progress(ended, total=total, desc=f"tune {spec.name}", unit="trial", note=counts):
             pass
         result = conclude(search, study, budget.trials, time.perf_counter() - began)
     workspace = Workspace(settings.root)
