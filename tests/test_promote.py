@@ -20,7 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 from cardium import config, tracking
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import RunScores
-from cardium.evaluation.promotion import choose, decide, unseen_records
+from cardium.evaluation.promotion import Promotion, choose, decide, unseen_records
 from cardium.stages import promote
 from cardium.tracking import promotion, registry
 
@@ -62,7 +62,12 @@ def registered(settings: Any) -> tuple[dict[str, int], list[str]]:
 
 
 def written(settings: Any) -> dict[str, Any]:
-    return json.loads((settings.root / "reports/cmri/promotion/promotion.json").read_text())
+    folder = settings.root / "reports/cmri/promotion"
+    content = json.loads((folder / "promotion.json").read_text())
+    read = Promotion.read(folder)
+    assert read is not None
+    assert read.to_json() == content, "what is written is what is read"
+    return content
 
 
 # --------------------------------------------------------------------------------------------------------------- the rule
@@ -251,6 +256,10 @@ def test_with_the_store_away_the_pipeline_goes_on_and_says_so(
 
 def test_without_an_evaluation_or_a_promotion_it_says_what_to_do(tmp_path: Path) -> None:
     settings = make_project(tmp_path / "project")
+    assert Promotion.read(tmp_path) is None
+    (tmp_path / "promotion.json").write_text('{"action": "kept"}')
+    with pytest.raises(CardiumError, match="is damaged"):
+        Promotion.read(tmp_path)
     with pytest.raises(CardiumError, match="cardium evaluate --dataset cmri"):
         promote.promote(settings, "cmri")
     with pytest.raises(CardiumError, match="cardium promote --dataset cmri"):
@@ -427,6 +436,33 @@ def test_a_champion_of_another_split_is_scored_again_on_patients_it_never_saw(se
     assert result["comparison"]["challenger_balanced_accuracy"] == 1.0
     assert "scored again" in result["comparison"]["rival_scored_by"]
     assert result["action"] == "promoted"
+
+
+def test_a_champion_without_the_weights_of_its_folds_is_scored_on_what_its_one_model_never_saw(settings: Any) -> None:
+    """As an ensemble whose members are gone."""
+    import keras
+
+    patients = {f"p{i:02d}": i % 2 for i in range(16)}
+    old = {patient: i // 2 % 4 for i, patient in enumerate(patients)}
+    write_world(settings, patients, old, "b" * 64)
+    folder = run_folder(settings, "mobilenetv2")
+    evaluation(settings, {"cmri-mobilenetv2": 0.9})
+    assert promote.promote(settings, "cmri").action == "promoted"
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+
+    manifest, pixels = write_world(settings, patients, {patient: i % 4 for i, patient in enumerate(patients)}, "d" * 64)
+    data = {"dvc_md5": "", "manifest_sha256": "e" * 64, "split_sha256": "d" * 64}
+    run_folder(settings, "mobilenetv2", seed=5, real=False, data=data)
+    reports = evaluation(settings, {"cmri-mobilenetv2": 1.0})
+    labels = (manifest["label"] == CLASSES[1]).to_numpy(dtype=np.int64)
+    own = pd.DataFrame({"record": manifest["record"], "test_fold": 0, "group": manifest["group"], "label": labels})
+    own.assign(p_Sick=labels * 1.0, p_Normal=1.0 - labels).to_parquet(reports / "predictions" / "cmri-mobilenetv2.parquet")
+    result = promote.promote(settings, "cmri").to_json()
+    unseen = manifest.index[manifest["patient"].isin([patient for patient in patients if old[patient] == 0])].to_numpy()
+    decided = np.asarray(model(pixels[unseen].astype(np.float32)))[:, 1] > 0.5
+    assert result["comparison"]["records"] == len(unseen)
+    expected = balanced_accuracy_score(labels[unseen], decided)
+    assert result["comparison"]["rival_balanced_accuracy"] == pytest.approx(expected)
 
 
 def test_a_champion_that_saw_everyone_is_not_beaten_unfairly(settings: Any) -> None:
