@@ -385,7 +385,8 @@ def _explain(arguments: argparse.Namespace) -> int:
     from cardium.models import parse_name
     from cardium.workspace import RunId
 
-    if RunId(dataset, model, protocol).name not in settings.plan.joints:  # Made of others, they are no names of the zoo.
+    run = RunId(dataset, model, protocol)
+    if run.name not in settings.plan.joints:  # Made of others, they are no names of the zoo.
         parse_name(model)
     from cardium.tensorflow_import import import_tensorflow
 
@@ -394,16 +395,14 @@ def _explain(arguments: argparse.Namespace) -> int:
     if files:
         from cardium.explain.files import explain_files
 
-        rows = explain_files(settings, dataset, model, protocol, arguments.method, files, arguments.of_class)
+        rows = explain_files(settings, run, arguments.method, files, arguments.of_class)
         for row in rows:
             print(f"{row['file']}: {row['text'] if 'text' in row else 'error: ' + row['error']}")
         return 1 if any("error" in row for row in rows) else 0
     from cardium import tracking
     from cardium.stages.explain import explain_run
 
-    folder = explain_run(
-        settings, dataset, model, protocol, arguments.method, of_class=arguments.of_class, test_all=arguments.test_all
-    )
+    folder = explain_run(settings, run, arguments.method, of_class=arguments.of_class, test_all=arguments.test_all)
     tracking.log_explanations(settings, folder)
     return 0
 
@@ -467,10 +466,11 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> None:
-    from cardium import workspace
     from cardium.download.fetch import download
 
-    download(arguments.dataset, workspace.find_root(), force=arguments.force, source=arguments.source)
+    settings = _settings()
+    limits, decoded = settings.download, settings.ingest.limits
+    download(arguments.dataset, settings.root, force=arguments.force, source=arguments.source, limits=limits, decoded=decoded)
 
 
 def _profile(arguments: argparse.Namespace) -> None:

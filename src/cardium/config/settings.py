@@ -24,6 +24,7 @@ from cardium.config.schema import (
     Tune,
     Validate,
 )
+from cardium.download.limits import DownloadLimits
 from cardium.ranges import Seed
 
 
@@ -53,6 +54,7 @@ class Settings:
     explain: Explain
     tune: Tune
     serve: Serve
+    download: DownloadLimits
     tracking: Tracking
     overrides: dict[str, Any] = field(default_factory=dict)
 
