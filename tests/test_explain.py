@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import uuid
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from cardium.explain.attribution import METHODS, How, applicable, attribute, str
 from cardium.explain.files import explain_files
 from cardium.explain.opened_model import OpenedModel
 from cardium.explain.places import Looked, text_line, where
+from cardium.explain.selection import pick, pick_tested
 from cardium.imaging.kinds import family
 from cardium.imaging.render import render_file
 from cardium.imaging.spec import Render
@@ -32,10 +32,14 @@ from cardium.imaging.trace_format import SHAPE
 from cardium.models.architectures import ARCHITECTURES
 from cardium.models.fusion import create_fusion
 from cardium.models.weights import calibrate_batch_norm
+from cardium.provenance import new_id
+from cardium.runs.data_version import DataVersion
+from cardium.runs.trained_run import TrainedRun
 from cardium.stages import explain, ingest, prepare, split
-from cardium.workspace import RunId, Workspace
+from cardium.workspace import RunId
 
 PROJECT = Path(__file__).resolve().parents[1]
+RUN = RunId("cmri", "mobilenetv2")
 RNG = np.random.default_rng(5)
 QUICK = How(steps=2, most_steps=2, samples=2, window=0.5)
 
@@ -488,13 +492,13 @@ def test_the_gallery_takes_each_patient_once_before_twice() -> None:
     right = np.array([True, True, True, True, False])
     confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.99])
     groups = np.array(["a", "a", "b", "c", "a"])
-    assert explain.pick(right, confidence, groups, 2) == {
+    assert pick(right, confidence, groups, 2) == {
         "right, most confident": [0, 2],
         "right, least confident": [3, 1],
         "wrong, most confident": [4],
     }
     labels = np.array([0, 0, 0, 1, 1])
-    assert explain.pick_tested(right, labels, groups, 3).tolist() == [0, 2, 3]
+    assert pick_tested(right, labels, groups, 3).tolist() == [0, 2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +516,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
     plain = config.load(PROJECT)
     dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": Render(24, 24)})
     quick = dataclasses.replace(plain.explain, shown=2, tested=2, steps=4, most_steps=4, samples=2, curve=4, cascade=2)
-    settings = dataclasses.replace(plain, root=root, datasets={"cmri": dataset}, explain=quick)
+    settings = dataclasses.replace(plain, root=root, active=["cmri"], datasets={"cmri": dataset}, explain=quick)
     for stage, item in ((ingest, "cmri"), (split, "cmri"), (prepare, "cmri-image")):
         stage.run(settings, item)
     inputs = keras.Input((24, 24, 3), name="pixels")
@@ -525,21 +529,28 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
     kernel[1, 1, :, 0] = 1 / 3
     model.get_layer(model.layers[2].name).set_weights([kernel, np.zeros(2, "float32")])
     model.get_layer("score").set_weights([np.array([[20.0], [0.0]], "float32"), np.array([-12.0], "float32")])
-    folder = Workspace(root).run(RunId("cmri", "mobilenetv2", "honest"))
+    folder = root / RUN.folder
     folder.mkdir(parents=True)
     model.save(folder / "model.keras")
     data = json.loads((root / "processed/cmri/manifest/fingerprint.json").read_text())
-    info: dict[str, Any] = {
-        "id": uuid.uuid4().hex, "run": "cmri-mobilenetv2", "dataset": "cmri", "model": "mobilenetv2", "protocol": "honest",
-        "classes": ["Normal", "Sick"], "rendering": {"kind": "image", "height": 24, "width": 24, "area": "whole"},
-        "settings": {"evaluate.threshold": 0.5}, "test_folds": [0, 1], "data": {"manifest_sha256": data["manifest_sha256"]},
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(info))
+    trained = TrainedRun(
+        id=new_id(),
+        run=RUN,
+        kind="train",
+        classes=["Normal", "Sick"],
+        rendering="image",
+        size=Render(24, 24),
+        test_folds=[0, 1],
+        data=DataVersion("", data["manifest_sha256"], ""),
+        folder=folder,
+        settings={"evaluate.threshold": 0.5},
+    )
+    trained.write(folder)
     return settings
 
 
 def test_a_run_is_explained_on_records_of_its_test_fold(project: config.Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = explain.explain_run(project, "cmri", "mobilenetv2", "honest", "gradcam", test_all=True)
+    folder = explain.explain_run(project, RUN, "gradcam", test_all=True)
     assert folder == project.root / "reports/cmri/explanations/cmri-mobilenetv2/gradcam"
     told = json.loads((folder / "explanations.json").read_text())
     assert (told["method"], told["run"], told["score"]) == ("gradcam", "cmri-mobilenetv2", "log-odds of the class")
@@ -564,7 +575,7 @@ def test_a_run_is_explained_on_records_of_its_test_fold(project: config.Settings
     assert not [name for name in table.columns if name.startswith("inside")], "no truth is known of data that is no demo"
     said = capsys.readouterr().out
     assert "Wrote reports/cmri/explanations/cmri-mobilenetv2/gradcam/. Next: " in said
-    again = explain.explain_run(project, "cmri", "mobilenetv2", "honest", "gradcam")
+    again = explain.explain_run(project, RUN, "gradcam")
     assert json.loads((again / "explanations.json").read_text()) == told, "the same every time"
     faithful_again = json.loads((again / "faithfulness.json").read_text())["methods"]
     assert list(faithful_again) == ["gradcam", "random"]
@@ -575,20 +586,20 @@ def test_files_are_explained_and_a_broken_one_is_named(project: config.Settings,
     good, bad = tmp_path / "bright.png", tmp_path / "broken.png"
     Image.fromarray(np.full((40, 40), 250, np.uint8)).save(good)
     bad.write_bytes(b"no image")
-    rows = explain_files(project, "cmri", "mobilenetv2", "honest", "occlusion", [str(good), str(bad)])
+    rows = explain_files(project, RUN, "occlusion", [str(good), str(bad)])
     assert rows[0]["text"].startswith("Sick, probability ")
     assert Path(rows[0]["overlay"]).is_file()
     assert rows[1]["file"] == str(bad)
     assert rows[1]["error"]
-    asked = explain_files(project, "cmri", "mobilenetv2", "honest", "occlusion", [str(good)], of_class="Normal")
+    asked = explain_files(project, RUN, "occlusion", [str(good)], of_class="Normal")
     assert asked[0]["text"].startswith("Normal, probability 0.0")
     with pytest.raises(CardiumError, match=r"None of the files can be explained .*broken\.png: .*give JPEG, PNG or DICOM"):
-        explain_files(project, "cmri", "mobilenetv2", "honest", "", [str(bad)])
+        explain_files(project, RUN, "", [str(bad)])
 
 
 def test_mistakes_are_one_line(project: config.Settings) -> None:
     def run(model: str = "mobilenetv2", method: str = "gradcam", **options: Any) -> None:
-        explain.explain_run(project, "cmri", model, options.pop("protocol", "honest"), method, **options)
+        explain.explain_run(project, RunId("cmri", model, options.pop("protocol", "honest")), method, **options)
 
     with pytest.raises(
         CardiumError, match=r"cmri-densenet201 is not trained yet: .*`cardium train --dataset cmri --model dense"

@@ -38,17 +38,17 @@ def attention_of(model: OpenedModel, pixels: Array) -> list[Attention]:
     """
     import keras
 
-    layers, told = [], []
+    layers, outputs = [], []
     for layer in model.model.layers:
         if _NAMED.match(layer.name) and not isinstance(layer, keras.layers.Dense):
             layers.append((layer, False))
-            told.append(layer.output)
+            outputs.append(layer.output)
         elif callable(getattr(layer, "attention", None)):
             layers.append((layer, True))
-            told.append(layer.input)
-    if not told:
+            outputs.append(layer.input)
+    if not outputs:
         return []
-    graph = keras.Model(model.model.input, told)
+    graph = keras.Model(model.model.input, outputs)
     parts: list[list[Any]] = [[] for _ in layers]
     for at in range(0, len(pixels), model.at_once):
         outputs = graph(np.asarray(pixels[at : at + model.at_once], np.float32), training=False)

@@ -116,7 +116,7 @@ def deletion_and_insertion(model: OpenedModel, values: Array, pixels: Array, tar
         removed = np.zeros(values[row].size, np.bool_)
         ends = np.rint(shares * len(order)).astype(np.int64)
         pieces: list[list[Array]] = [[], []]
-        told: list[list[NDArray[np.float64]]] = [[], []]
+        measured: list[list[NDArray[np.float64]]] = [[], []]
         begin = 0
         for point, end in enumerate(ends):
             removed[order[begin:end]] = True
@@ -127,9 +127,9 @@ def deletion_and_insertion(model: OpenedModel, values: Array, pixels: Array, tar
             pieces[1].append(np.where(gone, pixels[row], start[row]))
             if len(pieces[0]) >= model.at_once or point == points:
                 for kind in (0, 1):
-                    told[kind].append(model.probabilities(np.stack(pieces[kind]))[:, target[row]])
+                    measured[kind].append(model.probabilities(np.stack(pieces[kind]))[:, target[row]])
                     pieces[kind] = []
-        curves += np.stack([np.concatenate(one) for one in told])
+        curves += np.stack([np.concatenate(one) for one in measured])
     curves /= len(pixels)
     return Curves(shares, curves[0], curves[1])
 
@@ -239,8 +239,8 @@ def inside(values: Array, masks: Sequence[Mapping[str, Mask]]) -> dict[str, floa
     row: dict[str, float] = {}
     for name in sorted({name for of_record in masks for name in of_record}):
         pairs = [(value, of_record[name]) for value, of_record in zip(values, masks, strict=True) if name in of_record]
-        told = np.array([_inside_one(value, mask) for value, mask in pairs])
-        row |= dict(zip((f"inside_{name}", f"area_{name}", f"pointing_{name}"), told.mean(axis=0).tolist(), strict=True))
+        means = np.array([_inside_one(value, mask) for value, mask in pairs])
+        row |= dict(zip((f"inside_{name}", f"area_{name}", f"pointing_{name}"), means.mean(axis=0).tolist(), strict=True))
     return row
 
 

@@ -14,24 +14,18 @@ from cardium.errors import CardiumError
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import check_method, default_method
 from cardium.explain.gallery import Shown, file_name, write_explanations
-from cardium.explain.trained_run import class_number, how_of, open_run, sheet_boxes
+from cardium.explain.opened_run import class_number, how_of, open_run, sheet_boxes
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import of_volumes
 from cardium.imaging.render import render_file
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 # What a model takes, by whether it reads volumes.
 _GIVEN = {False: "JPEG, PNG or DICOM files", True: "NIfTI files"}
 
 
 def explain_files(
-    settings: Settings,
-    dataset: str,
-    model: str,
-    protocol: str,
-    method: str,
-    files: Sequence[str],
-    of_class: str = "",
+    settings: Settings, run: RunId, method: str, files: Sequence[str], of_class: str = ""
 ) -> list[dict[str, Any]]:
     """Writes reports/<dataset>/explanations/<run>/files/<method>/ and returns a row a file: `file` and `text`, or `error`.
 
@@ -41,7 +35,7 @@ def explain_files(
     """
     if method:
         check_method(method)
-    opened = open_run(settings, dataset, model, protocol, served=True)
+    opened = open_run(settings, run, served=True)
     method = method or default_method(opened.model)
     check_method(method, opened.model)
     chosen = class_number(opened.classes, of_class)
@@ -79,9 +73,9 @@ def explain_files(
         reasons = "; ".join(f"{row['file']}: {row['error']}" for row in rows)
         raise CardiumError(f"None of the files can be explained ({reasons}): give {_GIVEN[of_volumes(opened.kind)]}.")
     how = how_of(settings)
-    out = Workspace(settings.root).explanations(opened.info["dataset"], opened.info["run"]) / "files" / method
+    out = Workspace(settings.root).explanations(run.dataset, run.name) / "files" / method
     with atomic.replacing_folder(out) as part:
-        entries = write_explanations(part, opened.model, method, how, shown, opened.classes, opened.summary())
+        entries = write_explanations(part, opened, method, how, shown)
     for row in rows:
         if "number" in row:
             entry = entries[row.pop("number")]

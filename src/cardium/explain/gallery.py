@@ -20,6 +20,7 @@ from cardium import atomic
 from cardium.explain.attention_weights import Attention, attention_of
 from cardium.explain.attribution import How, attribute, check_method
 from cardium.explain.opened_model import Array, OpenedModel
+from cardium.explain.opened_run import OpenedRun
 from cardium.explain.overlays import overlay_of
 from cardium.explain.places import Looked, attention_summary, text_line, where
 from cardium.imaging.kinds import LEADS
@@ -54,23 +55,18 @@ class Shown:
 
 
 def write_explanations(
-    folder: Path,
-    model: OpenedModel,
-    method: str,
-    how: How,
-    shown: Sequence[Shown],
-    classes: Sequence[str],
-    info: dict[str, Any],
+    folder: Path, opened: OpenedRun, method: str, how: How, shown: Sequence[Shown], more: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Explains `shown` and writes the files above into `folder`. Returns the records of explanations.json.
 
-    info: what explanations.json says of the run. Raises CardiumError where the method does not apply to the model.
+    more: what explanations.json says besides of the run. Raises CardiumError where the method does not apply to the model.
     """
+    model, run, classes = opened.model, opened.name, opened.classes
     check_method(method, model)
     entries: list[dict[str, Any]] = []
     panels: dict[str, list[Overlay]] = {}
     explained = _explained(model, method, how, shown)
-    for one, values, attentions in progress(explained, total=len(shown), desc=f"{method} of {info['run']}", unit="record"):
+    for one, values, attentions in progress(explained, total=len(shown), desc=f"{method} of {run}", unit="record"):
         looked = where(model, values, one.boxes)
         attention = attention_summary(attentions)
         probability = float(one.probabilities[one.explained])
@@ -79,7 +75,7 @@ def write_explanations(
         overlay = overlay_of(model, method, one.pixels, values, caption)
         panels.setdefault(one.group, []).append(overlay)
         file = f"overlays/{one.name}.png"
-        plots.attribution(overlay, folder / file, title=_title(info, method, one, classes), bars=_bars(looked, attention))
+        plots.attribution(overlay, folder / file, title=_title(run, method, one, classes), bars=_bars(looked, attention))
         entries.append(
             {
                 **({"record": one.record} if one.record >= 0 else {}),
@@ -98,9 +94,9 @@ def write_explanations(
                 "overlay": file,
             }
         )
-    plots.attribution_gallery(list(panels.items()), folder / "gallery.png", title=f"{info['run']}, {method}")
-    told = {**info, "method": method, "note": NOTE, "score": "log-odds of the class", "how": asdict(how), "records": entries}
-    atomic.write_json(folder / "explanations.json", told)
+    plots.attribution_gallery(list(panels.items()), folder / "gallery.png", title=f"{run}, {method}")
+    made = {"method": method, "note": NOTE, "score": "log-odds of the class", "how": asdict(how), "records": entries}
+    atomic.write_json(folder / "explanations.json", {**opened.summary(), **(more or {}), **made})
     return entries
 
 
@@ -124,12 +120,12 @@ def file_name(path: str) -> str:
 
 
 def _caption(one: Shown, classes: Sequence[str]) -> str:
-    said = f"{classes[one.explained]} {one.probabilities[one.explained]:.2f}"
-    return f"{said}, labelled {one.label}" if one.label else said
+    caption = f"{classes[one.explained]} {one.probabilities[one.explained]:.2f}"
+    return f"{caption}, labelled {one.label}" if one.label else caption
 
 
-def _title(info: dict[str, Any], method: str, one: Shown, classes: Sequence[str]) -> str:
-    return f"{info['run']}, {method}: what speaks for {classes[one.explained]} ({one.probabilities[one.explained]:.2f})"
+def _title(run: str, method: str, one: Shown, classes: Sequence[str]) -> str:
+    return f"{run}, {method}: what speaks for {classes[one.explained]} ({one.probabilities[one.explained]:.2f})"
 
 
 def _bars(looked: Looked, attention: Mapping[str, list[float]]) -> list[tuple[str, list[str], list[float]]]:
@@ -149,12 +145,12 @@ def _bars(looked: Looked, attention: Mapping[str, list[float]]) -> list[tuple[st
 
 def _strongest(attentions: Sequence[Attention]) -> dict[str, Any]:
     """The attention of one record that has no name in the picture, in a few numbers a layer; {} without any."""
-    told: dict[str, Any] = {}
+    numbers_of: dict[str, Any] = {}
     for attention in attentions:
         weights = attention.values
         if attention.of in ("channels", "places", "rows"):
             numbers = {"least": weights.min(), "mean": weights.mean(), "most": weights.max()}
-            told[f"{attention.layer}:{attention.of}"] = {key: round(float(value), 5) for key, value in numbers.items()}
+            numbers_of[f"{attention.layer}:{attention.of}"] = {key: round(float(value), 5) for key, value in numbers.items()}
         elif attention.of == "scales":
-            told[f"{attention.layer}:scales"] = [round(float(weight), 5) for weight in weights]
-    return {"attention_layers": told} if told else {}
+            numbers_of[f"{attention.layer}:scales"] = [round(float(weight), 5) for weight in weights]
+    return {"attention_layers": numbers_of} if numbers_of else {}

@@ -46,15 +46,15 @@ class Looked:
 
     def as_dict(self) -> dict[str, Any]:
         """For explanations.json, rounded."""
-        told: dict[str, Any] = {}
+        table: dict[str, Any] = {}
         if self.region:
-            told |= {"region": self.region, "region_share": round(self.region_share, 4)}
+            table |= {"region": self.region, "region_share": round(self.region_share, 4)}
         for name in ("leads", "measurements"):
             if shares := getattr(self, name):
-                told[name] = {key: round(value, 4) for key, value in shares.items()}
+                table[name] = {key: round(value, 4) for key, value in shares.items()}
         if self.slices:
-            told["slices"] = [round(value, 4) for value in self.slices]
-        return told
+            table["slices"] = [round(value, 4) for value in self.slices]
+        return table
 
 
 def where(model: OpenedModel, values: Array, boxes: Mapping[str, Mask] | None = None) -> Looked:
@@ -114,11 +114,11 @@ def text_line(
     if looked.region:
         parts.append(f"the {looked.region} ninth of the picture ({looked.region_share:.0%})")
     place = ", ".join(parts) if parts else "nowhere (nothing speaks for it)"
-    told = f"{decided}, probability {probability:.2f}. Looked at, by {method}: {place}."
+    line = f"{decided}, probability {probability:.2f}. Looked at, by {method}: {place}."
     for of, weights in (attentions or {}).items():
         names = LEADS if of == "leads" else [str(number) for number in range(len(weights))]
-        told += f" Its own attention to {of}: {_largest(dict(zip(names, weights, strict=True)))}."
-    return told + " No clinical finding."
+        line += f" Its own attention to {of}: {_largest(dict(zip(names, weights, strict=True)))}."
+    return line + " No clinical finding."
 
 
 def _largest(shares: Mapping[str, float], count: int = 3) -> str:
