@@ -1,4 +1,4 @@
-"""How much of a score is real: what a dataset gives away before any model is trained. One question a module.
+"""How much of a score on a dataset is real, asked before any model is trained. One question a module.
 
 report.py        asks all of it and composes audit.json
 survey.py        reads every distinct file once: its content's hash, its raster, pictures of it without the heart
@@ -6,7 +6,7 @@ encoder.py       vectors of all records from one light frozen backbone
 duplicates.py    which files are copies, and of which file; copies.py counts them
 probe.py         the cheap classifier, and the interval of its held-out score
 optimism.py      files split at random against groups kept apart
-shortcuts.py     what tells the label without the heart
+shortcuts.py     what predicts the label without the heart
 label_issues.py  which labels the held-out probabilities contradict
 verdict.py       all of it in plain words; page.py shows it
 """

@@ -37,7 +37,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Link:
-    """Record `copy` shows what record `of` shows; `how` they are alike, and how much (1 but for near copies)."""
+    """Record `copy` is a copy of record `of`. how: in which way. similarity: 1 except for near copies."""
 
     copy: int
     of: int
@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Held:
-    """A given folder's files that have a copy among the training files: by the strongest way that holds for each file."""
+    """Files of a given folder with a copy among the training files. twins: their number, each file by its strongest way."""
 
     part: str
     files: int
@@ -55,7 +55,7 @@ class Held:
 
 
 def exact_links(sha256: Sequence[str], content: Sequence[str]) -> list[Link]:
-    """Each file linked to the first one of its bytes; of files with other bytes, to the first one of its content."""
+    """Links each file to the first one with the same bytes, otherwise to the first one with the same content."""
     links = []
     first: dict[str, int] = {}
     shown: dict[str, int] = {}
@@ -72,7 +72,7 @@ def exact_links(sha256: Sequence[str], content: Sequence[str]) -> list[Link]:
 
 
 def prepare(raster: NDArray[np.uint8], sheet: bool) -> NDArray[np.float32]:
-    """uint8 (P, S, S) -> float32 of the same shape, as it is compared: each plane of mean 0 and length 1, blank ones all 0."""
+    """Prepares a raster, uint8 (P, S, S), for comparison: float32, each plane of mean 0 and length 1, blank ones all 0."""
     from scipy.ndimage import gaussian_filter
 
     planes = raster.astype(np.float32)
@@ -88,8 +88,11 @@ def prepare(raster: NDArray[np.uint8], sheet: bool) -> NDArray[np.float32]:
 
 
 def similarity(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    """How alike two prepared rasters are, -1 to 1: per plane the best correlation under small shifts; then the lesser of the
-    planes' mean and median, over planes with anything in them. 0 where there is none."""
+    """How alike two prepared rasters are, -1 to 1.
+
+    Per plane it is the best correlation under small shifts; of the planes that are not blank, the lesser of mean and median; 0
+    if all are blank.
+    """
     shown = a.any(axis=(1, 2)) | b.any(axis=(1, 2))
     if not shown.any():
         return 0.0
@@ -108,7 +111,7 @@ def near_links(
     groups: Sequence[str],
     sheets: bool,
 ) -> list[Link]:
-    """Near copies among different contents.
+    """Finds near copies among different contents, the most alike first.
 
     records: (n,) their numbers, rising; rasters: uint8 (n, P, S, S); vectors: (n, C); groups: of these records.
     """
@@ -156,7 +159,7 @@ def _reduced(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _neighbours(
     vectors: NDArray[np.float32], group: NDArray[np.integer[Any]], count: int, *, own: bool
 ) -> set[tuple[int, int]]:
-    """Pairs (a < b) of rows of which one is among the other's `count` nearest within its own group, or outside of it."""
+    """Pairs (a < b) of rows, one among the other's `count` nearest ones within its own group, or outside of it."""
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(vectors), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(vectors)))
@@ -173,12 +176,12 @@ def _neighbours(
 
 
 def given_part(path: str) -> str:
-    """The part that a path's folders name: train, test or validation, by the innermost that does; "" where none does."""
+    """The part that a path's folders name, the innermost first: train, test or validation; "" for none."""
     return next((_PARTS[folder] for folder in reversed(path.lower().split("/")[:-1]) if folder in _PARTS), "")
 
 
 def held_in_training(parts: Sequence[str], sha256: Sequence[str], content: Sequence[str], near: Sequence[Link]) -> list[Held]:
-    """Of the test and validation folders that the publisher gives: how many files have a copy below the training folder."""
+    """Counts the files of the publisher's own test and validation folders that have a copy below the training folder."""
     trained = {name for name, part in zip(sha256, parts, strict=True) if part == "train"}
     shown = {picture for picture, part in zip(content, parts, strict=True) if part == "train"}
     beside: dict[str, set[str]] = {}
@@ -203,7 +206,7 @@ def held_in_training(parts: Sequence[str], sha256: Sequence[str], content: Seque
 
 
 def twins_by_chance(sha256: Sequence[str], share: float = 0.2) -> float:
-    """The share of test files whose bytes lie in training too, expected when `share` of all files are drawn as a test."""
+    """The expected share of test files with a byte-identical training file, if `share` of all files are drawn as a test."""
     sizes = Counter(sha256)
     return sum(1 - share ** (sizes[name] - 1) for name in sha256) / len(sha256)
 
@@ -211,9 +214,9 @@ def twins_by_chance(sha256: Sequence[str], share: float = 0.2) -> float:
 def count_links(
     links: Sequence[Link], labels: Sequence[str], groups: Sequence[str], units: Sequence[str], parts: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Links by how their ends are alike, and how many of them cross classes, units, groups and given parts.
+    """Counts links by their way, and how many of them cross classes, units, groups and given parts.
 
-    units: what the publisher keeps together: the patient named by a file's place, or the file itself.
+    units: the patient that a file's path names, otherwise the file itself.
     """
     counts: dict[str, dict[str, int]] = {}
     for how in HOWS:
@@ -234,7 +237,7 @@ def count_links(
 
 
 def describe(link: Link, paths: Sequence[str], labels: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """A link as audit.json tells it."""
+    """A link's entry in audit.json."""
     return {
         "copy": paths[link.copy],
         "of": paths[link.of],

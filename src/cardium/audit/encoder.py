@@ -1,5 +1,6 @@
-"""Vectors of all records from one light frozen backbone: the bank of it where there is one, otherwise a plain view of its own,
-kept in the project's scratch; and the same backbone for other pictures.
+"""Vectors of all records from one light frozen backbone, and the same backbone for other pictures.
+
+The vectors come from the pipeline's bank if there is one, otherwise from a plain view in the project's scratch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _AT_ONCE = 1 << 28
 
 @dataclass(frozen=True)
 class Encoder:
-    """vectors: float32 (N, C), row = record: the backbone's last map, averaged over a picture, of volumes over the slices too.
+    """A backbone and its vectors of all records.
+
+    vectors: float32 (N, C), row = record: the backbone's last map, averaged over a picture, of volumes over the slices too.
 
     pixels: the rendering that they were made from. encode: uint8 (n, height, width, 3), any n -> float32 (n, C). source: the
     bank's folder, below the project's root.
@@ -47,7 +50,7 @@ class Encoder:
 
 
 def open_encoder(settings: Settings, dataset: str, manifest: pd.DataFrame, volumes: bool) -> Encoder:
-    """The vectors of all records; what is missing for them is made. Raises CardiumError where files changed since ingest."""
+    """Opens the vectors of all records, computing them if needed. Raises CardiumError for files that changed since ingest."""
     backbone = settings.audit.backbone + (FRAMES if volumes else "")
     spec = settings.plan.banks.get(f"{dataset}-{backbone}")
     kind = spec.rendering if spec else "slices" if volumes else "image"
@@ -96,18 +99,18 @@ def open_encoder(settings: Settings, dataset: str, manifest: pd.DataFrame, volum
 def _rendering(
     settings: Settings, dataset: str, kind: str, size: Render, manifest: pd.DataFrame
 ) -> tuple[NDArray[np.uint8], str]:
-    """The records as the backbone takes them, and their hash: what `prepare` made, or the same in the scratch."""
+    """The records as the backbone takes them, and their hash: the pipeline's rendering, or the same in the scratch."""
     places = Workspace(settings.root)
     wanted = {"kind": kind, **size.as_dict(), "manifest_sha256": manifest_sha256(manifest)}
     made = places.scratch() / "audit" / dataset / kind
     for folder in (places.rendering(dataset, kind), made):
         try:
-            told = json.loads((folder / "render.json").read_text(encoding="utf-8"))
+            info = json.loads((folder / "render.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             continue
-        if {key: told.get(key) for key in wanted} == wanted:
+        if {key: info.get(key) for key in wanted} == wanted:
             pixels, _ = read_pixels(folder, manifest)
-            return pixels, str(told["pixels_sha256"])
+            return pixels, str(info["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
     job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
@@ -116,7 +119,7 @@ def _rendering(
 
 
 def _existing(folder: Path, plan: BankPlan) -> Bank | None:
-    """The pipeline's bank, if its plain view is of the same pixels by the same weights."""
+    """The pipeline's bank, if its plain view was made from the same pixels with the same weights."""
     try:
         info = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -128,7 +131,7 @@ def _existing(folder: Path, plan: BankPlan) -> Bank | None:
 
 
 def _averaged(bank: Bank, volumes: bool) -> NDArray[np.float32]:
-    """View 0 -> float32 (N, C): averaged over the places of a map; of volumes over the slices that hold anything."""
+    """Averages view 0 over the places of a map, of volumes over the slices that are not padding: float32 (N, C)."""
     view = bank.view(0)
     rows = max(1, _AT_ONCE // max(1, int(np.prod(view.shape[1:])) * 4))
     out = np.empty((len(view), view.shape[-1]), np.float32)

@@ -1,7 +1,7 @@
 """Records whose held-out probability contradicts their label: confident learning (Northcutt et al. 2021, JAIR 70:1373).
 
-Of each class the mean probability that its own records get is the threshold above which a record counts as of that class with
-confidence. A record that counts, by the largest such probability, as of another class than its label's is an issue.
+A class's threshold is the mean probability of that class over its own records. A record counts as of the class with the
+largest probability above its threshold; if that is not its label's class, it is an issue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Issue:
-    """row: of the arrays given. suggested: class index. given, instead: the held-out probabilities of label and suggestion."""
+    """A record whose label is contradicted.
+
+    row: in the arrays given. suggested: class index. given, instead: the held-out probabilities of label and suggestion.
+    """
 
     row: int
     suggested: int
@@ -24,7 +27,7 @@ class Issue:
 
 
 def find_label_issues(labels: NDArray[np.integer[Any]], probabilities: NDArray[np.float64]) -> list[Issue]:
-    """Issues, the strongest contradiction first (by the margin between suggestion and label).
+    """Finds issues, the strongest contradiction first (by the margin between suggestion and label).
 
     labels: (n,); probabilities: (n, C), held out; rows of NaN take no part.
     """

@@ -1,4 +1,4 @@
-"""How much a score gains when files, and not patients, are split: the same probe under both ways, and the gap.
+"""How much a score gains if files are split instead of patients: the same probe under both ways, and the gap.
 
 random: every file, copies and all, dealt at random class by class, as published experiments do it.
 grouped: groups kept apart and copies counted once, as protocol `honest` does it.
@@ -19,9 +19,11 @@ from cardium.evaluation.metrics import GroupBootstrap
 
 @dataclass(frozen=True)
 class Optimism:
-    """random, grouped: the two balanced accuracies. gap: the first less the second, over the same resamples of groups.
+    """The probe's scores under both ways.
 
-    probabilities: (n, classes), the grouped way's, mean over the repeats; rows that it leaves out are NaN.
+    random, grouped: balanced accuracies. gap: the first less the second, over the same resamples of groups.
+
+    probabilities: (n, classes), of the grouped way, the mean over the repeats; NaN in rows that it leaves out.
     """
 
     random: Score
@@ -45,9 +47,9 @@ def measure_optimism(
     resamples: int,
     seed: int,
 ) -> Optimism | None:
-    """The gap between the two ways. None where there are too few groups of some class to be held out.
+    """Measures the gap between the two ways; None if some class has too few groups.
 
-    vectors: (n, C) of all records that may take part; once: (n,) those that take part where copies count once.
+    vectors: (n, C) of all records that may take part. once: bool (n,), those that take part if copies count once.
     """
     own = [group for group, taken in zip(groups, once, strict=True) if taken]
     folds = count_folds(own, [classes[label] for label in labels[once]], classes, folds)

@@ -25,7 +25,7 @@ _LEAF = 0.02
 
 @dataclass(frozen=True)
 class Score:
-    """A balanced accuracy, mean over the repeats, and its values (resamples,) under a bootstrap of groups and repeats."""
+    """A balanced accuracy: its mean over the repeats, and its values (resamples,) under a bootstrap of groups and repeats."""
 
     value: float
     draws: NDArray[np.float64]
@@ -40,7 +40,7 @@ class Score:
 
 
 def count_folds(groups: Sequence[str], labels: Sequence[str], classes: Sequence[str], most: int) -> int:
-    """Into how many folds, `most` at most, the groups can be dealt so that every fold has every class; 0 for none (below 2)."""
+    """The largest number of folds, up to `most`, that all have every class; 0 if there is none above 1."""
     for folds in range(most, 1, -1):
         try:
             honest_folds(groups, labels, classes, folds, 0)
@@ -63,10 +63,10 @@ def held_out(
     kind: Kind = "logistic",
     what: str = "",
 ) -> list[NDArray[np.float64]]:
-    """`repeats` arrays (n, classes): every record's probabilities by classifiers that were not fitted to it.
+    """Every record's probabilities by classifiers that were not fitted to it: `repeats` arrays (n, classes).
 
-    what: the name of the progress bar; "" for none. apart: whole groups are dealt into folds (as splits.honest_folds does it);
-    otherwise records, class by class at random.
+    apart: whole groups are dealt into folds, as by splits.honest_folds; otherwise records, at random within each class. what:
+    the name of the progress bar; "" for none.
     """
     out = [np.zeros((len(labels), len(classes))) for _ in range(repeats)]
     tasks = []
@@ -109,7 +109,7 @@ def _classifier(kind: Kind, seed: int, records: int) -> Any:
 
 
 class _Named:
-    """A pipeline with its classes under scikit-learn's name for them; numbers in float64, where the solver converges."""
+    """A pipeline with `classes_`, as scikit-learn's classifiers have it; it computes in float64, where the solver converges."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -128,8 +128,8 @@ def score(
 ) -> Score:
     """The repeats' mean balanced accuracy, and its spread.
 
-    Every resample draws whole groups within their class (metrics.GroupBootstrap) and as many repeats as there are, with
-    replacement: who the patients are and how they were dealt both vary. Scores of one bootstrap are paired by its groups.
+    Every resample draws whole groups within their class (metrics.GroupBootstrap) and, with replacement, as many repeats as
+    there are, so that both the patients and their dealing vary. Scores of one bootstrap are paired by its groups.
     """
     scored = [balanced_accuracy_under(labels, probabilities, list(groups), bootstrap) for probabilities in repeats]
     draws = np.stack([under for _, under in scored])

@@ -1,8 +1,8 @@
-"""What tells the label without the heart: each a held-out balanced accuracy with an interval, groups kept apart.
+"""What predicts the label without the heart: a held-out balanced accuracy with an interval for each, groups kept apart.
 
-A shortcut is *clear* if its interval stays above chance, and if no more than a twentieth, divided by the number of shortcuts
-tried (Bonferroni), of all ways to exchange the groups' labels gives it as high a score. The interval alone calls noise a
-finding too often where patients are few: it knows who was tested, but not that others might have been fitted to.
+A shortcut is *clear* if its interval is above chance, and if exchanging the groups' labels gives it as high a score in no more
+than 5 % of all ways, divided by the number of shortcuts tried (Bonferroni). With few patients the interval alone calls noise a
+finding too often: it varies the patients that are tested, but not those that the classifier was fitted to.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _EXCHANGES = 200
 
 @dataclass(frozen=True)
 class Shortcut:
-    """Something that is known of a record and is not its heart.
+    """A property of a record other than its heart.
 
-    title, meaning: what it is, in a word and in a line; values: (n, d), a row a record. of_groups: the same for all of a
-    group's records, which are then one.
+    title, meaning: a word and a line for the reader. values: (n, d), a row a record. of_groups: the values are those of the
+    group, whose records then count as one.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Tested:
-    """A shortcut's score, None where it is the same for every record; clear: see the module's docstring."""
+    """A shortcut's score; None if it is the same for every record. clear: see the module's docstring."""
 
     shortcut: Shortcut
     score: Score | None
@@ -56,7 +56,7 @@ class Tested:
 
 
 def known_of_files(manifest: pd.DataFrame, encoding: NDArray[np.float32], volumes: bool, patients: bool) -> list[Shortcut]:
-    """The shortcuts that need no picture. manifest: all of a dataset's records; encoding: (n, d), of each."""
+    """The shortcuts that need no picture. manifest: of all records. encoding: (n, d), of each record's file."""
     what = "volume" if volumes else "picture"
     sides = manifest[["width", "height"]].to_numpy(dtype=np.float32)
     written = [encoding, *(_one_hot(manifest[name]) for name in ("mode", "format"))]
@@ -96,14 +96,14 @@ def measure_shortcuts(
     seed: int,
     interval: float,
 ) -> list[Tested]:
-    """Scores each shortcut on the records given (distinct ones), the strongest first; nothing where no folds can be made."""
+    """Scores each shortcut on distinct records, the strongest first; None for the score if no folds can be made."""
     level = (1 - interval) / max(1, len(shortcuts))
     own = np.asarray(groups).astype(str)
     tested: list[Tested] = []
     for shortcut in shortcuts:
         rows = np.arange(len(labels))
         if shortcut.of_groups:
-            # One row a group and class: a group of two classes says nothing by its size alone.
+            # One row a group and class: the size of a group of two classes predicts neither.
             pairs = np.char.add(own, [f"\n{label}" for label in labels])
             rows = np.unique(pairs, return_index=True)[1]
         values, label, group = shortcut.values[rows], labels[rows], own[rows].tolist()
@@ -129,9 +129,9 @@ def _is_rare(
     groups: Sequence[str],
     settled: dict[str, Any],
 ) -> bool:
-    """Whether a share of at most `level` of exchanges of labels between groups scores `value` or more.
+    """Whether at most the share `level` of all exchanges of labels between groups scores `value` or more.
 
-    Of `_EXCHANGES` exchanges, the true labelling counted as one; it ends as soon as too many do.
+    It tries `_EXCHANGES` exchanges, counts the true labelling as one, and ends as soon as too many score as high.
     """
     rng = np.random.default_rng(settled["seed"])
     _, first, index = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
@@ -151,7 +151,7 @@ def _is_rare(
 
 
 def _reduced(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, d) -> (n, at most 32), along the directions of largest variance: a few dozen groups can tell no more apart."""
+    """(n, d) -> (n, at most 32), along the directions of largest variance: a few dozen groups do not support more."""
     from sklearn.decomposition import PCA
 
     dimensions = min(_DIMENSIONS, len(vectors) - 1)

@@ -27,11 +27,11 @@ from cardium.imaging.spec import Limits
 from cardium.parallel import in_chunks
 from cardium.progress import progress
 
-# Side of a raster's planes: pictures whose difference is smaller than this shows differ by noise alone.
+# Side of a raster's planes: a difference between pictures too small for it is noise.
 SIDE = 64
-# The outer part of a picture, as a share of its sides, that counts as border; a sheet's leads begin nearer to the edge.
+# The share of a picture's sides that counts as border; a sheet's leads begin nearer to the edge.
 _BORDER, _BORDER_OF_SHEETS = 0.10, 0.05
-# Level of what is taken out of a picture.
+# Grey level of the removed part of a picture.
 _OUT = 128
 _CHUNK, _CHUNK_OF_SHEETS = 32, 8
 # Slices that represent a volume where volumes are compared, and where only their border is looked at.
@@ -218,7 +218,7 @@ def _small(grey: Pictures, side: int) -> Pictures:
 
 
 def border_only(picture: NDArray[np.uint8], share: float = _BORDER) -> NDArray[np.uint8]:
-    """A copy of uint8 (h, w, ...) with everything grey but the outer `share` of its sides."""
+    """A copy of uint8 (h, w, ...), all grey except for the outer `share` of its sides."""
     height, width = picture.shape[:2]
     rows, columns = max(1, round(share * height)), max(1, round(share * width))
     out = picture.copy()
@@ -227,7 +227,7 @@ def border_only(picture: NDArray[np.uint8], share: float = _BORDER) -> NDArray[n
 
 
 def _encoding(data: bytes) -> tuple[float, ...]:
-    """How an image was written: JPEG's quantisation (mean of its tables), subsampling, progressive; what else it carries."""
+    """Numbers that describe an encoding: JPEG's quantisation (mean of its tables), subsampling, progressive, metadata."""
     try:
         with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
             tables = getattr(image, "quantization", {}) or {}

@@ -1,4 +1,4 @@
-"""audit.json's figures -> what they mean, in plain words: the leaks, then what else a reader of scores must know."""
+"""The verdict on audit.json's figures in plain words: the leaks first, then all else that a reader of scores must know."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _sum_of(counts: Mapping[str, int]) -> str:
 
 
 def judge(report: Mapping[str, Any]) -> dict[str, Any]:
-    """verdict: leak | warnings | clean; headline: one sentence; said: the findings, one sentence each."""
+    """The verdict: `leak`, `warnings` or `clean`; its headline, one sentence; `said`, the findings, one sentence each."""
     said = [leak["said"] for leak in report["leaks"]]
     optimism = report["optimism"]
     warned = False

@@ -1,5 +1,4 @@
-"""The manifest: one row per readable record of a dataset, made from what was scanned and what was measured; and its
-fingerprint.
+"""The manifest, one row per readable record of a dataset, and its fingerprint.
 
 Everybody writes and reads manifest.parquet, rejected.csv and fingerprint.json in processed/<dataset>/manifest/ through this
 module.
@@ -53,7 +52,7 @@ SCHEMA = {
 
 
 def build(records: Sequence[Measured]) -> pd.DataFrame:
-    """Measured records in any order -> the manifest: columns as in SCHEMA, sorted by path (code points)."""
+    """Builds the manifest from measured records in any order: columns as in SCHEMA, sorted by path (code points)."""
     import pandas as pd
 
     ordered = sorted(records, key=lambda record: record.found.path)
@@ -90,11 +89,10 @@ def build(records: Sequence[Measured]) -> pd.DataFrame:
 
 
 def groups(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
-    """The group of each record: its patient, and everyone joined to that patient by files with the same bytes.
+    """The group of each record: its patient, and all patients joined to it by files with the same bytes.
 
-    A record without a patient ("") stands for its content. A group is named after the smallest patient in it, or after its
-    content where there is no patient: so it is found again whatever a later collection calls or where it puts the file.
-    Union-find over patients (or contents) and hashes.
+    A record without a patient ("") is grouped by its content. A group is named after its smallest patient, or after its content
+    if it has none, so that its name does not depend on the file's path. Union-find over patients (or contents) and hashes.
     """
     keys = [
         ("patient", patient) if patient else ("content", f"sha256:{sha256[:16]}")
@@ -119,7 +117,7 @@ def groups(patients: Sequence[str], hashes: Sequence[str]) -> list[str]:
 
 
 def manifest_sha256(manifest: pd.DataFrame) -> str:
-    """A hash over what splits and labels hang on: every row's path, label, group and sha256, in row order."""
+    """A hash of all that splits and labels depend on: every row's path, label, group and sha256, in row order."""
     digest = hashlib.sha256()
     for row in zip(manifest["path"], manifest["label"], manifest["group"], manifest["sha256"], strict=True):
         # JSON, since a path may hold any separator.
@@ -128,7 +126,7 @@ def manifest_sha256(manifest: pd.DataFrame) -> str:
 
 
 def is_distinct(manifest: pd.DataFrame) -> pd.Series:
-    """Which records take part under `honest`, bool: of identical files the first, and none whose label is in conflict."""
+    """Which records take part under `honest`, bool: of identical files the first one, and none with a conflict."""
     return (manifest["copy_of"] == -1) & ~manifest["conflict"]
 
 
@@ -138,7 +136,7 @@ def class_numbers(manifest: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
 
 
 def conflicts(manifest: pd.DataFrame) -> list[dict[str, Any]]:
-    """Contents that stand under two labels: [{sha256, records: [{path, label}, ...]}, ...], in order of their first path."""
+    """Contents filed under two labels: [{sha256, records: [{path, label}, ...]}, ...], in order of their first path."""
     rows = manifest[manifest["conflict"]]
     return [
         {
@@ -150,7 +148,7 @@ def conflicts(manifest: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def contradictions(collection: Collection, manifest: pd.DataFrame) -> list[dict[str, str]]:
-    """Patients that were published under another class than their label: [{patient, label, published}, ...], by patient."""
+    """Patients published under another class than their label: [{patient, label, published}, ...], by patient."""
     pairs = sorted(set(zip(manifest["patient"], manifest["label"], strict=True)))
     return [
         {"patient": patient, "label": label, "published": published}
@@ -160,7 +158,7 @@ def contradictions(collection: Collection, manifest: pd.DataFrame) -> list[dict[
 
 
 def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]) -> dict[str, Any]:
-    """What fingerprint.json holds: the dataset in numbers, and what later stages must know of the collection."""
+    """The content of fingerprint.json: the dataset in numbers, and the facts of the collection that later stages need."""
     classes = collection.classes
     listed = collection.published_labels
     counts = {}
@@ -180,7 +178,7 @@ def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequen
         "counts": counts,
         "published_counts": dict(collection.published_counts),
         "published_split": collection.published_split,
-        # Who of those that the original names is there; null where it names nobody and every record takes part.
+        # Patients named by the original that are there; null if it names nobody and every record takes part.
         "listed": sorted(set(listed) & set(manifest["patient"])) if listed else None,
         "published_patients": len(set(listed) & set(manifest["patient"])),
         "contradictions": contradictions(collection, manifest),
@@ -201,7 +199,7 @@ def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequen
 
 
 def kind(reason: str) -> str:
-    """A reason without its details, as reports count it."""
+    """A reason without its details; reports count by it."""
     return reason.partition(":")[0]
 
 
@@ -230,7 +228,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
-    """manifest.parquet of `folder` (processed/<dataset>/manifest); CardiumError where it is missing or no manifest."""
+    """Reads manifest.parquet of `folder` (processed/<dataset>/manifest). Raises CardiumError if it is missing or damaged."""
     import pandas as pd
 
     path = folder / "manifest.parquet"
@@ -246,7 +244,7 @@ def read_manifest(folder: Path) -> pd.DataFrame:
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any]:
-    """fingerprint.json of `folder` (processed/<dataset>/manifest); CardiumError where it is missing or damaged."""
+    """Reads fingerprint.json of `folder` (processed/<dataset>/manifest). Raises CardiumError if it is missing or damaged."""
     path = folder / "fingerprint.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""What must hold of a manifest and its splits before anything is trained on them, as Great Expectations expectations.
+"""The checks that a manifest and its splits must pass before anything is trained on them, as Great Expectations expectations.
 
-Tables from the stored files go in, one outcome per check comes out. Every pass or failure is the result of a Great
-Expectations run; nothing here looks at how the splits were made, only at what the files say.
+The input are the tables of the stored files, the output is one outcome per check. Every pass or failure is the result of a
+Great Expectations run; the checks look at the files alone, not at how the splits were made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from great_expectations.expectations.metrics.map_metric_provider import (
 Severity = Literal["critical", "warning", "info"]
 Frames = dict[str, pd.DataFrame]
 
-# Offending rows that are named; beyond them, only their number is told.
+# Offending rows that are named; of the others only the number is reported.
 NAMED = 1000
 # Pillow's modes of still images, and DICOM's photometric interpretations as the decoder names them.
 _MODES = r"^(?:1|L|La|LA|P|PA|RGB|RGBA|RGBa|RGBX|CMYK|YCbCr|LAB|HSV|I|F|I;16[BLNS]*|DICOM-[A-Z0-9_ ]+)$"
@@ -45,7 +45,7 @@ _SAME_COLLECTION = (0.5, 1.5)
 
 
 class _OneValuePerKey(ColumnPairMapMetricProvider):
-    """Whether a row's column_B is what every row with the same column_A has."""
+    """Whether a row has the same column_B as every row with the same column_A."""
 
     condition_metric_name = "column_pair_values.one_value_per_key"
     condition_domain_keys = (
@@ -76,9 +76,9 @@ class ExpectOneValuePerKey(ColumnPairMapExpectation):
 class Check:
     """One rule in plain words, and the expectations that decide it.
 
-    expectations: pairs (name of a frame, expectation); the check passes when all of them do. describe: a row of that frame
-    -> (where, what was found there). observed: what the data is like, shown whether the check passes or not. A check without
-    expectations only states something.
+    expectations: pairs (name of a frame, expectation); the check passes if all of them do. describe: a row of that frame ->
+    (where, what was found there). observed: a summary of the data, shown whether the check passes or not. A check without
+    expectations is a statement.
     """
 
     name: str
@@ -89,13 +89,13 @@ class Check:
     expectations: list[tuple[str, Any]]
     describe: Callable[[Any], tuple[str, str]]
     observed: str = ""
-    # What a failure is counted in: the rows' plural.
+    # What failures are counted in, in the plural.
     unit: str = "files"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A check with what Great Expectations found. count: offending rows; rows: (where, found) of the first, in order."""
+    """The result of a check. count: number of offending rows. rows: (where, found) of the first ones, in order."""
 
     check: Check
     passed: bool
@@ -181,9 +181,9 @@ def _parts(records: pd.DataFrame, name: str, protocol: str, classes: Sequence[st
 def make_checks(
     frames: Frames, limits: Validate, classes: Sequence[str], folds: int, names_patients: bool = True, kind: str = "image"
 ) -> list[Check]:
-    """All checks, in the order in which a reader wants them: what is there, what is in it, who is on which side.
+    """All checks, in the order of the page: which files there are, what is in them, who is on which side.
 
-    names_patients: whether the collection's publisher says which patient a file is of. kind: what a record is, image or volume.
+    names_patients: whether the publisher says which patient a file belongs to. kind: of a record, image or volume.
     """
     what = f"{kind}s"
     records, table, rejected = frames["records"], frames["classes"], frames["rejected"]
@@ -372,7 +372,7 @@ def make_checks(
 
 
 def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
-    """What images look like."""
+    """Checks of the images' sizes, modes and grey levels."""
     return [
         Check(
             "dimensions",
@@ -414,7 +414,7 @@ def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
 
 
 def _voxels(records: pd.DataFrame, limits: Validate) -> list[Check]:
-    """What volumes look like; their values are in the file's own units, so nothing is held against grey levels 0-255."""
+    """Checks of the volumes' sizes and types; their values are in the file's units, so grey levels 0-255 do not apply."""
     sides = [
         gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side)
         for side in ("width", "height")
@@ -458,7 +458,7 @@ def _voxels(records: pd.DataFrame, limits: Validate) -> list[Check]:
 
 
 def _patients_known(records: pd.DataFrame, names_patients: bool, kind: str) -> Check:
-    """A statement where the publisher names no patients: a warning that nothing can be done about is read by nobody."""
+    """A warning about files without a patient; a statement if the publisher names none, since nothing can be done about it."""
     groups = records["group"].nunique()
     known = records.loc[records["patient"] != "", "patient"].nunique()
     expectations = [("records", gxe.ExpectColumnValuesToNotBeInSet(column="patient", value_set=[""]))] if names_patients else []
@@ -477,7 +477,7 @@ def _patients_known(records: pd.DataFrame, names_patients: bool, kind: str) -> C
 
 
 def _published_counts(table: pd.DataFrame, tolerance: float, what: str = "images") -> Check:
-    """Against the collection's published label counts, where they are known and this is that collection."""
+    """Compares with the collection's published label counts, if they are known and this is that collection."""
     known = table["published"].notna().all() and len(table) > 0
     there, wanted = int(table["records"].sum()), int(table["published"].sum())
     same = known and _SAME_COLLECTION[0] * wanted <= there <= _SAME_COLLECTION[1] * wanted
@@ -534,7 +534,7 @@ def run_checks(checks: Sequence[Check], frames: Frames) -> list[Outcome]:
 
 def _outcome(check: Check, results: Sequence[tuple[str, Any]], frames: Frames) -> Outcome:
     rows: dict[tuple[str, int], None] = {}
-    said = []
+    expectations: list[dict[str, Any]] = []
     for name, result in results:
         if not result.result:
             # An expectation that could not be computed comes back as a failure without a result.
@@ -545,12 +545,13 @@ def _outcome(check: Check, results: Sequence[tuple[str, Any]], frames: Frames) -
         rows.update(dict.fromkeys((name, int(row)) for row in unexpected))
         config = result.expectation_config
         kwargs = {key: value for key, value in config.kwargs.items() if key in _SHOWN}
-        said.append({"type": config.type, "on": name, **kwargs, "success": bool(result.success), "unexpected": len(unexpected)})
+        counts = {"success": bool(result.success), "unexpected": len(unexpected)}
+        expectations.append({"type": config.type, "on": name, **kwargs, **counts})
     described = [check.describe(frames[name].iloc[row]) for name, row in sorted(rows)[:NAMED]]
-    return Outcome(check, all(result.success for _, result in results), len(rows), described, said)
+    return Outcome(check, all(result.success for _, result in results), len(rows), described, expectations)
 
 
-# What is said of an expectation in the report; the value sets of groups would fill it.
+# The arguments of an expectation that the report shows; the value sets of groups would fill it.
 _SHOWN = ("column", "column_A", "column_B", "column_list", "min_value", "max_value", "value", "regex")
 
 

@@ -14,14 +14,14 @@ from cardium.errors import CardiumError
 if TYPE_CHECKING:
     import pandas
 
-# Bytes of a record from which on its pages are let go of once it is read: a volume's, not an image's.
+# Pages of records with at least so many bytes (volumes, not images) are returned to the system once they are read.
 _LARGE = 1 << 22
 
 
 def read_pixels(folder: Path, manifest: pandas.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array uint8 (N, ...), row = record, read-only and memory-mapped; and render.json.
+    """Opens a rendering: the array uint8 (N, ...), row = record, read-only and memory-mapped; and the content of render.json.
 
-    Raises CardiumError when it is missing or belongs to another manifest.
+    Raises CardiumError if it is missing or has another number of records than the manifest.
     """
     dataset = folder.parent.name
     command = f"cardium prepare --dataset {dataset}"
@@ -38,10 +38,10 @@ def read_pixels(folder: Path, manifest: pandas.DataFrame) -> tuple[np.ndarray, d
 
 
 def read_rows(pixels: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """A copy of the rows `records` (int array) of what `read_pixels` gives.
+    """Copies the rows `records` (int array) of an array from `read_pixels`.
 
     Pages of a mapped file count as this process' memory while they are mapped, and a rendering of volumes has gigabytes of
-    them: those that were read are given back to the system, which keeps them in its cache as long as it likes.
+    them: the pages that were read are returned to the system, which keeps them in its cache as long as it can.
     """
     rows = np.asarray(pixels[records])
     mapped = getattr(pixels, "_mmap", None)

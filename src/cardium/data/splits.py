@@ -2,10 +2,10 @@
 
 honest: one integer fold per group, so a group cannot be torn apart. Test = fold t, validation = fold t + 1 (mod k), training =
 the rest; of identical files only the first takes part.
-published: as the collection's original divided it, leak and all (PUBLISHED_SPLITS); every file takes part, or every file that
-the original is known to have had: the others' part is `none`. Where the original scored the files that chose its weights, there
-is no part `test`, and validation serves as both.
-Under neither does a file take part whose content stands under two labels.
+published: as the collection's original divided it, leaks included (PUBLISHED_SPLITS). Every file takes part, or every file that
+the original is known to have used; the part of the others is `none`. If the original scored the files that chose its weights,
+there is no part `test`, and validation serves as both.
+A file whose content is filed under two labels takes part in neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ["honest", "published"]
 # Keras' own expression is int(0.2 * n): written with the same float, it rounds the same.
 PUBLISHED_SHARE = 0.2
-# The part of a record that takes no part.
+# The part of a record that the published split does not use.
 LEFT_OUT = "none"
 # Training, validation and test each need a fold.
 LEAST_FOLDS = 3
@@ -51,14 +51,14 @@ def honest_folds(groups: Sequence[str], labels: Sequence[str], classes: Sequence
     their order, and on nothing else but `folds` and `seed`.
 
     Method: blocked randomisation. Within a class, groups are ordered by size and cut into blocks of `folds` groups; each block
-    gives one group to each fold, in an order drawn from `seed`; what is left over at the end goes to the folds with the
+    gives one group to each fold, in an order drawn from `seed`; the groups left over at the end go to the folds with the
     fewest records. So in every fold the number of groups of a class differs by at most one (with groups of one class each), and
     its number of records by less than two groups of the largest size. scikit-learn's StratifiedGroupKFold balances records
     alone: with 30 patients of unequal size in 5 folds it gives one fold up to three patients of a class more than another,
-    and it is patients that a score must hold for.
+    although a score must hold for patients.
 
-    A group with records of several classes counts for the one of them that the fewest groups have.
-    Raises CardiumError with the number of groups of every class when some fold would lack a class.
+    A group with records of several classes counts as of the rarest of them, by number of groups.
+    Raises CardiumError, with the number of groups of every class, if some fold would lack a class.
     """
     sizes = _group_sizes(groups, labels, classes)
     dealt = _deal(sizes, folds, seed)
@@ -70,7 +70,7 @@ def honest_folds(groups: Sequence[str], labels: Sequence[str], classes: Sequence
 def published_validation(paths: Sequence[str], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Which files Keras' `flow_from_directory(subset="validation")` would hold out: bool (n,), in the order given.
 
-    paths: posix, relative to one root, in the publisher's nested layout. Per class, files stand in Keras' order (folders by
+    paths: posix, relative to one root, in the publisher's nested layout. Per class, files are in Keras' order (folders by
     their whole path as text, then names within a folder; code points, so `IM10` precedes `IM2`), and the **first**
     int(0.2 n) are validation. System 000 renamed the files into one flat folder first; the names it gave are published
     nowhere, so the order is that of the published layout.
@@ -94,7 +94,7 @@ def kaggle_folders(paths: Sequence[str], labels: Sequence[str], seed: int) -> li
     """Systems 001 and 004: with folders `train` and `test` (Kaggle's ECG_DATA) the files below `test` are the test, and 15 % of
     each class's other files validation; without them 20 % of each class are the test and 12 % validation.
 
-    Which ones the original drew is published nowhere: here `seed` and the path decide.
+    The original's draw is not published: here `seed` and the path decide.
     """
     parts = ["train"] * len(paths)
     sides = [_innermost(path, ("train", "test")) for path in paths]
@@ -116,9 +116,9 @@ def kaggle_folders(paths: Sequence[str], labels: Sequence[str], seed: int) -> li
 
 
 def random_tenths(paths: Sequence[str], labels: Sequence[str], seed: int) -> list[str]:  # noqa: ARG001
-    """System 003: 80 % training, 10 % validation, 10 % test of all files at random, classes not looked at, seed 1234.
+    """System 003: 80 % training, 10 % validation, 10 % test of all files at random, regardless of class, seed 1234.
 
-    Of 2,746 files 2,196, 275 and 275. The original drew with torch's generator, which nothing but torch can repeat: this draw
+    Of 2,746 files 2,196, 275 and 275. The original drew with torch's generator, which only torch can repeat. This draw
     is numpy's (RandomState, whose stream is frozen) over files sorted by path: the same shares, other files. `seed` is unused.
     """
     order = np.random.RandomState(1234).permutation(len(paths))
@@ -135,9 +135,9 @@ def listed_patients(paths: Sequence[str], labels: Sequence[str], seed: int) -> l
     """System 002: 80 % training, 20 % validation, stratified, by scikit-learn's `train_test_split(test_size=0.2,
     stratify=labels, random_state=42)` as in the original; validation is the test as well. Of its 57 patients: 45 and 12.
 
-    paths: of the volumes of the patients that it names. The order in which its program saw them is published nowhere: here it
-    is that of the volumes' names. Files of one name (packed and plain, in two folders) are one patient's and stay together.
-    Where some class has too few patients to be held out, all are trained on. `seed` is unused.
+    paths: of the volumes of the patients that the original names. Its program's order of them is not published; here it is the
+    order of the volumes' names. Files of one name (packed and plain, in two folders) belong to one patient and stay together.
+    If a class has too few patients to be held out, all are trained on. `seed` is unused.
     """
     from sklearn.model_selection import train_test_split
 
@@ -153,7 +153,7 @@ def listed_patients(paths: Sequence[str], labels: Sequence[str], seed: int) -> l
 
 
 def _innermost(path: str, names: Sequence[str]) -> str:
-    """The last folder of `path` that is called one of `names`, in any case; "" where there is none."""
+    """The innermost folder of `path` with one of `names`, in any case; "" for none."""
     return next((folder for folder in reversed(path.lower().split("/")[:-1]) if folder in names), "")
 
 
@@ -167,13 +167,13 @@ PUBLISHED_SPLITS: dict[str, Callable[[Sequence[str], Sequence[str], int], list[s
 
 
 def rotate(fold: NDArray[np.int64], folds: int, test_fold: int) -> NDArray[np.str_]:
-    """The part of each record when `test_fold` is held out: `test`, `validation` (the fold after it) or `train`, (n,)."""
+    """The part of each record if `test_fold` is held out, (n,): `test`, `validation` (the fold after it) or `train`."""
     validation_fold = (test_fold + 1) % folds
     return np.where(fold == test_fold, "test", np.where(fold == validation_fold, "validation", "train"))
 
 
 def read_parts(split_folder: Path, manifest: pd.DataFrame, protocol: str, test_fold: int) -> Parts:
-    """The record numbers to train on, to choose by and to test on, from the stored split.
+    """Reads the stored split: the record numbers to train on, to choose by and to test on.
 
     manifest: columns record, group, copy_of, conflict. test_fold: 0..folds-1 under `honest`; 0 under `published`, which has one
     split.
@@ -222,7 +222,7 @@ def read_parts(split_folder: Path, manifest: pd.DataFrame, protocol: str, test_f
 
 
 def read_folds(split_folder: Path) -> pd.DataFrame:
-    """honest.csv: columns group (str), label (str), fold (int64), one row per group."""
+    """Reads honest.csv: columns group (str), label (str), fold (int64), one row per group."""
     import pandas as pd
 
     # Groups are names of folders: "NA", "" and "007" stay what they are.
@@ -231,19 +231,19 @@ def read_folds(split_folder: Path) -> pd.DataFrame:
 
 
 def read_published(split_folder: Path) -> pd.DataFrame:
-    """published.csv: columns record (int64), part (train | validation | test | none), one row per record without a conflict."""
+    """Reads published.csv: columns record (int64), part (train | validation | test | none), of records without conflict."""
     import pandas as pd
 
     return pd.read_csv(split_folder / "published.csv", dtype={"record": np.int64, "part": str}, keep_default_na=False)
 
 
 def group_class(sizes: dict[str, int], groups_of: dict[str, int]) -> str:
-    """The class a group counts for: of those it has records of, the one that the fewest groups have; then by name."""
+    """The class that a group counts as: the rarest of its records' classes, by number of groups; then by name."""
     return min(sizes, key=lambda label: (groups_of[label], label))
 
 
 def group_classes(groups: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
-    """group -> the class that it counts for; see `group_class`."""
+    """Maps each group to the class that it counts as; see `group_class`."""
     sizes = _group_sizes(groups, labels, classes)
     groups_of = _groups_per_class(sizes, classes)
     return {group: group_class(per_class, groups_of) for group, per_class in sizes.items()}
@@ -286,7 +286,7 @@ def _deal(sizes: dict[str, dict[str, int]], folds: int, seed: int) -> dict[str, 
 
 
 def _draw(seed: int, group: str) -> bytes:
-    """A group's place in the shuffle: a hash, so that it is the same in every release of every library."""
+    """A group's place in the shuffle: a hash, the same in every release of every library."""
     return hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -300,13 +300,13 @@ def _too_few_groups(sizes: dict[str, dict[str, int]], classes: Sequence[str], fo
     counts = _groups_per_class(sizes, classes)
     fewer = range(folds - 1, LEAST_FOLDS - 1, -1)
     largest = next((k for k in fewer if _complete(sizes, classes, _deal(sizes, k, seed), k)), None)
-    said = ", ".join(f"{label} {count}" for label, count in counts.items())
+    listed = ", ".join(f"{label} {count}" for label, count in counts.items())
     if largest is None:
         short = ", ".join(label for label, count in counts.items() if count < LEAST_FOLDS) or "the rarest class"
         todo = f"the least that can be split is {LEAST_FOLDS} folds: add groups (patients) of {short}"
     else:
         todo = f"set split.folds in params.yaml to {largest} or less, or add groups"
-    return CardiumError(f"{folds} folds need {folds} groups (patients) of every class, but the groups are: {said}; {todo}.")
+    return CardiumError(f"{folds} folds need {folds} groups (patients) of every class, but the groups are: {listed}; {todo}.")
 
 
 def _stale(split_folder: Path) -> CardiumError:

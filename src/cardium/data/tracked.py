@@ -1,7 +1,7 @@
-"""Is data/ what data.dvc says it is? Asked before data is read, so that results are never filed under another data's hash.
+"""Checks that data/ is the data that data.dvc records, so that results are never filed under another data's hash.
 
-DVC itself does not ask: `dvc repro` takes changed data as it is and rewrites data.dvc, `frozen: true` or not, as soon as
-any stage has a dependency below data/ (measured, dvc 3.67). So no stage has one, and this check stands in the way instead.
+DVC itself does not check: `dvc repro` accepts changed data and rewrites data.dvc, `frozen: true` or not, as soon as any stage
+has a dependency below data/ (measured, dvc 3.67). So no stage has one, and this check runs instead.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """System 002's collection, ImageCHD: CT volumes `ct_<id>_image.nii.gz` of patients with congenital heart disease, and the
-table `imageCHD_dataset_info.xlsx` of their defects: how they become records of three classes.
+table `imageCHD_dataset_info.xlsx` of their defects.
 
-The table has one row a patient and a column a defect; it has no column `cyanotic`. The class is a rule over its flags (`rule`)
-that gives the published lists of patients but for one: 1047 is published as Non-Cyanotic, and its only flag, VSD, is an
-explicit 0. A record keeps the rule's class, and fingerprint.json says where a published one contradicts it.
+The table has one row a patient and a column a defect; it has no column `cyanotic`. A rule over its flags (`rule`) gives the
+class. It reproduces the published lists of patients except for one: 1047 is published as Non-Cyanotic, and its only flag, VSD,
+is an explicit 0. A record keeps the rule's class, and fingerprint.json lists the published classes that contradict it.
 
-The table may lie anywhere below the folder, since archives wrap what they hold. Of rows without a volume and volumes without a
-row none is guessed: they are listed among the rejected files. So are the label maps `ct_<id>_label.nii.gz`.
+The table may lie anywhere below the folder, since archives add wrapper folders. Rows without a volume, volumes without a row
+and the label maps `ct_<id>_label.nii.gz` are listed among the rejected files; no label is guessed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MAX_TABLE, _MAX_INFLATED = 5_000_000, 50_000_000
 
 
 def rule(defects: set[str]) -> str:
-    """The class of a patient with these defects; "" where the rule has none for them."""
+    """The class of a patient with these defects; "" if the rule excludes them."""
     if defects & _CYANOTIC:
         return "Cyanotic"
     if not defects:
@@ -62,16 +62,15 @@ def rule(defects: set[str]) -> str:
 
 
 def patient_of(path: str) -> str:
-    """The patient whose volume `path` (with /) is by its name: `a/ct_1001_image.nii.gz` -> 1001; "" where it is none."""
+    """The patient of a volume, from its file name: `a/ct_1001_image.nii.gz` -> 1001; "" for any other name."""
     match = _VOLUME.fullmatch(path.rpartition("/")[2])
     return match[1] if match else ""
 
 
 def scan(folder: Path) -> Iterator[Found | Rejected]:
-    """Every file below `folder` but the table itself, in natural order, then the table's rows without a volume; see
-    Collection.scan.
+    """Scans `folder`: every file but the table, in natural order, then the table's rows without a volume; see Collection.scan.
 
-    Raises CardiumError where there is no table, or none that can be read, and for an archive that was not unpacked.
+    Raises CardiumError for a missing or unreadable table, and for an archive that was not unpacked.
     """
     entries = list(walk(folder))
     volumes = [entry for entry in entries if not entry.litter and patient_of(entry.name)]
@@ -100,7 +99,7 @@ def scan(folder: Path) -> Iterator[Found | Rejected]:
 
 
 def _tables(entries: Sequence[Entry]) -> list[Entry]:
-    """The files called as the published table; where there is none, the one spreadsheet that lies there."""
+    """The files with the published table's name; if there is none, the only spreadsheet."""
     sheets = [entry for entry in entries if entry.name.lower().endswith(".xlsx") and not (entry.litter or entry.fault)]
     sheets = [entry for entry in sheets if not entry.name.startswith("~$")]  # Excel's own while a table is open.
     named = [entry for entry in sheets if entry.name.lower() == TABLE.lower()]
@@ -118,17 +117,16 @@ def _judge(entry: Entry, defects: Mapping[str, set[str]]) -> Found | Rejected:
         return Rejected(entry.path, "", "no row in the label table")
     label = rule(defects[patient])
     if not label:
-        said = ", ".join(name for name in DEFECTS if name in defects[patient])
-        return Rejected(entry.path, "", f"excluded by the label rule: {said}")
+        excluded = ", ".join(name for name in DEFECTS if name in defects[patient])
+        return Rejected(entry.path, "", f"excluded by the label rule: {excluded}")
     return Rejected(entry.path, label, entry.fault) if entry.fault else Found(entry.path, label, patient)
 
 
 def read_table(path: Path) -> dict[str, set[str]]:
-    """Patient -> its defects (names of DEFECTS), from the published table or one like it.
+    """Reads the published table, or one like it: patient -> its defects (names of DEFECTS).
 
-    A flag is set by 1; 0 and blank are not set. Raises CardiumError for anything that would make labels a guess: a file that
-    is no such table, a missing sheet or column, a column of an unknown name, another value, a patient without a number or
-    with two rows.
+    1 sets a flag; 0 and blank do not. Raises CardiumError for anything that would make labels a guess: another file, a missing
+    sheet or column, a column with an unknown name, another value, a patient without a number or with two rows.
     """
     rows = _rows(path)
     columns = _columns(path.name, rows[0] if rows else ())
@@ -179,7 +177,7 @@ def _rows(path: Path) -> list[tuple[Any, ...]]:
 
 
 def _columns(table: str, header: Sequence[Any]) -> dict[str, int]:
-    """Name (index, or a defect's) -> its column; names in any case."""
+    """Maps each name (`index`, or a defect) to its column; the case of names does not matter."""
     known = {name.lower(): name for name in ("index", *DEFECTS)}
     columns: dict[str, int] = {}
     for column, value in enumerate(header):
@@ -224,7 +222,7 @@ COLLECTIONS = {
         name="chd",
         title="ImageCHD: CT volumes of patients with congenital heart disease, cyanotic, non-cyanotic or normal",
         classes=CLASSES,
-        # What the rule makes of the published table; the rest of its 110 patients have other defects.
+        # Of the 110 patients of the published table; the rule excludes the others.
         published_counts={"Cyanotic": 32, "Non-Cyanotic": 24, "Normal": 21},
         page=_PAGE,
         licence="as its Kaggle page states it; cardium passes none of its volumes on",

@@ -1,13 +1,12 @@
-"""System 000's collection, the CAD Cardiac MRI Dataset: how `{Normal,Sick}/Directory_<patient>/<series>/IM00001.jpg`
-becomes records.
+"""System 000's collection, the CAD Cardiac MRI Dataset: `{Normal,Sick}/Directory_<patient>/<series>/IM00001.jpg`.
 
 The class is the folder named Normal or Sick, in any case and below any wrapper folders. Below it the layout may be nested as
 published, nested deeper, or flattened into the class folder with the folders' names in the file name.
 
-A patient is `<class>/Directory_<n>`: the class is part of the key because the publisher numbers the folders of both classes and
-nothing says that a number occurs only once; joining two strangers would tie their classes together. Should one person's images
-really stand under both classes, the identical files among them join the two patients into one group (manifest.py). A file
-whose place tells no patient has none: guessing one from a bare name could tear a real patient apart or glue strangers together.
+A patient is `<class>/Directory_<n>`. The class is part of the key because the publisher numbers the folders of both classes and
+a number may occur in both; joining two strangers would tie their classes together. If one person's images are filed under both
+classes, the identical files among them join the two patients into one group (manifest.py). A file whose path names no patient
+has none: guessing one from a bare file name could split a real patient or join strangers.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 
 def scan(folder: Path) -> Iterator[Found | Rejected]:
-    """Every file below `folder`, in natural order; see Collection.scan."""
+    """Scans `folder` in natural order; see Collection.scan."""
     yield from map(_judge, walk(folder))
 
 
@@ -54,13 +53,13 @@ def _label(folders: tuple[str, ...]) -> str | None:
 
 
 def _below_class(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands below the innermost class folder; the last part is the file's name."""
+    """The parts below the innermost class folder; the last one is the file's name."""
     last = max(i for i, part in enumerate(parts[:-1]) if part.lower() in _BY_LOWER)
     return parts[last + 1 :]
 
 
 def _place(below: tuple[str, ...], label: str) -> tuple[str, str]:
-    """(patient, series) of a file from its folders below the class folder, or from its name where it has none of them."""
+    """(patient, series) of a file, from its folders below the class folder, or from its name if it has no such folders."""
     folders, name = below[:-1], below[-1]
     for i, part in enumerate(folders):
         if match := _DIRECTORY.fullmatch(part):

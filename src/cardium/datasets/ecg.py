@@ -2,13 +2,13 @@
 
 Layouts, below any wrapper folders: version 2 (`ECG Images of Myocardial Infarction Patients (240x12=2880)/MI(1).jpg`),
 version 1 (`ECG Images of COVID-19 Patients (250)/type_2/Binder1_Page_171.jpg`), both side by side, and Kaggle's
-`ECG_DATA/{train,test}/<class>`. The class is the folder's, by the words in its name: spellings differ between versions, and the
-counts in brackets are not those of the files. Of a folder that holds folders of several classes the name is the collection's,
-not a class's (version 1 is called `ECG Images dataset of Cardiac and COVID-19 Patients`).
+`ECG_DATA/{train,test}/<class>`. The words in a folder's name give the class: spellings differ between versions, and the counts
+in brackets are not those of the files. A folder with folders of several classes is named after the collection, not after a
+class (version 1 is called `ECG Images dataset of Cardiac and COVID-19 Patients`).
 
-No patient is told: the ID that the sheets print is no safe key (205 of its groups span classes), so only identical files are
-one group. Whoever misspells a class would lose it in silence, so a folder of images that lies where class folders lie and says
-no class stops the scan.
+The publisher names no patients, and the ID printed on the sheets is no safe key (205 of its groups span classes), so only
+identical files form a group. A misspelt class would be lost in silence; therefore a folder of images beside the class folders
+whose name names no class stops the scan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cardium.errors import CardiumError
 ECG4 = ("MI", "History", "Abnormal", "Normal")
 ECG5 = ("Covid", "Abnormal", "MI", "Normal", "History")
 
-# Class -> (words, beginnings of words) that name it, in the order in which they are asked: a history of infarction names the
+# Class -> (words, beginnings of words) that name it, in the order in which they are tried: a history of infarction names the
 # infarction, abnormal ends in normal.
 _NAMES: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "Covid": (set(), ("covid", "corona")),
@@ -36,7 +36,7 @@ _NAMES: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "Abnormal": ({"hb"}, ("abnormal", "arrhythm")),
     "Normal": (set(), ("normal",)),
 }
-_SAID = {
+_IN_WORDS = {
     "Covid": "COVID-19",
     "History": "history of MI",
     "MI": "myocardial infarction",
@@ -52,7 +52,7 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".bmp", ".gif", ".tif", ".tiff", ".w
 
 
 def class_named(folder: str) -> str:
-    """The class that a folder's name says, "" for none: `ECG Images of Patient that have History of MI (172x12=2064)`."""
+    """The class that a folder's name names, "" for none: `ECG Images of Patient that have History of MI (172x12=2064)`."""
     text = _IN_BRACKETS.sub(" ", folder)
     words = {word.lower() for word in _WORD.findall(text)} | set(re.findall(r"[a-z]+", text.lower()))
     if words & _NO_CLASS:
@@ -65,9 +65,9 @@ def class_named(folder: str) -> str:
 
 
 def scan(folder: Path, dataset: str, classes: Sequence[str]) -> Iterator[Found | Rejected]:
-    """Every file below `folder`, in natural order; see Collection.scan.
+    """Scans `folder` in natural order; see Collection.scan.
 
-    Raises CardiumError where a folder of images stands beside the class folders and its name says no class.
+    Raises CardiumError for a folder of images beside the class folders whose name names no class.
     """
     entries = list(walk(folder))
     labels = _folder_labels(entries)
@@ -97,12 +97,12 @@ def _judge(entry: Entry, labels: dict[tuple[str, ...], str], dataset: str, class
 
 
 def _prefixes(folders: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(depth, folder) of every folder above a file, the outermost first."""
+    """Yields (depth, folder) of every folder above a file, the outermost first."""
     return ((depth, folders[:depth]) for depth in range(1, len(folders) + 1))
 
 
 def _folder_labels(entries: Sequence[Entry]) -> dict[tuple[str, ...], str]:
-    """Folder -> the class that it is of, "" for none and for a wrapper, whose folders are of several classes."""
+    """Folder -> its class; "" for none, and for a wrapper around folders of several classes."""
     folders = {part for entry in entries if not entry.litter for _, part in _prefixes(entry.folders)}
     named = {folder: class_named(folder[-1]) for folder in folders}
     below: dict[tuple[str, ...], set[str]] = {folder: set() for folder in folders}
@@ -116,7 +116,7 @@ def _folder_labels(entries: Sequence[Entry]) -> dict[tuple[str, ...], str]:
 def _check_understood(
     entries: Sequence[Entry], labels: dict[tuple[str, ...], str], dataset: str, classes: Sequence[str]
 ) -> None:
-    """Stops at folders with images that lie where class folders lie, or right below data/<dataset>, and say no class."""
+    """Raises CardiumError for folders of images beside class folders, or right below data/<dataset>, that name no class."""
     holds_class = {part for folder, label in labels.items() if label for _, part in _prefixes(folder)}
     depths = {len(folder) for folder, label in labels.items() if label}
     strange: Counter[tuple[str, ...]] = Counter()
@@ -134,7 +134,7 @@ def _check_understood(
         return
     listed = ", ".join(f"`{'/'.join(folder)}` ({count})" for folder, count in list(strange.items())[:6])
     more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
-    known = ", ".join(f"{label} ({_SAID[label]})" for label in classes)
+    known = ", ".join(f"{label} ({_IN_WORDS[label]})" for label in classes)
     text = (
         f"{dataset}: no class is read from the names of the folders (images) {listed}{more}; the classes are {known}:"
         " rename these folders or take them out."

@@ -1,5 +1,5 @@
-"""Every file below a collection's folder, and what can be said of it without knowing the collection: an operating system's
-litter, a link to elsewhere, a named pipe, a name that is no text.
+"""Walks a collection's folder, and marks the files that no collection can use: files of the operating system, links to
+elsewhere, named pipes, names that are not valid text.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _MAX_NUMBER = 2**63 - 1
 class Entry:
     """A file below a collection's folder, or a folder below it that cannot be read.
 
-    folders: from the collection's folder down. name: of the file; "" where the folder itself is meant. litter: why no image was
-    ever meant here, "" otherwise. fault: why there is nothing to open, "" otherwise.
+    folders: from the collection's folder down. name: of the file; "" for an unreadable folder itself. litter: why the file was
+    never meant as an image, "" otherwise. fault: why it cannot be opened, "" otherwise.
     """
 
     folders: tuple[str, ...]
@@ -32,14 +32,14 @@ class Entry:
 
     @property
     def path(self) -> str:
-        """Below the collection's folder, with /, in a form that every file can hold: bytes that are no Unicode as escapes."""
+        """The path below the collection's folder, with /; bytes that are not valid Unicode are escaped."""
         return _shown("/".join((*self.folders, self.name) if self.name else self.folders))
 
 
 def walk(folder: Path) -> Iterator[Entry]:
-    """Every file below `folder`, in natural order (IM2 before IM10). Links to folders are not followed; nothing is opened."""
+    """Yields every file below `folder` in natural order (IM2 before IM10), without opening it or following links to folders."""
     real = folder.resolve()
-    # DVC may keep the data as links into its cache, which is as much the project's own as data/ is.
+    # DVC may keep the data as links into its cache, which belongs to the project as data/ does.
     homes = [real, *(cache for parent in real.parents if (cache := parent / ".dvc" / "cache").is_dir())]
     yield from _walk(folder, (), homes)
 
@@ -61,7 +61,7 @@ def _walk(folder: Path, above: tuple[str, ...], homes: list[Path]) -> Iterator[E
 
 
 def _litter(parts: tuple[str, ...]) -> str:
-    """What an operating system or an archiver leaves is no lost image of a class."""
+    """Why a file is an operating system's or an archiver's, or ""; such a file is not a lost image of a class."""
     if "__MACOSX" in parts:
         return "system file"
     if any(part.startswith(".") for part in parts):
@@ -70,7 +70,7 @@ def _litter(parts: tuple[str, ...]) -> str:
 
 
 def _fault(parts: tuple[str, ...], file: Path, homes: list[Path]) -> str:
-    """Why `file` is nothing to open, or "". A named pipe would hang its reader; a link may lead anywhere."""
+    """Why `file` must not be opened, or "". A named pipe would hang its reader; a link may lead anywhere."""
     path = "/".join(parts)
     if _shown(path) != path:
         return "file name is not valid Unicode"
@@ -88,13 +88,13 @@ def _fault(parts: tuple[str, ...], file: Path, homes: list[Path]) -> str:
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key in which numbers count as numbers: IM2 < IM10. The name itself settles ties (IM1 and IM01)."""
+    """A sort key that compares numbers as numbers: IM2 < IM10. The name itself decides ties (IM1 and IM01)."""
     pieces = re.split(r"([0-9]+)", name)
     return (*((0, int(piece)) if piece.isdigit() and piece.isascii() else (1, piece) for piece in pieces), (1, name))
 
 
 def last_number(text: str) -> int:
-    """The last number in `text`; -1 where there is none, or one that no column holds."""
+    """The last number in `text`; -1 for none, and for a number too large for a column."""
     numbers = _DIGITS.findall(text)
     number = int(numbers[-1]) if numbers else -1
     return number if number <= _MAX_NUMBER else -1

@@ -1,7 +1,7 @@
 """Random numbers, angles and paint of generated data: the same bits on every machine.
 
-Random numbers are PCG64's raw words, which NumPy guarantees never to change for a seed (unlike the methods of Generator). What
-is done with arrays elsewhere follows phantom.py's rules.
+Random numbers are PCG64's raw words, which NumPy guarantees never to change for a seed (unlike the methods of Generator).
+Operations on arrays elsewhere follow phantom.py's rules.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-class Dice:
-    """Random numbers that only `key` decides, in the order of their use."""
+class RandomStream:
+    """A stream of random numbers that depends on `key` alone."""
 
     def __init__(self, *key: int) -> None:
         self._source = np.random.PCG64(list(key))
 
-    def many(self, count: int) -> Array:
+    def uniform(self, count: int) -> Array:
         """`count` numbers in [0, 1), multiples of 1/65536."""
         words: NDArray[np.uint64] = self._source.random_raw(count)  # type: ignore[assignment]
         return (words >> np.uint64(48)).astype(np.float64) / 65536.0
 
     def between(self, low: float, high: float) -> float:
-        return low + (high - low) * float(self.many(1)[0])
+        return low + (high - low) * float(self.uniform(1)[0])
 
     def below(self, count: int) -> int:
         """A whole number in 0..count-1."""
-        return int(float(self.many(1)[0]) * count)
+        return int(float(self.uniform(1)[0]) * count)
 
     def noise(self, count: int) -> Array:
         """`count` numbers of mean 0 and deviation 1, nearly normal: sums of a word's four parts."""
@@ -42,7 +42,7 @@ class Dice:
 
 
 def raw_words(*key: int, count: int) -> NDArray[np.uint64]:
-    """`count` random 64-bit words that only `key` decides."""
+    """`count` random 64-bit words that depend on `key` alone."""
     words: NDArray[np.uint64] = np.random.PCG64(list(key)).random_raw(count)  # type: ignore[assignment]
     return words
 
@@ -55,11 +55,11 @@ def stratified(low: float, high: float, count: int, words: NDArray[np.uint64]) -
 
 
 def direction(angle: float) -> tuple[float, float]:
-    """(cos, sin) of an angle in degrees, rounded so that no two mathematics libraries differ."""
+    """(cos, sin) of an angle in degrees, rounded so that they are the same with every mathematics library."""
     return round(math.cos(math.radians(angle)), 9), round(math.sin(math.radians(angle)), 9)
 
 
 def paint(canvas: Array, inside: Array, level: Array | float, soft: float, opacity: float = 1.0) -> Array:
-    """`level` laid over `canvas` where `inside` (mm) is positive, with an edge `soft` mm wide: the pixel's partial volume."""
+    """Lays `level` over `canvas` where `inside` (mm) is positive, with an edge `soft` mm wide: the pixel's partial volume."""
     cover = np.minimum(np.maximum(inside / soft + 0.5, 0.0), 1.0) * opacity
     return canvas + (level - canvas) * cover

@@ -3,8 +3,8 @@
 `draw_sheet` draws three kinds of pictures: a `report` as the device of the Mendeley collection prints it (header, pink frame,
 dotted grid, calibration pulses, three rows of four leads or six rows of two, a rhythm strip, footer), at any scale of its
 2213 x 1572; a `page` of the COVID-19 part (pink paper on a white page, thin trace, no header); and a `photo` of either one on
-a grey table: turned a little, unevenly lit. `sheet_style` chooses among them by number alone, so that nothing about the paper
-tells the class. 25 mm/s and 10 mm/mV everywhere.
+a grey table: turned a little, unevenly lit. `sheet_style` chooses among them by number alone, so that the paper
+is independent of the class. 25 mm/s and 10 mm/mV everywhere.
 
 The same bytes on every machine with the locked Pillow: a trace's outline is found in floating point by + - * / sqrt and
 rounded to 1/64 pixel; what follows is whole numbers. Letters are Pillow's own font, laid out one by one (`Layout.BASIC`: the
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.demo.draws import Array, Dice, direction
+from cardium.demo.draws import Array, RandomStream, direction
 from cardium.demo.ecg_signal import CLASSES, LEADS, RATE, SECONDS, Recording
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _ACROSS_LEADS = {
 
 @dataclass(frozen=True)
 class SheetStyle:
-    """How a sheet looks. Nothing of it depends on the patient's class.
+    """The look of a sheet, independent of the patient's class.
 
     kind: report or page; photo: whether it lies on a table. layout: "A", "B", "C", "C2" (reports) or "E" (pages).
     size: pixels of a millimetre. quality: of the JPEG. width, height: the page's, of pages only (0: as large as the report).
@@ -77,7 +77,7 @@ class SheetStyle:
 
 @dataclass(frozen=True)
 class SheetTruth:
-    """What is where on a drawn sheet; boxes are (left, top, right, bottom), pixels, right and bottom exclusive.
+    """The true places on a drawn sheet; boxes are (left, top, right, bottom) in pixels, right and bottom exclusive.
 
     layout: "3x4+1" or "6x2+1". angle: degrees by which `Image.rotate` makes the picture upright; the boxes are those of the
     upright picture, of the same size. paper: the ruled area, or where it would be on a blank sheet. leads: 13 boxes, I II III
@@ -132,19 +132,22 @@ STYLES = {"reports": _REPORTS, "pages": _PAGES}
 def sheet_style(series: str, number: int, seed: int) -> SheetStyle:
     """The style of every class's sheet `number`. series: "reports" (as version 2) or "pages" (version 1: half are pages)."""
     styles = STYLES[series]
-    return styles[(number + Dice(seed, 21).below(len(styles))) % len(styles)]
+    return styles[(number + RandomStream(seed, 21).below(len(styles))) % len(styles)]
 
 
 def draw_sheet(recording: Recording, style: SheetStyle, number: int, seed: int) -> tuple[Pixels, SheetTruth]:
-    """The picture, uint8 (H, W, 3), and its truth. (seed, class, number) decide offsets, header, paper, light and angle."""
-    dice = Dice(seed, 22, CLASSES.index(recording.label), number)
-    plan = _plan(style, dice)
-    pixels = _paper(plan, dice)
+    """Draws a sheet: the picture, uint8 (H, W, 3), and its truth.
+
+    (seed, class, number) decide offsets, header, paper, light and angle.
+    """
+    rng = RandomStream(seed, 22, CLASSES.index(recording.label), number)
+    plan = _plan(style, rng)
+    pixels = _paper(plan, rng)
     cover = np.zeros((plan.height + 2, plan.width), dtype=np.int32)
     _traces(cover, recording, plan)
     np.cumsum(cover, axis=0, out=cover)
     ink = np.minimum(cover[: plan.height], _FINE * _ACROSS) * 255 // (_FINE * _ACROSS)
-    ink = np.maximum(ink, _letters(recording, plan, dice))
+    ink = np.maximum(ink, _letters(recording, plan, rng))
     at = np.nonzero(ink)
     level = plan.ink
     mixed = pixels[at].astype(np.int32)
@@ -152,14 +155,14 @@ def draw_sheet(recording: Recording, style: SheetStyle, number: int, seed: int) 
     truth = plan.truth
     if style.photo:
         # How much of the table is seen makes the picture's size, which is the same in every class.
-        table = Dice(seed, 23, number)
-        pixels, truth = _photographed(pixels, truth, (table.between(0.035, 0.07), table.between(0.035, 0.07)), dice)
+        table = RandomStream(seed, 23, number)
+        pixels, truth = _photographed(pixels, truth, (table.between(0.035, 0.07), table.between(0.035, 0.07)), rng)
     return pixels, truth
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where all goes on one sheet, in its own pixels, before it is photographed."""
+    """The places of everything on one sheet, in its own pixels, before it is photographed."""
 
     style: SheetStyle
     width: int
@@ -177,28 +180,28 @@ class _Plan:
         return _round(value * self.scale)
 
 
-def _plan(style: SheetStyle, dice: Dice) -> _Plan:
-    rhythm = ("II", "II", "II", "II", "III", "V1")[dice.below(6)]
+def _plan(style: SheetStyle, rng: RandomStream) -> _Plan:
+    rhythm = ("II", "II", "II", "II", "III", "V1")[rng.below(6)]
     if style.kind == "report":
         scale = style.size / MM
         width, height = _round(WIDTH * scale), _round(HEIGHT * scale)
         # The device sets the leads where it likes, by some pixels.
-        dx, dy = dice.between(-8, 8), dice.between(-9, 9)
+        dx, dy = rng.between(-8, 8), rng.between(-9, 9)
         columns = tuple((x + dx) * scale for x in _COLUMNS[style.layout])
         # Rows are not quite evenly far from each other.
         loose = 6.0
-        rows = tuple((y + dy + dice.between(-loose, loose)) * scale for y in _ROWS[style.layout])
+        rows = tuple((y + dy + rng.between(-loose, loose)) * scale for y in _ROWS[style.layout])
         paper = (_FRAME[0] * scale, _FRAME[1] * scale, _FRAME[2] * scale, _FRAME[3] * scale)
         pulse, pen, ink = (97 + dx) * scale, max(1.7 * scale, 0.62), 8
     else:
         scale = style.size / MM
         width, height = style.width, style.height
         length = 250 * style.size
-        left = (width - length - 6.5 * style.size) / 2 + dice.between(-0.35, 0.35) * (width - length - 13.0 * style.size) / 2
+        left = (width - length - 6.5 * style.size) / 2 + rng.between(-0.35, 0.35) * (width - length - 13.0 * style.size) / 2
         start = left + 6.5 * style.size
-        top = (0.085 if height > width else 0.20) * height + dice.between(-0.015, 0.03) * height
+        top = (0.085 if height > width else 0.20) * height + rng.between(-0.015, 0.03) * height
         columns = tuple(start + length * part / 4 for part in range(5))
-        distance = dice.between(37.5, 40.0) * style.size
+        distance = rng.between(37.5, 40.0) * style.size
         rows = tuple(top + 19.0 * style.size + distance * row for row in range(4))
         paper = (left - 0.8 * style.size, top, columns[-1] + 2.0 * style.size, rows[-1] + 15.0 * style.size)
         pulse, pen, ink = left, max(0.17 * style.size, 0.5), 28
@@ -219,15 +222,15 @@ def _plan(style: SheetStyle, dice: Dice) -> _Plan:
     return _Plan(style, width, height, scale, columns, rows, pulse, pen, ink, truth)
 
 
-def _paper(plan: _Plan, dice: Dice) -> Pixels:
+def _paper(plan: _Plan, rng: RandomStream) -> Pixels:
     """The blank page with its ruled area."""
     left, top, right, bottom = plan.truth.paper
     # Sheets of six rows often come on blank paper, without a frame.
     grids = ("blank", "blank", "dots", "lines") if plan.truth.layout == "6x2+1" else ("dots", "dots", "lines", "squares")
-    grid = grids[dice.below(4)] if plan.style.kind == "report" else "lines"
-    bright = 255 - dice.below(4)
+    grid = grids[rng.below(4)] if plan.style.kind == "report" else "lines"
+    bright = 255 - rng.below(4)
     if plan.style.kind == "page":
-        wash, fine, bold = (252, 244 - dice.below(10), 245 - dice.below(8)), (243, 217, 221), (232, 188, 196)
+        wash, fine, bold = (252, 244 - rng.below(10), 245 - rng.below(8)), (243, 217, 221), (232, 188, 196)
     elif grid == "dots":
         wash, fine, bold = (bright, bright, bright), (218, 205, 214), (232, 216, 214)
     elif grid == "squares":
@@ -239,7 +242,7 @@ def _paper(plan: _Plan, dice: Dice) -> Pixels:
         return pixels
     rows, columns = bottom - top, right - left
     size = plan.truth.pixels_per_mm
-    offset_x, offset_y = dice.between(0, 5), dice.between(0, 5)
+    offset_x, offset_y = rng.between(0, 5), rng.between(0, 5)
     thin, thick = max(0.14 * size, 0.55), max(0.22 * size, 0.9)
     fine_x, fine_y = _ruling(columns, size, offset_x, thin), _ruling(rows, size, offset_y, thin)
     bold_x, bold_y = _ruling(columns, 5 * size, offset_x / 5, thick), _ruling(rows, 5 * size, offset_y / 5, thick)
@@ -265,7 +268,7 @@ def _paper(plan: _Plan, dice: Dice) -> Pixels:
 
 
 def _ruling(count: int, step: float, offset: float, thickness: float) -> NDArray[np.int32]:
-    """How much of each of `count` pixels a line every `step` pixels covers, 0..255; `offset` in steps."""
+    """The coverage of each of `count` pixels by lines every `step` pixels, 0..255; `offset` in steps."""
     place = np.arange(count) / step + offset
     away = np.abs(place - np.floor(place) - 0.5) * step  # from half a step beside the line
     away = 0.5 * step - away
@@ -274,7 +277,7 @@ def _ruling(count: int, step: float, offset: float, thickness: float) -> NDArray
 
 
 def _traces(cover: NDArray[np.int32], recording: Recording, plan: _Plan) -> None:
-    """All leads, the pulses and the separators, as steps down each column: their running sum is what is covered."""
+    """Adds all leads, pulses and separators as steps down each column; the running sum of these is the coverage."""
     across = len(plan.columns) - 1
     per_second, per_mv = 25.0 * plan.truth.pixels_per_mm, 10.0 * plan.truth.pixels_per_mm
     # The four (two) columns follow each other in time, and the strip below shows all of it.
@@ -308,7 +311,7 @@ def _line(
 
 
 def _stroke(cover: NDArray[np.int32], line: tuple[int, Array], radius: float) -> None:
-    """Adds what a round pen covers that follows the line: the highest and lowest edge over all its places near a column."""
+    """Adds the cover of a round pen that follows the line: its highest and lowest edge over all its places near a column."""
     first, y = line
     reach = int(radius * _ACROSS)
     padded = np.concatenate([y[:1].repeat(reach), y, y[-1:].repeat(reach)])
@@ -350,8 +353,8 @@ def _pulse(cover: NDArray[np.int32], plan: _Plan, baseline: float, height: float
         _block(cover, x + foot + wide, baseline - pen, x + 2 * foot + wide, baseline + pen)
 
 
-def _letters(recording: Recording, plan: _Plan, dice: Dice) -> NDArray[np.int32]:
-    """Lead names, header and footer, 0..255, the shape of the sheet."""
+def _letters(recording: Recording, plan: _Plan, rng: RandomStream) -> NDArray[np.int32]:
+    """Draws lead names, header and footer: 0..255, of the sheet's shape."""
     from PIL import Image, ImageDraw
 
     image = Image.new("L", (plan.width, plan.height))
@@ -375,12 +378,12 @@ def _letters(recording: Recording, plan: _Plan, dice: Dice) -> NDArray[np.int32]
         write(plan.columns[column] + aside, plan.rows[row] - up, letter, name)
     write(plan.columns[0] + aside, plan.rows[-1] - up, letter, plan.truth.rhythm)
     # The number, date and place say nothing of the class, as on no real sheet.
-    number, sex = 160000 + dice.below(18000), ("Male", "Female", "Female", "Male")[dice.below(4)]
-    day = f"{2019 + dice.below(2)}-{1 + dice.below(12):02d}-{1 + dice.below(28):02d}"
-    clock = f"{1 + dice.below(12):02d}:{dice.below(60):02d}:{dice.below(60):02d} {('AM', 'PM')[dice.below(2)]}"
-    years = f"{18 + dice.below(70)}" if dice.below(3) == 0 else ""
-    department = dice.below(2) == 0
-    cut = ("0.67~25Hz", "0.67~35Hz", "0.5~100Hz")[dice.below(3)]
+    number, sex = 160000 + rng.below(18000), ("Male", "Female", "Female", "Male")[rng.below(4)]
+    day = f"{2019 + rng.below(2)}-{1 + rng.below(12):02d}-{1 + rng.below(28):02d}"
+    clock = f"{1 + rng.below(12):02d}:{rng.below(60):02d}:{rng.below(60):02d} {('AM', 'PM')[rng.below(2)]}"
+    years = f"{18 + rng.below(70)}" if rng.below(3) == 0 else ""
+    department = rng.below(2) == 0
+    cut = ("0.67~25Hz", "0.67~35Hz", "0.5~100Hz")[rng.below(3)]
     if report:
         text = plan.place(29)
 
@@ -414,7 +417,7 @@ def _letters(recording: Recording, plan: _Plan, dice: Dice) -> NDArray[np.int32]
         foot = plan.place(24)
         write(plan.place(68), plan.place(1555), foot, f"{cut}  AC50  25mm/s  10mm/mV  {line}  HR {recording.rate}  SE-3 V1.0")
         write(plan.place(1790), plan.place(1555), foot, f"{day}  {clock}")
-    elif dice.below(2):
+    elif rng.below(2):
         write(plan.columns[0], plan.truth.paper[3] - 0.6 * size, _round(2.2 * size), f"25 mm/s  10 mm/mV  {cut}")
     return np.asarray(image, dtype=np.uint8).astype(np.int32)
 
@@ -429,17 +432,19 @@ def _font(size: int) -> FreeTypeFont:
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
-def _photographed(pixels: Pixels, truth: SheetTruth, edges: tuple[float, float], dice: Dice) -> tuple[Pixels, SheetTruth]:
+def _photographed(
+    pixels: Pixels, truth: SheetTruth, edges: tuple[float, float], rng: RandomStream
+) -> tuple[Pixels, SheetTruth]:
     """The sheet on a grey table, turned by up to 2.5 degrees, with light that falls from one side, and grain.
 
     edges: the table's width left and right, above and below, as shares of the sheet's own.
     """
     height, width = pixels.shape[:2]
     edge_x, edge_y = _round(width * edges[0]), _round(height * edges[1])
-    table = 95 + dice.below(90)
+    table = 95 + rng.below(90)
     whole = np.full((height + 2 * edge_y, width + 2 * edge_x, 3), table, dtype=np.uint8)
     whole[edge_y : edge_y + height, edge_x : edge_x + width] = pixels
-    angle = round(dice.between(-2.5, 2.5), 3)
+    angle = round(rng.between(-2.5, 2.5), 3)
     rows, columns = whole.shape[:2]
     # Turned by -angle about the centre, bilinear: each pixel asks where it came from.
     cos, sin = direction(angle)
@@ -452,11 +457,11 @@ def _photographed(pixels: Pixels, truth: SheetTruth, edges: tuple[float, float],
     part_x, part_y = from_x & 63, from_y & 63
     corner = (from_y >> 6) * columns + (from_x >> 6)
     # Light: brightest at one place, darker away from it; and the camera's grain.
-    lamp_x, lamp_y = dice.between(-0.8, 0.8) * columns, dice.between(-0.8, 0.8) * rows
-    fall = dice.between(0.10, 0.28) / float(columns * columns + rows * rows)
-    light = dice.between(0.90, 1.0) / (1.0 + fall * ((x - lamp_x) * (x - lamp_x) + (y - lamp_y) * (y - lamp_y)) * 2.0)
-    grain = dice.between(1.5, 4.0) * dice.noise(rows * columns).reshape(rows, columns)
-    warm = (1.0, dice.between(0.97, 1.0), dice.between(0.92, 1.0))
+    lamp_x, lamp_y = rng.between(-0.8, 0.8) * columns, rng.between(-0.8, 0.8) * rows
+    fall = rng.between(0.10, 0.28) / float(columns * columns + rows * rows)
+    light = rng.between(0.90, 1.0) / (1.0 + fall * ((x - lamp_x) * (x - lamp_x) + (y - lamp_y) * (y - lamp_y)) * 2.0)
+    grain = rng.between(1.5, 4.0) * rng.noise(rows * columns).reshape(rows, columns)
+    warm = (1.0, rng.between(0.97, 1.0), rng.between(0.92, 1.0))
     out = np.zeros_like(whole)
     for channel in range(3):
         plane = whole[..., channel].astype(np.int32).reshape(-1)

@@ -1,4 +1,4 @@
-"""Twelve-lead ECGs of five kinds of patients, from numbers alone: what the demo's paper sheets show.
+"""Twelve-lead ECGs of five kinds of patients, drawn from numbers alone, for the demo's paper sheets.
 
 `record` draws ten seconds of one patient. The heart is a dipole that moves in the chest (x left, y down, z back): every wave of
 a beat is a bell-shaped bump in time along one direction, a sum of Gaussians as in McSharry et al. 2003 (IEEE TBME 50:289),
@@ -6,10 +6,10 @@ there of one lead. The leads are the dipole's projections on lead vectors (Dower
 are projected, III, aVR, aVL and aVF follow from them (Einthoven, Goldberger), so those relations hold to the last bit: voltages
 are multiples of 2^-12 mV.
 
-What makes a class is a few waves only. MI: an ST segment raised towards one territory, and so lowered opposite, under a tall T.
+A class differs in a few waves only. MI: an ST segment raised towards one territory, and so lowered opposite, under a tall T.
 History: an initial force away from the scar (Q), R lost towards it, T inverted there. Abnormal: fibrillation, premature beats,
 bundle branch blocks. Covid: a fast sinus rhythm, flat T, slightly lowered ST. Axis, rotation, voltage, T waves, rate, noise,
-wander and sinus arrhythmia are drawn alike for all, wide enough to overlap with the milder cases: nobody tells all from all.
+wander and sinus arrhythmia are drawn alike for all, wide enough to overlap with the milder cases: no rule separates all.
 
 The same bytes on every machine, by phantom.py's rules: PCG64's raw words, + - * / sqrt and floor on arrays, sines only of a few
 angles and rounded. So the bell is (1 - u²/16)^8, which is exp(-u²/2) to within 0.02 and ends at 4 deviations, and there is no
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardium.demo.draws import Array, Dice, direction, raw_words
+from cardium.demo.draws import Array, RandomStream, direction, raw_words
 
 Vector = tuple[float, float, float]
 
@@ -69,7 +69,7 @@ _USUAL_RATES = (57.0, 120.0)
 class Recording:
     """Ten seconds: `leads` in mV, float64 (12, 5000) in the order of LEADS; `beats`, the R peaks' times in seconds.
 
-    `kind` is the class's own variety: the territory of an infarct, the arrhythmia, "sinus" where there is none.
+    `kind` is the variety within the class: the territory of an infarct, the arrhythmia, otherwise "sinus".
     """
 
     label: str
@@ -98,24 +98,24 @@ def record(label: str, number: int, seed: int) -> Recording:
     start = int(raw_words(seed, 11, place, count=1)[0])
     kinds = _KINDS[label]
     kind = kinds[(number + (start >> 20)) % len(kinds)]
-    dice = Dice(seed, 12, place, number)
+    rng = RandomStream(seed, 12, place, number)
     low, high = _RATES.get(label, _USUAL_RATES)
     rate = low + (high - low) * spread(start, number)
-    waves = _waves(label, kind, dice)
-    beats = _beats(kind, 60.0 / rate, dice)
+    waves = _waves(label, kind, rng)
+    beats = _beats(kind, 60.0 / rate, rng)
     heart = np.zeros((3, RATE * SECONDS))
     for beat in beats:
-        _add_beat(heart, beat, waves, dice)
+        _add_beat(heart, beat, waves, rng)
     if kind == "fibrillation":
-        _add_fibrillation(heart, dice)
-    return Recording(label, kind, _leads(heart, dice), tuple(b.time for b in beats if 0 <= b.time < SECONDS))
+        _add_fibrillation(heart, rng)
+    return Recording(label, kind, _leads(heart, rng), tuple(b.time for b in beats if 0 <= b.time < SECONDS))
 
 
 @dataclass(frozen=True)
 class _Wave:
     """A bump: seconds after the R peak, its deviation in seconds, the dipole at its height in mV.
 
-    `stretch` waves move with the beat before them as QT does; `atrial` waves are absent where the atria do not lead.
+    `stretch` waves move with the beat before them, as QT does; `atrial` waves are absent if the atria do not lead.
     """
 
     time: float
@@ -132,47 +132,47 @@ class _Beat:
     origin: str  # sinus, atrial, ventricular, fibrillation
 
 
-def _waves(label: str, kind: str, dice: Dice) -> list[_Wave]:
-    """One patient's beat: the normal heart with its owner's build, then what the class does to it."""
-    axis = dice.between(5, 78)
-    roll = dice.between(-22, 22)  # about the long axis: where the chest leads turn from S to R
-    volts = dice.between(0.65, 1.30)
+def _waves(label: str, kind: str, rng: RandomStream) -> list[_Wave]:
+    """One patient's beat: the normal heart with the patient's build, then the changes of the class."""
+    axis = rng.between(5, 78)
+    roll = rng.between(-22, 22)  # about the long axis: where the chest leads turn from S to R
+    volts = rng.between(0.65, 1.30)
     cos, sin = direction(axis)
-    pr = dice.between(0.13, 0.19)
-    width = dice.between(0.88, 1.14)
-    t_size = dice.between(0.55, 1.35)
-    st_size = dice.between(-0.03, 0.05)
-    t_time = dice.between(0.255, 0.295)
+    pr = rng.between(0.13, 0.19)
+    width = rng.between(0.88, 1.14)
+    t_size = rng.between(0.55, 1.35)
+    st_size = rng.between(-0.03, 0.05)
+    t_time = rng.between(0.255, 0.295)
 
     septal = _rolled((-0.10 - 0.05 * cos, 0.02, -0.22), roll, volts)
     main = _rolled((1.05 * cos + 0.10, 0.92 * sin, 0.36), roll, volts)
     basal = _rolled((-0.14, -0.14 * sin, 0.40), roll, volts)
     repolar = _rolled((0.27 * cos + 0.06, 0.24 * sin, -0.13), 0.6 * roll, t_size * math.sqrt(volts))
     injury = _times((0.45, 0.30, -0.75), st_size)
-    p_cos, p_sin = direction(dice.between(40, 65))
-    p_size = dice.between(0.07, 0.13)
+    p_cos, p_sin = direction(rng.between(40, 65))
+    p_size = rng.between(0.07, 0.13)
     atrial = (p_size * p_cos, p_size * p_sin, -0.2 * p_size)
     late: list[_Wave] = []
     q_width = 0.0085
 
-    severity = dice.between(0.0, 1.0)
+    severity = rng.between(0.0, 1.0)
     if label == "MI":
         towards = _TERRITORY[kind]
         injury = _plus(injury, _times(towards, 0.07 + 0.20 * severity))
-        repolar = _plus(_times(repolar, 0.75), _times(towards, (0.05 + 0.25 * severity) * dice.between(0.6, 1.3)))
-        if dice.between(0, 1) < 0.35:  # an hour later Q waves begin
+        repolar = _plus(_times(repolar, 0.75), _times(towards, (0.05 + 0.25 * severity) * rng.between(0.6, 1.3)))
+        if rng.between(0, 1) < 0.35:  # an hour later Q waves begin
             septal, q_width = _plus(septal, _times(towards, -0.25 * severity)), 0.0105
     elif label == "History":
         towards = _TERRITORY[kind]
         lost = max(0.0, _dot(main, towards)) * (0.25 + 0.45 * severity)
         main = _plus(main, _times(towards, -lost))
-        septal, q_width = _plus(_times(septal, 0.5), _times(towards, -(0.20 + 0.34 * severity))), dice.between(0.0115, 0.0150)
-        repolar = _plus(repolar, _times(towards, -dice.between(0.18, 0.48)))
-        injury = _plus(injury, _times(towards, dice.between(-0.02, 0.06)))
+        septal, q_width = _plus(_times(septal, 0.5), _times(towards, -(0.20 + 0.34 * severity))), rng.between(0.0115, 0.0150)
+        repolar = _plus(repolar, _times(towards, -rng.between(0.18, 0.48)))
+        injury = _plus(injury, _times(towards, rng.between(-0.02, 0.06)))
     elif label == "Covid":
-        repolar = _times(repolar, dice.between(-0.35, 0.45))
+        repolar = _times(repolar, rng.between(-0.35, 0.45))
         injury = _plus(injury, _times((0.55, 0.55, -0.1), -(0.02 + 0.07 * severity)))
-        if dice.between(0, 1) < 0.35:  # a strained right heart: S in I, Q and inverted T in III
+        if rng.between(0, 1) < 0.35:  # a strained right heart: S in I, Q and inverted T in III
             basal = _plus(basal, (-0.30, 0.05, -0.05))
             repolar = _plus(repolar, (0.05, -0.12, 0.12))
     elif kind == "right block":
@@ -202,36 +202,36 @@ def _waves(label: str, kind: str, dice: Dice) -> list[_Wave]:
     ]
 
 
-def _beats(kind: str, interval: float, dice: Dice) -> list[_Beat]:
+def _beats(kind: str, interval: float, rng: RandomStream) -> list[_Beat]:
     """The rhythm, from a second before the sheet begins to a second after it ends."""
-    arrhythmia, jitter = dice.between(0.008, 0.045), dice.between(0.004, 0.015)
-    breath, phase = dice.between(0.19, 0.32), dice.between(0, 1)
+    arrhythmia, jitter = rng.between(0.008, 0.045), rng.between(0.004, 0.015)
+    breath, phase = rng.between(0.19, 0.32), rng.between(0, 1)
     premature = "ventricular" if kind == "ventricular" else "atrial" if kind == "supraventricular" else ""
-    wait = 2 + dice.below(3)
+    wait = 2 + rng.below(3)
     beats: list[_Beat] = []
-    time, before, planned = -1.0 - dice.between(0, interval), interval, wait
+    time, before, planned = -1.0 - rng.between(0, interval), interval, wait
     while time < SECONDS + 1.2:
         if kind == "fibrillation":
-            step, origin = interval * (0.62 + 0.38 * (dice.between(0, 1) + dice.between(0, 1))), "fibrillation"
+            step, origin = interval * (0.62 + 0.38 * (rng.between(0, 1) + rng.between(0, 1))), "fibrillation"
         else:
             origin = "sinus"
-            step = interval * (1.0 + arrhythmia * _sine(breath * time + phase) + jitter * dice.between(-1.7, 1.7))
+            step = interval * (1.0 + arrhythmia * _sine(breath * time + phase) + jitter * rng.between(-1.7, 1.7))
         beats.append(_Beat(round(time, 6), round(before, 6), origin))
         planned -= 1
         if premature and planned <= 0:
-            early = interval * dice.between(0.56, 0.74)
+            early = interval * rng.between(0.56, 0.74)
             beats.append(_Beat(round(time + early, 6), round(early, 6), premature))
             # After a ventricular beat the sinus node keeps its time; an atrial one resets it.
             step = 2.0 * interval if premature == "ventricular" else early + 1.08 * interval
-            before, planned = step - early, 2 + dice.below(4)
+            before, planned = step - early, 2 + rng.below(4)
         else:
             before = step
         time += step
     return beats
 
 
-def _add_beat(heart: Array, beat: _Beat, waves: list[_Wave], dice: Dice) -> None:
-    size, shift = dice.between(0.94, 1.06), dice.between(-0.004, 0.004)
+def _add_beat(heart: Array, beat: _Beat, waves: list[_Wave], rng: RandomStream) -> None:
+    size, shift = rng.between(0.94, 1.06), rng.between(-0.004, 0.004)
     # Bazett: repolarisation takes its time by the square root of the interval before.
     stretch = min(max(math.sqrt(beat.before), 0.72), 1.12)
     if beat.origin == "ventricular":
@@ -269,28 +269,28 @@ def _add_wave(heart: Array, time: float, width: float, dipole: Vector) -> None:
         heart[row, first:last] += part * bell
 
 
-def _add_fibrillation(heart: Array, dice: Dice) -> None:
+def _add_fibrillation(heart: Array, rng: RandomStream) -> None:
     """The atria's own waves, 5 to 7 a second, never two alike."""
     time = np.arange(heart.shape[1]) / RATE
-    size = dice.between(0.02, 0.06)
-    phase = dice.between(5.0, 6.8) * time + 0.5 * _smooth(heart.shape[1], 0.4, dice)
-    wave = _sine_of(phase) * (1.0 + 0.5 * _smooth(heart.shape[1], 0.7, dice)) * size
+    size = rng.between(0.02, 0.06)
+    phase = rng.between(5.0, 6.8) * time + 0.5 * _smooth(heart.shape[1], 0.4, rng)
+    wave = _sine_of(phase) * (1.0 + 0.5 * _smooth(heart.shape[1], 0.7, rng)) * size
     for row, part in enumerate((0.15, 0.75, -0.65)):
         heart[row] += part * wave
 
 
-def _leads(heart: Array, dice: Dice) -> Array:
+def _leads(heart: Array, rng: RandomStream) -> Array:
     """All twelve leads in mV, with each electrode's own noise and wander."""
     count = heart.shape[1]
-    wander, muscle, breath = dice.between(0.010, 0.055), dice.between(0.002, 0.014), dice.between(0.0, 0.035)
-    window = (3, 5, 9)[dice.below(3)]  # what the machine's low-pass leaves
-    pace, phase = dice.between(0.19, 0.32), dice.between(0, 1)
+    wander, muscle, breath = rng.between(0.010, 0.055), rng.between(0.002, 0.014), rng.between(0.0, 0.035)
+    window = (3, 5, 9)[rng.below(3)]  # what the machine's low-pass leaves
+    pace, phase = rng.between(0.19, 0.32), rng.between(0, 1)
     breathing = _sine_of(pace * (np.arange(count) / RATE) + phase)
 
     def electrode() -> Array:
-        burst = np.maximum(_smooth(count, 1.6, dice), -0.6) + 1.0
-        total = wander * _smooth(count, dice.between(1.2, 2.6), dice) + breath * dice.between(-1, 1) * breathing
-        return total + muscle * dice.between(0.5, 1.4) * burst * _averaged(dice.noise(count + window - 1), window)
+        burst = np.maximum(_smooth(count, 1.6, rng), -0.6) + 1.0
+        total = wander * _smooth(count, rng.between(1.2, 2.6), rng) + breath * rng.between(-1, 1) * breathing
+        return total + muscle * rng.between(0.5, 1.4) * burst * _averaged(rng.noise(count + window - 1), window)
 
     right, left, leg = electrode(), electrode(), electrode()
     centre = (right + left + leg) / 3.0
@@ -299,7 +299,7 @@ def _leads(heart: Array, dice: Dice) -> Array:
     for name, (a, b, c) in _LEAD_VECTORS.items():
         noise = extra[name] if name in extra else electrode() - centre
         # Chest electrodes never sit twice alike.
-        gain = 1.0 if name in extra else dice.between(0.85, 1.12)
+        gain = 1.0 if name in extra else rng.between(0.85, 1.12)
         own[name] = np.floor((gain * (a * heart[0] + b * heart[1] + c * heart[2]) + noise) * 4096.0 + 0.5) / 4096.0
     one, two = own["I"], own["II"]
     own.update({"III": two - one, "aVR": -(one + two) / 2.0, "aVL": one - two / 2.0, "aVF": two - one / 2.0})
@@ -310,7 +310,7 @@ def _leads(heart: Array, dice: Dice) -> Array:
 
 
 def _averaged(noise: Array, window: int) -> Array:
-    """A moving mean, scaled back to the deviation of what went in."""
+    """A moving mean, scaled back to the deviation of its input."""
     count = noise.size - window + 1
     total = np.zeros(count)
     for start in range(window):
@@ -318,10 +318,10 @@ def _averaged(noise: Array, window: int) -> Array:
     return total / math.sqrt(window)
 
 
-def _smooth(count: int, spot: float, dice: Dice) -> Array:
+def _smooth(count: int, spot: float, rng: RandomStream) -> Array:
     """Smooth noise in [-1, 1], its spots about `spot` seconds long: random knots with smooth steps between them."""
     place = np.arange(count) / (RATE * spot)
-    knots = dice.many(int(count / (RATE * spot)) + 3) * 2.0 - 1.0
+    knots = rng.uniform(int(count / (RATE * spot)) + 3) * 2.0 - 1.0
     left = np.floor(place)
     part = place - left
     part = part * part * (3.0 - 2.0 * part)

@@ -4,7 +4,7 @@ A phantom is a bSSFP-like slice (bright blood and fat, grey muscle, dark lung) s
 left, right ventricle left of the left one, lung above, liver and abdomen below. `cohort` draws patients, `phantom` draws one
 frame of one slice of one patient, from end-diastole (frame 0) round the cardiac cycle.
 
-What makes a patient Sick is in the left ventricle only: it is larger, its wall is thinner, it empties less, and one segment
+A Sick patient differs in the left ventricle only: it is larger, its wall is thinner, it empties less, and one segment
 does not move (a dilated, ischaemic heart). Everything else about a patient (torso, fat, position, rotation, pixel size, coil,
 brightness, noise, the right ventricle) is drawn for the whole cohort before anyone has a class, in strata, so that even a small
 cohort fills each range evenly.
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.demo.draws import Array, Dice, direction, paint, raw_words, stratified
+from cardium.demo.draws import Array, RandomStream, direction, paint, raw_words, stratified
 from cardium.errors import CardiumError
 
 Mask = NDArray[np.bool_]
@@ -46,8 +46,8 @@ _LEVEL_PAPILLARY = (0.55, 1.0, 0.7)
 # (width, height) of pair k of patients, one of each class, is _SIZES[k % 8]: mostly 240 x 240, as in the CAD collection.
 _SIZES = ((240, 240), (240, 240), (256, 224), (240, 240), (240, 240), (240, 240), (224, 256), (240, 240))
 
-# Ranges of what is the same in both classes; lengths in mm, angles in degrees, grey levels 0-255. They are narrow enough for
-# networks with random weights to tell the hearts of sixteen patients: the demo must do without pretrained ones.
+# Ranges of the features that are the same in both classes; lengths in mm, angles in degrees, grey levels 0-255. They are narrow
+# enough for networks with random weights to classify the hearts of sixteen patients: the demo must do without pretrained ones.
 _COMMON = {
     "pixel": (0.936, 0.984),
     "shift_x": (-2.8, 2.8),
@@ -76,8 +76,9 @@ _COMMON = {
     "noise": (2.2, 3.0),
     "segment": (0.0, 360.0),
 }
-# Ranges of what makes the class: the left ventricle's outer radius (mm), its wall at end-diastole as a share of that, the share
-# of the cavity's area that is emptied, how still the segment stands (0 moves, 1 does not), how much of its thickness it keeps.
+# Ranges of the features that make the class: the left ventricle's outer radius (mm), its wall at end-diastole as a share of it,
+# the share of the cavity's area that is emptied, how still the segment is (0 moves, 1 does not), how much of its thickness it
+# keeps.
 _HEART = {
     "Normal": {
         "heart": (29.5, 34.5),
@@ -163,7 +164,7 @@ def phantom(patient: Patient, level: int, frame: int) -> tuple[NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Scene:
-    """What does not move: the slice without the heart, the coil's gain, and the pixels' places in the heart's own frame."""
+    """The static part: the slice without the heart, the coil's gain, and the pixels' places in the heart's own frame."""
 
     canvas: Array
     gain: Array
@@ -175,21 +176,21 @@ class _Scene:
 @functools.lru_cache(maxsize=2)
 def _torso(patient: Patient, level: int) -> _Scene:
     """The body of one slice: fat, muscle, ribs, lung, liver, spleen, stomach, spine, aorta; in mm from the left ventricle."""
-    dice = _dice(patient, level)
+    rng = _stream(patient, level)
     p = dict(patient.values)
     rows, columns = np.mgrid[0 : patient.height, 0 : patient.width].astype(np.float64)
     # Slices of one patient differ by a breath.
-    x = (columns - (patient.width - 1) / 2) * p["pixel"] - p["shift_x"] + 9.0 - dice.between(-2, 2)
-    y = (rows - (patient.height - 1) / 2) * p["pixel"] - p["shift_y"] + 8.0 - dice.between(-2, 2)
+    x = (columns - (patient.width - 1) / 2) * p["pixel"] - p["shift_x"] + 9.0 - rng.between(-2, 2)
+    y = (rows - (patient.height - 1) / 2) * p["pixel"] - p["shift_y"] + 8.0 - rng.between(-2, 2)
     x, y = _turned(x, y, p["turn"])
     soft = p["pixel"] * 1.7
-    fine, coarse = 0.6 * _cloud(x, y, 7.0, dice) + 0.5 * _cloud(x, y, 3.2, dice), _cloud(x, y, 34.0, dice)
+    fine, coarse = 0.6 * _cloud(x, y, 7.0, rng) + 0.5 * _cloud(x, y, 3.2, rng), _cloud(x, y, 34.0, rng)
 
     depth, height = p["torso_depth"], p["torso_height"]
     front = -(72.0 + p["wall"] + p["fat"])
     centre_x, centre_y = front + depth, 22.0
-    bumps = [(0.0, 0.0), (p["torso_square"], p["torso_lean"]), (dice.between(-0.025, 0.025), dice.between(-0.025, 0.025))]
-    bumps.append((dice.between(-0.02, 0.02), dice.between(-0.02, 0.02)))
+    bumps = [(0.0, 0.0), (p["torso_square"], p["torso_lean"]), (rng.between(-0.025, 0.025), rng.between(-0.025, 0.025))]
+    bumps.append((rng.between(-0.02, 0.02), rng.between(-0.02, 0.02)))
     skin = _blob(x, y, centre_x, centre_y, depth, height, 0.0, bumps)
 
     canvas = np.zeros_like(x)
@@ -206,34 +207,34 @@ def _torso(patient: Patient, level: int) -> _Scene:
 
     # Ribs, cut across: a dark cortex around grey marrow.
     for number in range(9):
-        angle = 96.0 + number * 24.0 + dice.between(-5, 5)
+        angle = 96.0 + number * 24.0 + rng.between(-5, 5)
         cos, sin = direction(angle)
         reach_x, reach_y = depth - p["fat"] - 0.55 * p["wall"], height - p["fat"] - 0.55 * p["wall"]
         rib_x, rib_y = centre_x + reach_x * cos, centre_y + reach_y * sin
-        rib = _blob(x, y, rib_x, rib_y, 3.4 + dice.between(0, 1), 6.6 + dice.between(0, 2), angle)
+        rib = _blob(x, y, rib_x, rib_y, 3.4 + rng.between(0, 1), 6.6 + rng.between(0, 2), angle)
         rib = np.minimum(rib, skin - fat)
         canvas = paint(canvas, rib, 16.0, soft)
         canvas = paint(canvas, rib - 1.7, 0.55 * p["fat_level"], soft)
 
     # Vessels of the lung: they run out from the hilum behind the heart, thinner and fainter as they go.
     for _ in range(60):
-        angle, away = dice.between(-160, 45), dice.between(0, 1)
+        angle, away = rng.between(-160, 45), rng.between(0, 1)
         cos, sin = direction(angle)
         reach = 30.0 + 76.0 * away
         size = 1.9 - 1.2 * away
         vessel = _blob(
-            x, y, 18.0 + reach * cos, -4.0 + reach * sin, size * dice.between(1.0, 5.5), size, angle + dice.between(-30, 30)
+            x, y, 18.0 + reach * cos, -4.0 + reach * sin, size * rng.between(1.0, 5.5), size, angle + rng.between(-30, 30)
         )
-        canvas = paint(canvas, np.minimum(vessel, inside), p["blood"] * (0.55 - 0.38 * away), soft, dice.between(0.3, 0.9))
+        canvas = paint(canvas, np.minimum(vessel, inside), p["blood"] * (0.55 - 0.38 * away), soft, rng.between(0.3, 0.9))
 
     # The diaphragm's dome and what lies below it.
     dome = y - p["diaphragm"] - p["slope"] * x - 0.0032 * (x - 8.0) * (x - 8.0) - 3.0 * coarse
     belly = np.minimum(dome, inside)
     canvas = paint(canvas, belly + 1.4, 0.7 * p["muscle"], soft)
     canvas = paint(canvas, belly - 1.0, 0.78 * p["fat_level"] * (0.9 + 0.25 * coarse + 0.1 * fine), soft)
-    liver_x = -30.0 + dice.between(-10, 12)
+    liver_x = -30.0 + rng.between(-10, 12)
     liver = np.minimum(
-        _blob(x, y, liver_x, 84.0 + dice.between(-6, 6), 58.0, 52.0, dice.between(-12, 12), [(0.0, 0.0), (0.06, 0.05)]),
+        _blob(x, y, liver_x, 84.0 + rng.between(-6, 6), 58.0, 52.0, rng.between(-12, 12), [(0.0, 0.0), (0.06, 0.05)]),
         belly - 1.5,
     )
     canvas = paint(canvas, liver, p["liver"] * (1.0 + 0.12 * fine + 0.08 * coarse), soft)
@@ -241,11 +242,11 @@ def _torso(patient: Patient, level: int) -> _Scene:
         vein = _blob(
             x,
             y,
-            liver_x + dice.between(-36, 36),
-            80.0 + dice.between(-28, 34),
-            dice.between(1.4, 2.4),
-            dice.between(2, 8),
-            dice.between(0, 180),
+            liver_x + rng.between(-36, 36),
+            80.0 + rng.between(-28, 34),
+            rng.between(1.4, 2.4),
+            rng.between(2, 8),
+            rng.between(0, 180),
         )
         canvas = paint(canvas, np.minimum(vein, liver - 3.0), 0.72 * p["blood"], soft, 0.7)
     # Stomach: a dark wall, contents of any brightness.
@@ -253,53 +254,53 @@ def _torso(patient: Patient, level: int) -> _Scene:
         _blob(
             x,
             y,
-            30.0 + dice.between(-8, 8),
-            66.0 + dice.between(-8, 8),
+            30.0 + rng.between(-8, 8),
+            66.0 + rng.between(-8, 8),
             24.0,
             15.0,
-            dice.between(-25, 25),
+            rng.between(-25, 25),
             [(0.0, 0.0), (0.1, 0.05)],
         ),
         belly - 2.0,
     )
     canvas = paint(canvas, stomach, 0.8 * p["muscle"], soft)
-    canvas = paint(canvas, stomach - 2.6, dice.between(18, 120) * (1.0 + 0.45 * fine), soft)
+    canvas = paint(canvas, stomach - 2.6, rng.between(18, 120) * (1.0 + 0.45 * fine), soft)
     spleen = _blob(
         x,
         y,
-        76.0 + dice.between(-6, 6),
-        56.0 + dice.between(-8, 8),
+        76.0 + rng.between(-6, 6),
+        56.0 + rng.between(-8, 8),
         17.0,
         31.0,
-        dice.between(-20, 20),
+        rng.between(-20, 20),
         [(0.0, 0.0), (0.1, 0.0)],
     )
     canvas = paint(canvas, np.minimum(spleen, belly - 1.5), 1.15 * p["liver"] * (1.0 + 0.06 * fine), soft)
     kidney = np.minimum(
-        _blob(x, y, 66.0 + dice.between(-8, 8), 112.0 + dice.between(-8, 8), 16.0, 23.0, dice.between(-30, 10)), belly - 1.5
+        _blob(x, y, 66.0 + rng.between(-8, 8), 112.0 + rng.between(-8, 8), 16.0, 23.0, rng.between(-30, 10)), belly - 1.5
     )
     canvas = paint(canvas, kidney, 1.3 * p["liver"], soft)
     canvas = paint(canvas, kidney - 8.0, 0.8 * p["fat_level"], soft)
     for _ in range(6):  # bowel
         loop = _blob(
-            x, y, dice.between(-40, 60), dice.between(112, 146), dice.between(6, 11), dice.between(6, 12), dice.between(0, 180)
+            x, y, rng.between(-40, 60), rng.between(112, 146), rng.between(6, 11), rng.between(6, 12), rng.between(0, 180)
         )
         canvas = paint(canvas, np.minimum(loop, belly - 2.0), 0.75 * p["muscle"], soft)
-        canvas = paint(canvas, np.minimum(loop - 2.0, belly - 2.0), dice.between(10, 100) * (1.0 + 0.3 * fine), soft)
+        canvas = paint(canvas, np.minimum(loop - 2.0, belly - 2.0), rng.between(10, 100) * (1.0 + 0.3 * fine), soft)
 
     # Spine: vertebral bodies and discs behind everything, muscles behind them.
     back = centre_x + depth - p["fat"] - 30.0
     for number in range(7):
-        level_y = -84.0 + 29.0 * number + dice.between(-2, 2)
+        level_y = -84.0 + 29.0 * number + rng.between(-2, 2)
         body = np.minimum(
             _blob(
                 x,
                 y,
                 back,
                 level_y,
-                12.5 + dice.between(0, 3),
+                12.5 + rng.between(0, 3),
                 11.0,
-                dice.between(-6, 6),
+                rng.between(-6, 6),
                 [(0.0, 0.0), (0.05, 0.0), (0.0, 0.0), (-0.06, 0.0)],
             ),
             skin - fat,
@@ -307,17 +308,17 @@ def _torso(patient: Patient, level: int) -> _Scene:
         canvas = paint(canvas, np.minimum(body + 2.6, skin - fat), 30.0, soft)
         canvas = paint(canvas, body, 0.42 * p["fat_level"] * (1.0 + 0.3 * fine + 0.15 * coarse), soft)
     # Descending aorta, in the fat before the spine.
-    aorta_x, aorta_y = back - 25.0 + dice.between(-3, 3), -6.0 + dice.between(-12, 12)
-    around = _blob(x, y, aorta_x + 5.0, aorta_y + 4.0, 13.5, 24.0, dice.between(-12, 12), [(0.0, 0.0), (0.0, 0.0), (0.1, 0.06)])
+    aorta_x, aorta_y = back - 25.0 + rng.between(-3, 3), -6.0 + rng.between(-12, 12)
+    around = _blob(x, y, aorta_x + 5.0, aorta_y + 4.0, 13.5, 24.0, rng.between(-12, 12), [(0.0, 0.0), (0.0, 0.0), (0.1, 0.06)])
     canvas = paint(canvas, np.minimum(around, inside), 0.55 * p["fat_level"] * (1.0 + 0.3 * fine), soft)
-    aorta = _blob(x, y, aorta_x, aorta_y, 9.2, 11.5, dice.between(-15, 15))
+    aorta = _blob(x, y, aorta_x, aorta_y, 9.2, 11.5, rng.between(-15, 15))
     canvas = paint(canvas, aorta + 1.6, 0.7 * p["muscle"], soft)
     canvas = paint(canvas, aorta, 0.96 * p["blood"] * (1.0 + 0.05 * fine), soft)
 
     # Fat between the chest wall and the heart.
     pad_x = front + p["fat"] + p["wall"] + 7.0
     pad = _blob(
-        x, y, pad_x, 10.0 + dice.between(-10, 10), 12.0, 42.0, dice.between(-8, 8), [(0.0, 0.0), (0.12, 0.0), (0.05, 0.05)]
+        x, y, pad_x, 10.0 + rng.between(-10, 10), 12.0, 42.0, rng.between(-8, 8), [(0.0, 0.0), (0.12, 0.0), (0.05, 0.05)]
     )
     canvas = paint(canvas, np.minimum(pad + 3.0 * coarse, inside), 0.66 * p["fat_level"] * (1.0 + 0.25 * fine), soft)
 
@@ -326,7 +327,7 @@ def _torso(patient: Patient, level: int) -> _Scene:
     ahead = (x - front + 30.0) * (x - front + 30.0) + (y + 10.0) * (y + 10.0)
     behind_x = x - (centre_x + depth + 40.0)
     behind = behind_x * behind_x + (y - 20.0) * (y - 20.0)
-    gain = p["gain"] * (1.55 / (1.0 + ahead / coil) + 0.65 / (1.0 + behind / coil)) * (1.0 + 0.10 * _cloud(x, y, 80.0, dice))
+    gain = p["gain"] * (1.55 / (1.0 + ahead / coil) + 0.65 / (1.0 + behind / coil)) * (1.0 + 0.10 * _cloud(x, y, 80.0, rng))
     # The slice's profile: signal fades at the ends of the field, up and down.
     beyond = np.maximum(np.abs(y) - 96.0, 0.0) / 60.0
     gain = gain / (1.0 + beyond * beyond * 3.0)
@@ -337,7 +338,7 @@ def _torso(patient: Patient, level: int) -> _Scene:
 def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Array, dict[str, Mask]]:
     """The slice with the heart in it as it stands in `frame`, and the masks; see `phantom`."""
     p = dict(patient.values)
-    dice = _dice(patient, level + 16)
+    rng = _stream(patient, level + 16)
     soft = p["pixel"] * 1.7
     phase = _CONTRACTION[frame]
     outer = p["heart"] * _LEVEL_LEFT[level]
@@ -354,7 +355,7 @@ def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Arra
     # (muscle does not compress), so a segment that moves thickens and one that stands still does not.
     length = np.sqrt(x * x + y * y) + 1e-6
     ux, uy = x / length, y / length
-    oval = 1.0 + p["oval"] * (ux * ux - uy * uy) + dice.between(-0.02, 0.02) * (ux * ux * ux - 3.0 * ux * uy * uy)
+    oval = 1.0 + p["oval"] * (ux * ux - uy * uy) + rng.between(-0.02, 0.02) * (ux * ux * ux - 3.0 * ux * uy * uy)
     segment_x, segment_y = direction(p["segment"])
     share = np.minimum(np.maximum((ux * segment_x + uy * segment_y + 0.10) / 0.75, 0.0), 1.0)
     share = share * share * (3.0 - 2.0 * share)
@@ -389,17 +390,17 @@ def _beat(patient: Patient, level: int, frame: int, scene: _Scene) -> tuple[Arra
     canvas = paint(canvas, right + trabeculae, 0.95 * blood, soft)
     # The moderator band and trabeculae of the right ventricle.
     for _ in range(8):
-        angle = dice.between(115, 275)
+        angle = rng.between(115, 275)
         cos, sin = direction(angle)
-        depth = dice.between(0.80, 1.0)
+        depth = rng.between(0.80, 1.0)
         knot_x, knot_y = right_x + 0.80 * depth * size * hold * cos, -0.1 * outer + 1.0 * depth * size * hold * sin
-        knot = _blob(x, y, knot_x, knot_y, dice.between(2.0, 6.0), dice.between(1.0, 1.9), angle + dice.between(-35, 35))
-        canvas = paint(canvas, np.minimum(knot, right), 1.2 * muscle, soft, dice.between(0.4, 0.9))
+        knot = _blob(x, y, knot_x, knot_y, rng.between(2.0, 6.0), rng.between(1.0, 1.9), angle + rng.between(-35, 35))
+        canvas = paint(canvas, np.minimum(knot, right), 1.2 * muscle, soft, rng.between(0.4, 0.9))
 
     canvas = paint(canvas, heart, muscle, soft)
     canvas = paint(canvas, cavity + 0.45 * trabeculae, blood, soft)
     # Two papillary muscles, on the wall's inner side, pushed together as the cavity empties.
-    for angle in (38.0 + dice.between(-12, 12), 128.0 + dice.between(-12, 12)):
+    for angle in (38.0 + rng.between(-12, 12), 128.0 + rng.between(-12, 12)):
         cos, sin = direction(angle)
         rest = outer * (1.0 - p["thickness"])
         place = rest * (1.0 - squeeze * phase) * 0.74
@@ -450,10 +451,10 @@ def _turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _cloud(x: Array, y: Array, size: float, dice: Dice) -> Array:
+def _cloud(x: Array, y: Array, size: float, rng: RandomStream) -> Array:
     """Smooth noise in [-1, 1] whose spots are about `size` mm wide: a random grid with smooth steps between its points."""
     side = 64
-    grid = dice.many(side * side).reshape(side, side) * 2.0 - 1.0
+    grid = rng.uniform(side * side).reshape(side, side) * 2.0 - 1.0
     column, row = x / size + side / 2, y / size + side / 2
     left, top = np.floor(column), np.floor(row)
     right, down = column - left, row - top
@@ -480,6 +481,6 @@ def _grain(patient: Patient, level: int, frame: int, channel: int) -> Array:
     return both.astype(np.float64) / (147.8 * 11.0)
 
 
-def _dice(patient: Patient, level: int) -> Dice:
+def _stream(patient: Patient, level: int) -> RandomStream:
     """The random numbers of one slice of one patient."""
-    return Dice(patient.seed, 3, patient.number, level, 0)
+    return RandomStream(patient.seed, 3, patient.number, level, 0)

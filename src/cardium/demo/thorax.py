@@ -4,11 +4,11 @@ A volume is a contrast-enhanced chest in Hounsfield units: skin, ribs, spine, lu
 diaphragm with liver, stomach and spleen below, the scanner's table under the back, and a heart of four chambers with its great
 vessels. `cohort` draws patients, `volume` one patient's voxels, `truth` where heart and defect are.
 
-What makes a class is in the heart and its vessels only (Moss and Adams, Heart Disease in Infants, Children, and Adolescents).
-Non-Cyanotic: a hole in the septum of the atria or of the ventricles, or a duct between aorta and pulmonary artery, and what so
-much blood to the lungs leads to: wide pulmonary arteries and a slender aorta. Cyanotic: the great vessels transposed (the aorta
-in front, from the right ventricle), or a narrow or absent pulmonary trunk with a wide aorta over a high ventricular hole.
-Normal: neither. The classes hold about as much blood, so that no histogram tells them.
+A class differs in the heart and its vessels only (Moss and Adams, Heart Disease in Infants, Children, and Adolescents).
+Non-Cyanotic: a hole in the septum of the atria or of the ventricles, or a duct between aorta and pulmonary artery; so much blood
+flows to the lungs that the pulmonary arteries are wide and the aorta is slender. Cyanotic: the great vessels transposed (the
+aorta in front, from the right ventricle), or a narrow or absent pulmonary trunk with a wide aorta over a high ventricular hole.
+Normal: neither. The classes hold about as much blood, so that no histogram separates them.
 
 Everything else (size and number of voxels, orientation, body, position, contrast, noise, table) is drawn for the whole cohort
 before anyone has a class: by strata, or the same for three patients, one of each class.
@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cardium.demo.draws import Array, Dice, direction, paint, raw_words, stratified
+from cardium.demo.draws import Array, RandomStream, direction, paint, raw_words, stratified
 from cardium.errors import CardiumError
 
 Mask = NDArray[np.bool_]
@@ -59,8 +59,8 @@ _TURNS = {
     "Non-Cyanotic": ("ventricular", "atrial", "both", "duct", "ventricular", "atrial"),
     "Normal": ("none",),
 }
-# The ids that the original's lists name (system 002); the drawn patients share nothing but the number with them. 1047 stands in
-# its Non-Cyanotic one, but its table says VSD = 0.
+# The ids that the original's lists name (system 002); the drawn patients share nothing but the number with them. 1047 is in
+# its Non-Cyanotic one, but its VSD is 0 in the table.
 _IDS = {
     "Cyanotic": (1010, 1012, 1015, 1028, 1037, 1050, 1064, 1074, 1085, 1092, 1099, 1111, 1113, 1120, 1129, 1145, 1146, 1147),
     "Non-Cyanotic": (
@@ -123,8 +123,11 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient: the collection's id, class ("" for one that the label rule excludes), what its heart has, its flags in the
-    label table, the volume's size, its orientation as nibabel writes it, and all that is drawn."""
+    """One patient of a cohort.
+
+    It has the collection's id, a class ("" if the label rule excludes it), its defect, its flags in the label table, the
+    volume's size, its orientation as nibabel writes it, and all that is drawn.
+    """
 
     id: int
     label: str
@@ -175,7 +178,7 @@ def cohort(count: int, seed: int = SEED) -> list[Patient]:
 
 
 def _common(seed: int, part: int, patients: int) -> list[tuple[tuple[str, float], ...]]:
-    """What is common, of so many patients."""
+    """The features that are common to both classes, of so many patients."""
     columns = [
         stratified(low, high, patients, raw_words(seed, 32, part, column, count=2 * patients))
         for column, (low, high) in enumerate(_COMMON.values())
@@ -199,7 +202,7 @@ def volume(patient: Patient) -> NDArray[np.int16]:
 
 
 def truth(patient: Patient) -> dict[str, Mask]:
-    """Masks along the file's own axes, of `volume`'s shape: what an explanation should point at, and where to measure.
+    """Masks along the file's own axes, of `volume`'s shape, for testing explanations and measuring.
 
     heart: chambers, walls and great vessels. defect: the holes, the duct, the transposed vessels, or the trunk's place and the
     aorta beside it; empty where the heart has none. lv: the left ventricle's cavity. The rest are small places in every heart:
@@ -327,7 +330,7 @@ def _drawn(patient: Patient) -> tuple[Array, dict[str, Mask]]:
 def _paint_body(field: _Field, patient: Patient) -> None:
     """Chest wall, ribs, lungs, abdomen, mediastinum, spine."""
     p = dict(patient.values)
-    dice = Dice(patient.seed, 33, patient.id)
+    rng = RandomStream(patient.seed, 33, patient.id)
     x, y, z = field.x, field.y, field.z
     # Between an ellipse and a rounded box.
     u, v = x / (66.0 * p["width"]), y / 48.0
@@ -364,21 +367,21 @@ def _paint_body(field: _Field, patient: Patient) -> None:
     )
     lung = np.minimum(np.minimum(cavity, -middle), -dome)
     field.paint(lung, p["lung"])
-    _paint_lung_vessels(field, lung, p["blood"], dice)
+    _paint_lung_vessels(field, lung, p["blood"], rng)
 
     belly = np.minimum(dome, cavity)
     field.paint(belly, 0.9 * p["muscle"])
     field.paint(belly - 1.5, p["fat_level"])
-    liver = np.minimum(field.ellipsoid((-20.0 + dice.between(-3, 3), -6.0, -50.0), (46.0, 40.0, 34.0)), belly - 1.5)
+    liver = np.minimum(field.ellipsoid((-20.0 + rng.between(-3, 3), -6.0, -50.0), (46.0, 40.0, 34.0)), belly - 1.5)
     field.paint(liver, p["liver"])
-    stomach = np.minimum(field.ellipsoid((28.0 + dice.between(-4, 4), -14.0, -46.0), (19.0, 19.0, 15.0)), belly - 2.0)
+    stomach = np.minimum(field.ellipsoid((28.0 + rng.between(-4, 4), -14.0, -46.0), (19.0, 19.0, 15.0)), belly - 2.0)
     field.paint(stomach, 60.0)
-    field.paint(stomach - 2.0, dice.between(0.0, 60.0))
-    field.paint(np.minimum(stomach - 2.5, -17.0 + dice.between(-4, 4) - y), -900.0)
+    field.paint(stomach - 2.0, rng.between(0.0, 60.0))
+    field.paint(np.minimum(stomach - 2.5, -17.0 + rng.between(-4, 4) - y), -900.0)
     field.paint(np.minimum(field.ellipsoid((42.0, 17.0, -48.0), (14.0, 19.0, 18.0)), belly - 1.5), 1.15 * p["liver"])
 
     # Thymus, gullet, spine with its canal and muscles.
-    thymus = field.ellipsoid((0.0 + dice.between(-2, 2), -31.0, 34.0), (13.0, 6.5, 16.0))
+    thymus = field.ellipsoid((0.0 + rng.between(-2, 2), -31.0, 34.0), (13.0, 6.5, 16.0))
     field.paint(np.minimum(thymus, cavity), 38.0)
     field.paint(field.tube([(3.0, 19.0, 60.0), (3.0, 17.0, 0.0), (5.0, 12.0, -60.0)], 3.0), 35.0)
     turns = z / 15.0 + p["rib"]
@@ -393,12 +396,12 @@ def _paint_body(field: _Field, patient: Patient) -> None:
     field.paint(4.0 - np.sqrt(x * x + (y - 39.5) * (y - 39.5)) + 0.0 * z, 30.0)
 
 
-def _paint_lung_vessels(field: _Field, lung: Array, blood: float, dice: Dice) -> None:
+def _paint_lung_vessels(field: _Field, lung: Array, blood: float, rng: RandomStream) -> None:
     """Branches from both hila outwards, thinner on their way."""
     for side, hilum in ((1.0, (32.0, 4.0, 12.0)), (-1.0, (-26.0, 6.0, 10.0))):
         for _ in range(11):
-            end = (side * dice.between(38.0, 56.0), dice.between(-26.0, 32.0), dice.between(-34.0, 48.0))
-            bend = tuple(a + (b - a) * 0.5 + dice.between(-4.0, 4.0) for a, b in zip(hilum, end, strict=True))
+            end = (side * rng.between(38.0, 56.0), rng.between(-26.0, 32.0), rng.between(-34.0, 48.0))
+            bend = tuple(a + (b - a) * 0.5 + rng.between(-4.0, 4.0) for a, b in zip(hilum, end, strict=True))
             points = [hilum, (bend[0], bend[1], bend[2]), end]
             low = [min(point[axis] for point in points) - 4.0 for axis in range(3)]
             high = [max(point[axis] for point in points) + 4.0 for axis in range(3)]
@@ -471,7 +474,7 @@ def _paint_heart(field: _Field, patient: Patient) -> dict[str, Mask]:
         near.paint(near.tube([at(-9.0, 15.0, 4.0), at(*end)], 3.2 * size, 2.4 * size), left_blood)
 
     # Great vessels.
-    # A shunt widens the way to the lungs and leaves the aorta slender: as much blood in all, so that no histogram tells.
+    # A shunt widens the way to the lungs and leaves the aorta slender: as much blood in all, so that no histogram shows it.
     overflow = kind in ("atrial", "ventricular", "both", "duct")
     narrow = {"tetralogy": 2.0, "atresia": 0.0}.get(kind)
     over = narrow is not None
@@ -557,7 +560,7 @@ def _paint_heart(field: _Field, patient: Patient) -> dict[str, Mask]:
 def _grain(patient: Patient, shape: tuple[int, ...]) -> Array:
     """Noise of unit deviation, blurred a little within slices as a reconstruction filter does."""
     slices, rows, columns = shape
-    plain = Dice(patient.seed, 34, patient.id).noise(slices * (rows + 2) * (columns + 2))
+    plain = RandomStream(patient.seed, 34, patient.id).noise(slices * (rows + 2) * (columns + 2))
     plain = plain.reshape(slices, rows + 2, columns + 2)
     tall = plain[:, :-2] + 3.0 * plain[:, 1:-1] + plain[:, 2:]
     both = tall[:, :, :-2] + 3.0 * tall[:, :, 1:-1] + tall[:, :, 2:]

@@ -37,8 +37,8 @@ def gzip_stored(data: bytes) -> bytes:
 def nifti(voxels: NDArray[np.int16], affine: NDArray[np.float64]) -> bytes:
     """A .nii.gz: int16 (columns, rows, slices) and the affine from their indices to mm, NIfTI's RAS+, as its sform and qform.
 
-    affine: axes along the scanner's own, each either way, and no others: what a quaternion says exactly in every rounding.
-    Raises ValueError for another one.
+    affine: its axes must be the scanner's own, each in either direction: a quaternion represents these exactly.
+    Raises ValueError for any other.
     """
     scale = affine[:3, :3]
     if np.any(scale[~np.eye(3, dtype=bool)] != 0) or np.any(np.diag(scale) == 0):

@@ -40,7 +40,7 @@ def download(
     fetch(handle) -> folder: downloads the files from Kaggle (default: kagglehub). limits: of the download; decoded: of each
     file that is decoded to check it.
     Raises CardiumError for an unknown name or source, data that is there already (unless `force`), no network, no permission, a
-    full disk, and for what arrives incomplete or unreadable; data/ is then as it was.
+    full disk, and an incomplete or unreadable download; data/ is then as it was.
     """
     collection = get_collection(name)
     source = _known_source(collection, source)
@@ -78,7 +78,7 @@ def download(
 
 
 def _known_source(collection: Collection, source: str) -> str:
-    """`source`, or the first that the collection has; CardiumError for one that it has not."""
+    """`source`, by default the collection's first one. Raises CardiumError for a source that the collection does not have."""
     known = [name for name, there in (("mendeley", collection.mendeley), ("kaggle", collection.handle)) if there]
     if not known:
         raise CardiumError(f"{collection.name} cannot be fetched by program: {_by_hand(collection)}")
@@ -114,7 +114,7 @@ def _unpack_archives(folder: Path, limits: DownloadLimits = DEFAULT_LIMITS) -> N
 
 @contextlib.contextmanager
 def _cache_in(folder: Path) -> Iterator[None]:
-    """kagglehub's cache in `folder`: on data/'s own disk, so that the files are moved and not copied, and gone afterwards."""
+    """Sets kagglehub's cache to `folder`, on data/'s own disk, so that files are moved instead of copied."""
     before = os.environ.get("KAGGLEHUB_CACHE")
     os.environ["KAGGLEHUB_CACHE"] = str(folder)
     try:
@@ -127,7 +127,7 @@ def _cache_in(folder: Path) -> Iterator[None]:
 
 
 def _check_network(collection: Collection, seconds: float) -> None:
-    """kagglehub's first request has no timeout: behind a silent firewall it would hang for minutes."""
+    """Raises CardiumError if Kaggle cannot be reached: kagglehub's first request has no timeout and would hang for minutes."""
     import requests
     from kagglesdk.kaggle_env import get_endpoint, get_env
 
@@ -167,7 +167,7 @@ def _by_hand(collection: Collection) -> str:
 
 
 def _unwrapped(folder: Path, collection: Collection) -> Path:
-    """`folder` without the outer folders that hold nothing but one more folder."""
+    """The first folder inwards from `folder` that holds more than one folder."""
     classes = {name.lower() for name in collection.classes}
     while True:
         inner = list(folder.iterdir())
@@ -210,7 +210,7 @@ def _verify(collection: Collection, folder: Path, limits: DownloadLimits, decode
 
 
 def _put(fetched: Path, target: Path) -> None:
-    """Moves `fetched` to `target`; what stood there is removed only once the new data stands."""
+    """Moves `fetched` to `target`; removes the old data only after that."""
     target.parent.mkdir(parents=True, exist_ok=True)
     old = atomic.beside(fetched.parent / target.name)
     if target.exists():

@@ -57,8 +57,8 @@ class Remote:
 def fetch(source: Mendeley, folder: Path, api: str = "", limits: DownloadLimits = DEFAULT_LIMITS) -> list[Path]:
     """Downloads all files of `source` into `folder`, whole and checked; files that are there already are not fetched again.
 
-    Archives are unpacked beside themselves, into folders of their names, and returned: without them a second call would fetch
-    them again, so they are the caller's to remove. api: the server's base address (default: CARDIUM_MENDELEY, or Mendeley's
+    Archives are unpacked into folders of their names beside them, and returned. The caller removes them: without them a second
+    call would fetch them again. api: the server's base address (default: CARDIUM_MENDELEY, or Mendeley's
     own). Raises CardiumError in one line.
     """
     base = (api or os.environ.get("CARDIUM_MENDELEY") or API).rstrip("/")
@@ -75,7 +75,7 @@ def fetch(source: Mendeley, folder: Path, api: str = "", limits: DownloadLimits 
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose remaining work is dropped as soon as one of them fails or the user stops."""
+    """A pool of threads; it drops the remaining work as soon as one of them fails or the user stops."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -84,7 +84,7 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _session() -> requests.Session:
-    """This thread's own: a session promises nothing to threads that share it."""
+    """This thread's own session: sessions are not safe to share between threads."""
     import requests
 
     if not hasattr(_threads, "session"):
@@ -95,7 +95,7 @@ def _session() -> requests.Session:
 
 
 def list_files(base: str, source: Mendeley, limits: DownloadLimits) -> list[Remote]:
-    """Every file of `source`, sorted by path."""
+    """Lists every file of `source`, sorted by path."""
     address = f"{base}/datasets/{source.dataset}"
     folders = {str(line["id"]): line for line in _json(f"{address}/folders/{source.version}", limits)}
     files = []
@@ -119,7 +119,7 @@ def _folder_path(number: str, folders: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _safe(name: Any) -> str:
-    """`name` as one part of a path; CardiumError where it would lead elsewhere."""
+    """`name` as one part of a path. Raises CardiumError for a name that would lead elsewhere."""
     text = str(name)
     if text in ("", ".", "..") or any(sign in text for sign in "/\\\0"):
         raise CardiumError(f"Mendeley Data lists a file or folder called {text!r}, which is no name.")
@@ -154,7 +154,7 @@ def _timeout(limits: DownloadLimits) -> tuple[float, float]:
 
 
 def _fetch_file(remote: Remote, folder: Path, limits: DownloadLimits) -> None:
-    """One file, whole and with its checksum; one with another content is fetched once more."""
+    """Downloads one file and compares its checksum; a file with another content is fetched once more."""
     target = folder / remote.path
     if target.is_file() and _matches(target, remote):
         return
@@ -209,7 +209,7 @@ def _receive(remote: Remote, part: Path, limits: DownloadLimits) -> None:
 
 
 def _matches(file: Path, remote: Remote) -> bool:
-    """By checksum; by size if the server states none."""
+    """Whether a file has the listed size and checksum, as far as the server states them."""
     if remote.size >= 0 and file.stat().st_size != remote.size:
         return False
     if not remote.sha256:
@@ -221,7 +221,7 @@ def _matches(file: Path, remote: Remote) -> bool:
 def unpack(archive: Path) -> Path:
     """Unpacks `archive` into a folder of its name beside it, whole or not at all, and returns that folder.
 
-    Raises CardiumError for a damaged archive, for a member that would land elsewhere, and where nothing here unpacks its kind.
+    Raises CardiumError for a damaged archive, for a member that would land elsewhere, and if no program here can unpack it.
     """
     folder = archive.with_suffix("")
     new = archive.with_name(f".{archive.stem}.unpacking")

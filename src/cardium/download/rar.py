@@ -70,7 +70,7 @@ def unpack(archive: Path, folder: Path, limits: DownloadLimits = DEFAULT_LIMITS)
 
 
 def read_members(archive: Path) -> tuple[list[Member], list[Path]]:
-    """(what the archive lists, the files that it consists of). Raises CardiumError."""
+    """Returns the archive's members and the files that it consists of. Raises CardiumError for a damaged archive."""
     import rarfile
 
     try:
@@ -156,7 +156,7 @@ def _copy_out(archive: Path, members: Sequence[Member], folder: Path) -> None:
 
 
 def _copy(source: IO[bytes], file: IO[bytes], size: int) -> None:
-    """At most `size` bytes and the one that shows that there are more."""
+    """Copies at most `size` bytes, and one more if there are more."""
     left = size + 1
     while left > 0 and (data := source.read(min(left, _CHUNK))):
         file.write(data)
@@ -164,12 +164,12 @@ def _copy(source: IO[bytes], file: IO[bytes], size: int) -> None:
 
 
 def _run_programs(archive: Path, members: Sequence[Member], folder: Path) -> None:
-    """Unpacks by the first of PROGRAMS that can."""
+    """Unpacks with the first of PROGRAMS that succeeds."""
     programs = [name for name in PROGRAMS if shutil.which(name)]
     if not programs:
         raise _no_program(archive)
     most = sum(member.size for member in members) + _SLACK
-    said = []
+    failures = []
     for program in programs:
         for left in folder.iterdir():  # What a program before this one left behind.
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -177,9 +177,10 @@ def _run_programs(archive: Path, members: Sequence[Member], folder: Path) -> Non
         failure = _run([program, *words], lambda: _written(folder) > most)
         if not failure:
             return
-        said.append(f"{program}: {failure}")
+        failures.append(f"{program}: {failure}")
+    reasons = "; ".join(failures)
     raise CardiumError(
-        f"{archive.name} cannot be unpacked ({'; '.join(said)}): get it again, or install another of the packages {_PACKAGES}."
+        f"{archive.name} cannot be unpacked ({reasons}): get it again, or install another of the packages {_PACKAGES}."
     )
 
 
@@ -190,7 +191,7 @@ def _no_program(archive: Path) -> CardiumError:
 
 
 def _run(command: Sequence[str], too_much: Callable[[], bool]) -> str:
-    """Why `command` failed, "" where it did not. It is ended as soon as `too_much`."""
+    """Runs `command` and ends it as soon as `too_much()`. Returns why it failed, "" if it did not."""
     with tempfile.TemporaryFile() as output:  # A pipe that nobody empties would stop it.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -210,8 +211,8 @@ def _run(command: Sequence[str], too_much: Callable[[], bool]) -> str:
             return "it wrote more than the archive lists" if too_much() else ""
         output.seek(0)
         lines = output.read(100_000).decode("utf-8", "replace").strip().splitlines()
-        said = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-        return said.strip()[:160] or f"it ended with {process.returncode}"
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+        return reason.strip()[:160] or f"it ended with {process.returncode}"
 
 
 def _written(folder: Path) -> int:
@@ -225,7 +226,7 @@ def _written(folder: Path) -> int:
 
 
 def _check_result(name: str, members: Sequence[Member], folder: Path) -> None:
-    """Exactly what was listed, and nothing but files and folders: a link would lead out once someone reads through it."""
+    """Raises CardiumError unless `folder` holds exactly the listed files; a link would lead out of it when it is read."""
     wanted = {str(PurePosixPath(member.path)): member.size for member in members if not member.folder}
     there = {}
     for path in folder.rglob("*"):

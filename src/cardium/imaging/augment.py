@@ -1,7 +1,7 @@
 """Random views of a record for training, as a function of (seed, view, record) alone.
 
 An image gets one affine resample; an ECG sheet's brightness and the colour of its grid vary too. The planes of leads are moved
-and scaled together, as one sheet's are.
+and scaled together.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _resample_channels(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def vary_colour(pixels: np.ndarray, brightness: float, grid: float) -> np.ndarray:
-    """(H, W, 3) uint8 with all levels multiplied by `brightness` and colour (the distance from grey) by `grid`; uint8 out.
+    """Multiplies the levels of uint8 (H, W, 3) by `brightness`, and its colour (the distance from grey) by `grid`; uint8 out.
 
     The traces of an ECG sheet are black, its grid is coloured: scaling colour alone fades or strengthens the grid.
     """
@@ -90,9 +90,10 @@ def vary_colour(pixels: np.ndarray, brightness: float, grid: float) -> np.ndarra
 
 
 def augment_batch(pixels: np.ndarray, records: np.ndarray, settings: Augment, seed: int, view: int) -> np.ndarray:
-    """The `view`-th random view of each of `pixels`, uint8, whose record numbers are `records` (n,).
+    """The `view`-th random view of each record; same shape, uint8.
 
-    pixels: images (n, H, W, 3), leads (n, 13, H, W) or traces (n, 16, 96), which have ranges of their own.
+    pixels: uint8, images (n, H, W, 3), leads (n, 13, H, W) or traces (n, 16, 96); `settings` does not apply to traces. records:
+    (n,) their numbers.
     """
     if pixels.ndim == 3:
         views = [
@@ -137,11 +138,11 @@ def augment_traces(
     drop: float = 0.1,
     jitter: float = 0.4,
 ) -> NDArray[np.uint8]:
-    """A random view of renderings uint8 (n, 16, 96), a pure function of the batch and of `draw`'s state; same shape, uint8.
+    """A random view of traces, uint8 (n, 16, 96); same shape, uint8. It depends on the batch and on `draw`'s state alone.
 
     gain: beats are scaled by up to this share, all leads alike. shift: samples, to both sides. stretch: of time about the
-    QRS, as a share. noise: mV, standard deviation, per sample. drop: chance that a lead's beat falls flat. jitter: standard
-    deviation of what is added to the measurements, in their units (the same in no two cells).
+    QRS, as a share. noise: mV, standard deviation, per sample. drop: probability that a lead's beat becomes flat. jitter:
+    standard deviation of the noise on the measurements, in their units, independent in every cell.
     """
     out = batch.copy()
     leads = len(LEADS)

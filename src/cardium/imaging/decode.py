@@ -36,7 +36,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COL
 
 
 class Undecodable(CardiumError):  # noqa: N818 - the rooms' shared word
-    """These bytes are no image that cardium reads. The text is `kind` or `kind: details`, without paths."""
+    """The error for bytes that are not an image that cardium reads. Its text is `kind` or `kind: details`, without paths."""
 
     @property
     def kind(self) -> str:
@@ -45,7 +45,10 @@ class Undecodable(CardiumError):  # noqa: N818 - the rooms' shared word
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: uint8 (H, W, 3), upright. mode: Pillow's, or DICOM-<photometric interpretation>. format: JPEG, PNG or DICOM."""
+    """A decoded image.
+
+    pixels: uint8 (H, W, 3), upright. mode: Pillow's, or DICOM-<photometric interpretation>. format: JPEG, PNG or DICOM.
+    """
 
     pixels: Pixels
     mode: str
@@ -53,10 +56,10 @@ class Decoded:
 
 
 def decode(data: bytes, max_pixels: int = 50_000_000, max_bytes: int = 100_000_000) -> Decoded:
-    """The image in `data`, upright (EXIF orientation applied), as uint8 (H, W, 3).
+    """Decodes an image, upright (EXIF orientation applied).
 
-    Raises Undecodable for anything else: empty, truncated, damaged, another format, more than `max_pixels` or `max_bytes`,
-    multi-frame DICOM, DICOM compressed in a way that cannot be read here.
+    Raises Undecodable for empty, truncated or damaged data, another format, more than `max_pixels` or `max_bytes`, multi-frame
+    DICOM, and DICOM with a compression that cannot be read here.
     """
     if not data:
         raise Undecodable("empty file")
@@ -112,10 +115,9 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 
 def stretch(values: NDArray[Any]) -> Pixels:
-    """Grey values of any type (H, W) -> uint8: the 0.5 percentile and below become 0, the 99.5 and above 255.
+    """Stretches grey values (H, W) of any type to uint8: the 0.5 percentile and below become 0, the 99.5 and above 255.
 
-    Where the percentiles coincide the extremes are used; an image of one value becomes 0. NaN and infinities count as no
-    value: 0.
+    If the percentiles coincide, the extremes are used; an image of one value becomes 0. NaN and infinities become 0.
     """
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # By a table: a large image is never held as floats.
         low, high = _ends(values)
@@ -221,7 +223,7 @@ def _data_begin(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 
 
 
 def _check_encoded(dataset: Any, syntax: str, rows: int, columns: int) -> None:
-    """The compressed frame's own header must agree with the data set's: the codec believes the former."""
+    """Raises Undecodable if the compressed frame's own header, which the codec uses, differs from the data set's."""
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)

@@ -1,8 +1,8 @@
-"""What an ECG shows only in several leads or beats together: numbers from the leads' measurements and the rhythm strip.
+"""Findings that need several leads or beats of an ECG: numbers from the leads' measurements and the rhythm strip.
 
-A raised ST segment or a Q wave means an infarction where two leads that lie next to each other on the heart show it
+A raised ST segment or a Q wave means an infarction if two leads that are neighbours on the heart show it
 (`across_leads`; Thygesen et al. 2018, Fourth Universal Definition of Myocardial Infarction, Circulation 138:e618); an ectopic
-beat is one that looks unlike the others and comes early, and fibrillation has no P wave that repeats (`beat_to_beat`).
+beat looks unlike the others and comes early, and in fibrillation no P wave repeats (`beat_to_beat`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def across_leads(
 ) -> dict[str, float]:
     """The findings ACROSS_LEADS (trace_format.py) by name.
 
-    leads: the measurements of every one of the twelve (traces.py). beats: their median beats (12, n), mV, 10 ms a sample, of
-    which `onset` to `end` is the QRS, P is looked for from `p_begin` and T until `t_end`. interval: between beats, samples.
+    leads: the measurements of each of the twelve (traces.py). beats: their median beats (12, n), mV, 10 ms a sample. The QRS
+    is from `onset` to `end`; P is searched from `p_begin`, T until `t_end`. interval: between beats, samples.
     """
 
     def limb(name: str) -> list[float]:
@@ -81,7 +81,7 @@ def across_leads(
 
 
 def _of_all_leads(beats: Array, onset: int, end: int, p_begin: int, t_end: int, interval: float) -> dict[str, float]:
-    """What is measured on the leads' signals together."""
+    """The findings on the leads' signals together."""
     turns = 0
     for steps in np.diff(beats[:, onset : end + 1], axis=1):
         signs = np.sign(steps[np.abs(steps) >= 0.02])
@@ -114,7 +114,7 @@ def beat_to_beat(strip: Array, beats: NDArray[np.int64]) -> dict[str, float]:
 
     strip: a lead in mV, 10 ms a sample, NaN where it is hidden. beats: the samples at which its beats are.
 
-    With fewer beats than it takes to compare them (3 whole ones; 5 for the intervals), every value is its usual middle.
+    With too few beats to compare (3 whole ones; 5 for the intervals), every value is its usual middle.
     """
     out = {name: middle for name, middle, _ in BEAT_TO_BEAT}
     if len(beats) >= 5:

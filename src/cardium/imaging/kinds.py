@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The leads of a sheet, in the order of every array that has an axis of leads.
 LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6", "rhythm")
+# Grey levels (0-255) that vary less than this over a whole picture or volume show nothing.
+BLANK_STD = 2.0
 FORMS = ("image", "leads", "traces", "slices", "volume")
 
 

@@ -15,9 +15,9 @@ _LARGEST = 2240
 
 
 def render_leads(pixels: Pixels, sheet: Sheet, height: int, width: int) -> np.ndarray:
-    """The leads of a picture uint8 (H, W, 3) as uint8 (13, height, width): 0 = nothing, 255 = trace, in the order of LEADS.
+    """Renders the leads of a picture uint8 (H, W, 3) as uint8 (13, height, width), in the order of LEADS; 255 = trace.
 
-    System 003's way: crop, grey, inverted, 3x3 maximum, resized (area average); here without the grid.
+    As in system 003: crop, grey, inverted, 3x3 maximum, resized (area average); but without the grid.
     """
     from scipy.ndimage import maximum_filter
 

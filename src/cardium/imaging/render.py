@@ -1,4 +1,4 @@
-"""A file's bytes -> the array that a model takes (kinds.py says which there are); training and serving render through it."""
+"""A file's bytes -> the array that a model takes, of one of the kinds in kinds.py; training and serving render through it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from PIL import Image
 
 from cardium.errors import CardiumError
 from cardium.imaging.decode import decode
-from cardium.imaging.kinds import FORMS, Rendered, family, input_shape, of_volumes
+from cardium.imaging.kinds import BLANK_STD, FORMS, Rendered, family, input_shape, of_volumes
 
 if TYPE_CHECKING:
     from cardium.imaging.spec import Limits, Render
 
-# Grey levels (0-255) that vary less than this over a whole picture show nothing.
-_BLANK_STD = 2.0
-
 
 def shape_of(kind: str, size: Render) -> tuple[int, ...]:
-    """The shape of one record's array. Raises CardiumError for an unknown kind and for settings that do not fit it."""
+    """The shape of one record's array. Raises CardiumError for an unknown kind, and for a size that does not fit it."""
     if family(kind) not in FORMS:
         raise CardiumError(f"params.yaml: unknown rendering `{kind}`: {', '.join(FORMS)}.")
     if kind == "traces":
@@ -32,17 +29,21 @@ def shape_of(kind: str, size: Render) -> tuple[int, ...]:
     return input_shape(kind, size.height, size.width, size.frames)
 
 
-def render_file(data: bytes, kind: str, size: Render, limits: Limits) -> Rendered:
-    """A file's bytes -> the array of this kind and size. Raises imaging.decode.Undecodable with the reason."""
+def render_file(data: bytes, kind: str, size: Render, limits: Limits, blank_std: float = BLANK_STD) -> Rendered:
+    """Renders a file's bytes to the array of this kind and size.
+
+    blank_std: grey levels (0-255) that vary less than this are reported as blank. Raises imaging.decode.Undecodable, whose text
+    is the reason, for bytes that cannot be read or exceed the limits.
+    """
     if of_volumes(kind):
         from cardium.imaging.volume import read_volume, render_volume
 
-        return render_volume(read_volume(data, limits.max_voxels, limits.max_volume_bytes, size.order), size)
-    return render(decode(data, limits.max_pixels, limits.max_bytes).pixels, kind, size)
+        return render_volume(read_volume(data, limits.max_voxels, limits.max_volume_bytes, size.order), size, blank_std)
+    return render(decode(data, limits.max_pixels, limits.max_bytes).pixels, kind, size, blank_std)
 
 
 def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Limits) -> str:
-    """A hash of what a file shows, its size and pixels or voxels, whatever its encoding. Raises imaging.decode.Undecodable."""
+    """A hash of a file's size and pixels or voxels, whatever its encoding. Raises imaging.decode.Undecodable."""
     shown: NDArray[Any]
     if kind == "volume":
         from cardium.imaging.volume import read_volume
@@ -61,11 +62,11 @@ def hash_pixels(shown: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
-    """A picture, uint8 (h, w, 3) -> the array of this kind and size; see the module's docstring."""
+def render(pixels: NDArray[np.uint8], kind: str, size: Render, blank_std: float = BLANK_STD) -> Rendered:
+    """Renders a picture, uint8 (h, w, 3), to the array of this kind and size; see `render_file`."""
     shape_of(kind, size)
     if kind == "image" and size.area == "whole":
-        blank = ("the picture is blank",) if float(pixels.std()) < _BLANK_STD else ()
+        blank = ("the picture is blank",) if float(pixels.std()) < blank_std else ()
         return Rendered(render_image(pixels, size.height, size.width), blank)
     from cardium.imaging import leads, paper, sheet, trace_format, traces
 
@@ -82,9 +83,9 @@ def render(pixels: NDArray[np.uint8], kind: str, size: Render) -> Rendered:
 
 
 def render_image(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3) -> uint8 (height, width, 3): stretched to the size (aspect not kept, as system 000 does it), bilinear.
+    """Stretches uint8 (h, w, 3) to uint8 (height, width, 3), bilinear; the aspect is not kept, as in system 000.
 
-    Pillow widens the filter when it shrinks (antialiasing), in fixed-point arithmetic: the same bytes on every machine.
+    Pillow widens the filter for shrinking (antialiasing), in fixed-point arithmetic: the same bytes on every machine.
     Raises CardiumError for another shape or type.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:

@@ -1,7 +1,7 @@
 """A picture of a 12-lead ECG sheet -> where its paper and its 13 leads are, found from the pixels alone.
 
-Every row of a printed ECG begins with a calibration pulse: a box as high as 1 mV, all at the same place along the paper. They
-are what this looks for: vertical strokes of one height, one above the other, in pairs. Their feet are the rows' baselines,
+Every row of a printed ECG begins with a calibration pulse: a box as high as 1 mV, all at the same place along the paper. The
+search is for these pulses: vertical strokes of one height, one above the other, in pairs. Their feet are the rows' baselines,
 their left edge and the end of the traces the time axis, their number the layout: four rows are 3x4 leads and a strip, seven
 6x2 and a strip, six 6x2. A sheet without them is read from its rows alone: equally spaced lines that ink follows from one
 end to the other. The lead boxes are those of system 003 (pixel tables, picked by class and file number in the original),
@@ -54,7 +54,7 @@ _LENGTH_IN_PULSES = 25.3
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where the leads are. Boxes are (left, top, right, bottom), right and bottom exclusive, in the upright picture.
+    """The places of the leads. Boxes are (left, top, right, bottom), right and bottom exclusive, in the upright picture.
 
     layout: "3x4+1", "6x2+1", "6x2" (no rhythm strip) or "grid" (not recognised: a plain grid over the picture).
     angle: degrees that `upright` turns the picture by, about its centre. leads: 13 boxes in the order of LEADS; without a
@@ -71,9 +71,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a sheet hangs on, in pixels of the searched copy: each row's baseline and the time axis, from the pulses' left edge.
+    """The rows of a sheet, in pixels of the searched copy: their baselines and the time axis, from the pulses' left edge.
 
-    pulse: the pulses' height, 0 where none were found.
+    pulse: the pulses' height, 0 if none were found.
     """
 
     baselines: NDArray[Any]
@@ -93,7 +93,7 @@ class _Rows:
     def whole(self) -> bool:
         """As many rows as a layout has, as far apart as the length of the time axis asks for.
 
-        Machines that move rows apart by what their leads need do so on sheets without a strip only.
+        Machines that space rows by their leads' height do so on sheets without a strip only.
         """
         gaps = np.diff(self.baselines)
         even = len(self.baselines) == 6 or bool((np.abs(gaps / gaps.mean() - 1) < 0.12).all())
@@ -102,7 +102,7 @@ class _Rows:
 
 
 def find_sheet(pixels: Pixels) -> Sheet:
-    """The sheet in a picture uint8 (H, W, 3) of any resolution; never raises on a valid picture."""
+    """Finds the sheet in a picture uint8 (H, W, 3) of any resolution; never raises on a valid picture."""
     height, width = pixels.shape[:2]
     reduction = max(height, width) / _SEARCHED
     small = pixels
@@ -453,7 +453,7 @@ def _box(left: float, top: float, right: float, bottom: float, height: int, widt
 
 
 def upright(pixels: Pixels, sheet: Sheet) -> Pixels:
-    """The picture turned by the sheet's angle about its centre, same size, bilinear, corners white; uint8 (H, W, 3)."""
+    """Turns the picture by the sheet's angle about its centre: uint8 (H, W, 3), same size, bilinear, corners white."""
     if sheet.angle == 0.0:
         return pixels
     turned = Image.fromarray(pixels).rotate(sheet.angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255))
@@ -461,10 +461,10 @@ def upright(pixels: Pixels, sheet: Sheet) -> Pixels:
 
 
 def ink(pixels: Pixels) -> NDArray[np.float32]:
-    """How much trace there is in each pixel of uint8 (H, W, 3): float32 (H, W), 0 = paper or grid, 1 = trace.
+    """The amount of trace in each pixel of uint8 (H, W, 3): float32 (H, W), 0 = paper or grid, 1 = trace.
 
-    Coloured grid lines are bright in at least one channel, so the brightest channel hides them; shading (photographs) goes
-    by the division by the local paper white; grey grid lines go because they are fainter than half of the trace.
+    Coloured grid lines are bright in at least one channel, so the brightest channel hides them. The division by the local
+    paper white removes the shading of photographs. Grey grid lines vanish because they are fainter than half of the trace.
     """
     return np.clip((_darkness(pixels) - 0.35) / 0.4, 0, 1)
 
@@ -492,7 +492,7 @@ def _darkness(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _beside_paper(brightness: NDArray[np.float32]) -> Mask | None:
-    """What of a small grey picture is a darker table around a bright sheet; None where the sheet fills the picture."""
+    """Mask of a darker table around a bright sheet in a small grey picture; None if the sheet fills the picture."""
     from scipy.ndimage import binary_closing, binary_erosion, binary_fill_holes, label
 
     border = np.concatenate([brightness[0], brightness[-1], brightness[:, 0], brightness[:, -1]])

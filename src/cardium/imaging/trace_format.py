@@ -1,11 +1,11 @@
-"""The rendering `traces`: what its rows and cells hold, and in which units. Whoever reads such an array needs this file only.
+"""The format of the rendering `traces`: the rows and cells of its arrays, and their units.
 
 An array is uint8 (16, 96). Rows 0-12 are the median heartbeats of the leads (kinds.LEADS), 10 ms a sample, with the QRS at
 sample 32; a level stands for (level - MIDDLE) * STEP millivolts. Rows 13-15, read as one line, are MEASUREMENTS, each as
 MIDDLE + LEVELS * (value - middle) / unit, then MIDDLE up to the last cell: 255 if heartbeats were read, 0 if not.
 
-traces.py reads such arrays from sheets. The models, augmentation and explanations depend on the format alone, so that a change
-of the reader does not train a model of other renderings again.
+traces.py makes such arrays from sheets. Models, augmentation and explanations depend on the format alone, so that a change of
+that reader does not retrain models of other renderings.
 """
 
 from __future__ import annotations
@@ -146,5 +146,5 @@ MEASUREMENTS: tuple[str, ...] = tuple(name for name, _, _ in UNITS)
 
 
 def was_read(array: NDArray[np.uint8]) -> bool:
-    """Whether a rendering (16, 96) holds heartbeats; if not, the sheet deserves the warning UNREADABLE."""
+    """Whether an array (16, 96) holds heartbeats; if not, the warning UNREADABLE applies."""
     return bool(array[-1, -1] == 255)

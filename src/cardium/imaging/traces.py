@@ -1,12 +1,12 @@
-"""A sheet's 13 leads -> what they say as signals: the median heartbeat of every lead in millivolts, and measurements on it.
+"""A sheet's 13 leads -> the rendering `traces` (trace_format.py): each lead's median heartbeat and measurements.
 
-A picture shows a network the heart rate, the place of the leads and the paper before it shows a Q wave. Signals do not: the
-ink is followed column by column to a voltage (`digitise`), the heartbeats are found in all leads at once (`find_beats`), the
-beats of a lead are laid over each other on their QRS (`median_beats`) and measured as one measures an ECG by hand: Q, R, S, ST
-segment, T, P, QRS duration, axis, regularity of the rhythm, and what only several leads or beats show (`measure`, findings.py).
+In a picture the heart rate, the place of the leads and the paper are more conspicuous than a Q wave; signals leave them out.
+The ink is followed column by column to a voltage (`digitise`), the heartbeats are found in all leads at once (`find_beats`), the
+beats of a lead are laid over each other on their QRS (`median_beats`) and measured as an ECG is measured by hand: Q, R, S, ST
+segment, T, P, QRS duration, axis, regularity of the rhythm, and findings of several leads or beats (`measure`, findings.py).
 `render_traces` packs both into one small uint8 array.
 
-25 mm/s and 10 mm/mV are taken for granted (all sheets of the collections print them).
+25 mm/s and 10 mm/mV are assumed; all sheets of the collections print them.
 
 Methods: path following over the columns' runs of ink by dynamic programming, as in ECGMiner (Santamonica et al. 2024, Comput
 Methods Programs Biomed 246:108053); QRS detection from slope and curvature with a refractory time, after Pan and Tompkins 1985
@@ -49,7 +49,7 @@ Path = tuple[NDArray[np.float64], NDArray[np.float64]]
 def digitise(pixels: Pixels, sheet: Sheet) -> NDArray[np.float32]:
     """The voltages of a page, float32 (13, 1000): mV about each lead's own baseline, 100 samples a second from its start.
 
-    A lead has numbers where the page shows it (3x4: a quarter of the 10 s, one column after the other), NaN elsewhere and
+    A lead has numbers while the page shows it (3x4: a quarter of the 10 s, one column after the other), otherwise NaN, also
     where its printed name hides it. Never raises on a valid picture; without ink everything is NaN.
     """
     leads, paper, dark = _working_ink(pixels, sheet)
@@ -222,7 +222,7 @@ def _voltage_row(top: Array, foot: Array) -> Array:
 
 
 def find_beats(traces: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Where the QRS complexes of a page are, samples in order, from its voltages (13, 1000); empty where nothing beats.
+    """Finds the QRS complexes of a page from its voltages (13, 1000): samples in order, empty if there are none.
 
     Slope times curvature, each lead scaled by its own, averaged over the leads that the page shows at that time (the strip
     counts as three): T waves are as high as QRS complexes in some leads, but never as sharp.
@@ -302,7 +302,7 @@ def _aligned(beats: NDArray[np.int64], strip: Array) -> NDArray[np.int64]:
 def median_beats(traces: NDArray[np.float32], beats: NDArray[np.int64]) -> NDArray[np.float32]:
     """The median heartbeat of every lead, float32 (13, 96), mV above the level before its QRS; sample 32 is the QRS.
 
-    A lead none of whose beats can be seen whole is all zeros.
+    A lead without a wholly visible beat is all zeros.
     """
     out = np.zeros((len(LEADS), BEAT), np.float32)
     x = np.arange(BEAT)
@@ -328,9 +328,9 @@ _ANTERIOR, _INFERIOR, _LATERAL = ("V1", "V2", "V3", "V4"), ("II", "III", "aVF"),
 
 
 def measure(medians: NDArray[np.float32], beats: NDArray[np.int64], strip: NDArray[np.float32]) -> dict[str, float]:
-    """Measurements by name (MEASUREMENTS) on median beats (13, 96), where the beats are, and the strip (1000,).
+    """Measures median beats (13, 96), the places of the beats, and the strip (1000,): MEASUREMENTS by name, in mV, ms, ratios.
 
-    mV, ms, ratios. With fewer than four beats the rhythm is as unremarkable as it gets (every value its `middle`).
+    With fewer than four beats every value of the rhythm is its `middle`.
     """
     values = _measure_rhythm(beats)
     x = medians.astype(np.float64)
@@ -425,12 +425,12 @@ def _measure_lead(beat: Array, onset: int, end: int, p_begin: int, t_end: int) -
 
 
 def render_traces(pixels: Pixels, sheet: Sheet) -> NDArray[np.uint8]:
-    """What the traces of a picture uint8 (H, W, 3) say: uint8 (16, 96), the same at any resolution; never raises.
+    """Renders the traces of a picture uint8 (H, W, 3): uint8 (16, 96), the same at any resolution; never raises.
 
     Rows 0-12: the median beats of the leads (order of LEADS), 10 ms a sample, sample 32 = QRS; (level - 128) * 0.02 mV.
-    What lies beyond 0.45 of a beat's interval before the QRS or 0.7 after it belongs to the next beats and is 128.
+    Samples beyond 0.45 of a beat's interval before the QRS or 0.7 after it belong to other beats and are 128.
     Rows 13-15, read as one line: MEASUREMENTS, 128 + 36 * (value - middle) / unit, clipped; then 128 up to the last cell,
-    which is 255 where heartbeats were read and 0 where not (everything else is 128 then, see `was_read`).
+    which is 255 if heartbeats were read and 0 if not (everything else is 128 then, see `was_read`).
     """
     traces = digitise(pixels, sheet)
     beats = find_beats(traces)

@@ -1,12 +1,12 @@
 """NIfTI bytes -> a volume in one orientation -> the frames (slices) that a model takes.
 
-Reads `.nii` and `.nii.gz` (told apart by content), NIfTI-1 and -2, in either byte order. The header is judged before a voxel is
-inflated: a small file that inflates to something large is refused by what it says of itself, and while it is inflated once it
-goes beyond that. Voxels are converted block by block as they come, so a volume is in memory once: 2 bytes a voxel where its
-values are whole numbers that int16 holds, as a CT's are, otherwise 4.
+Reads `.nii` and `.nii.gz` (recognised by content), NIfTI-1 and -2, in either byte order. The header is checked before a voxel
+is inflated: a small file with a large stated size is refused, and so is one that inflates beyond its stated size. Voxels are
+converted block by block as they come, so a volume is in memory once: 2 bytes a voxel if its values are whole numbers that fit
+into int16, as a CT's are, otherwise 4.
 
-In every rendered frame real voxels have levels 1-255. 0 is kept for the frames that fill up a short volume, so that a model
-finds them by their maximum.
+In every rendered frame real voxels have levels 1-255. Only the frames that fill up a short volume are 0, so that a model
+recognises them by their maximum.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.decode import Undecodable
-from cardium.imaging.kinds import Rendered
+from cardium.imaging.kinds import BLANK_STD, Rendered
 
 if TYPE_CHECKING:
     from cardium.imaging.spec import Render
@@ -47,15 +47,13 @@ _TO_MM = {1: 1000.0, 3: 0.001}
 # Share of the box of its edges that a voxel fills at least: a tilted gantry shears it a little; of three edges in one plane it
 # fills nothing.
 _LEAST_FILL = 0.05
-# Levels (0-255) that vary less than this over all frames show nothing.
-_BLANK_STD = 2.0
 # A CT of a chest shows lung and the air around the body: some voxels are below this, in Hounsfield units.
 _AIR, _LEAST_AIR = -300.0, 0.001
 # Fewer slices than this do not follow a heart through a chest, nor fewer moments a heartbeat.
 _FEW = 10
 # Voxels that percentiles are taken from.
 _SAMPLED = 4_000_000
-# What fills up a frame beside the volume: as dark as air.
+# Level of the padding beside the volume within a frame: as dark as air.
 _DARK = 1
 
 
@@ -77,10 +75,10 @@ class Volume:
 
 
 def read_volume(data: bytes, max_voxels: int, max_bytes: int, order: str = "canonical") -> Volume:
-    """The volume in the bytes of a NIfTI file; see `Volume` for `order`.
+    """Reads the volume in the bytes of a NIfTI file; see `Volume` for `order`.
 
     max_voxels: of all moments of a 4-D file together. max_bytes: of the file, and of what it inflates to.
-    Raises Undecodable (`kind` or `kind: details`) for everything that is no such volume: empty, another format, a header
+    Raises Undecodable (`kind` or `kind: details`) for anything but such a volume: empty, another format, a header
     without voxels, truncated, damaged, a gzip bomb, too large, 2-D, 5-D, colour or complex voxels, NaN or infinite values, one
     value everywhere, no usable affine, absurd voxel sizes. Raises CardiumError for an unknown `order`.
     """
@@ -155,7 +153,7 @@ def _pieces(data: bytes) -> Iterator[bytes | memoryview]:
 
 
 def _inflated(data: bytes, max_bytes: int) -> Iterator[bytes | memoryview]:
-    """What a gzip file of one or several members holds, in pieces; never more than a piece is inflated ahead."""
+    """The content of a gzip file of one or several members, in pieces; never more than a piece is inflated ahead."""
     total, place, members = 0, 0, 0
     view = memoryview(data)
     while view[place : place + 2] == _GZIP:  # Whatever else follows a member is filling, as for gzip itself.
@@ -216,15 +214,15 @@ def _shape(header: Any, max_voxels: int) -> tuple[tuple[int, int, int], int]:
         raise Undecodable("volume without voxels")
     while len(sides) > 3 and sides[-1] == 1:
         sides.pop()
-    said = " x ".join(map(str, sides))
+    shown = " x ".join(map(str, sides))
     if len(sides) > 4:
-        raise Undecodable(f"{len(sides)}-D, neither a volume nor one over time: {said}")
+        raise Undecodable(f"{len(sides)}-D, neither a volume nor one over time: {shown}")
     if len(sides) < 3 or (len(sides) == 3 and sides[2] == 1):
-        raise Undecodable(f"2-D, not a volume: {said}")
+        raise Undecodable(f"2-D, not a volume: {shown}")
     if min(sides[:2]) == 1:
-        raise Undecodable(f"a line or a column of voxels, not a volume: {said}")
+        raise Undecodable(f"a line or a column of voxels, not a volume: {shown}")
     if math.prod(sides) > max_voxels:
-        raise Undecodable(f"too many voxels: {said}, limit {max_voxels}")
+        raise Undecodable(f"too many voxels: {shown}, limit {max_voxels}")
     return (sides[0], sides[1], sides[2]), sides[3] if len(sides) == 4 else 1
 
 
@@ -278,13 +276,13 @@ def _usable_affine(header: Any) -> NDArray[np.float64] | None:
 def _voxel_sizes(affine: NDArray[np.float64]) -> tuple[float, float, float]:
     sizes = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     if not all(_LEAST_SIZE <= size <= _MOST_SIZE for size in sizes):
-        said = " x ".join(f"{size:g}" for size in sizes)
-        raise Undecodable(f"absurd voxel size: {said} mm, from {_LEAST_SIZE:g} to {_MOST_SIZE:g} are possible")
+        shown = " x ".join(f"{size:g}" for size in sizes)
+        raise Undecodable(f"absurd voxel size: {shown} mm, from {_LEAST_SIZE:g} to {_MOST_SIZE:g} are possible")
     return sizes[0], sizes[1], sizes[2]
 
 
 def _offset(header: Any, length: int) -> int:
-    """Where the voxels begin, in bytes."""
+    """The offset of the voxels, in bytes."""
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and offset == int(offset) and offset >= length):
         raise Undecodable("damaged NIfTI header: vox_offset")
@@ -323,8 +321,8 @@ def _read_values(content: _Content, dtype: np.dtype[Any], count: int, slope: flo
     return values
 
 
-def render_volume(volume: Volume, size: Render) -> Rendered:
-    """uint8 (frames, height, width) of a volume, with warnings in plain words; `size` says how (params.Render).
+def render_volume(volume: Volume, size: Render, blank_std: float = BLANK_STD) -> Rendered:
+    """Renders a volume to uint8 (frames, height, width), with warnings in plain words. size: see imaging.spec.Render.
 
     levels: `window` and `percentile` map the two ends to 1 and 255; `range` maps the volume's own extremes to 0 and 255, as
     system 002's original does, and then raises 0 to 1 (see the module's docstring).
@@ -347,7 +345,7 @@ def render_volume(volume: Volume, size: Render) -> Rendered:
         out[place] = _fit(levels, volume.spacing[1:], size)
     real = out[: len(taken)]
     warnings = []
-    if float(real.std()) < _BLANK_STD:
+    if float(real.std()) < blank_std:
         warnings.append("the volume is blank")
     if size.levels == "window" and air < _LEAST_AIR * len(taken) * volume.voxels[0].size:
         warnings.append("values are not Hounsfield units")
@@ -375,7 +373,7 @@ def _check_settings(size: Render) -> None:
 
 
 def _ends(volume: Volume, taken: list[int], size: Render) -> tuple[float, float]:
-    """What becomes the darkest and the brightest level, in the volume's units."""
+    """The values that become the darkest and the brightest level, in the volume's units."""
     voxels = volume.voxels
     if size.levels == "window":
         return size.window[0], size.window[1]
