@@ -5,9 +5,10 @@ diaphragm with liver, stomach and spleen below, the scanner's table under the ba
 vessels. `cohort` draws patients, `volume` one patient's voxels, `truth` where heart and defect are.
 
 A class differs in the heart and its vessels only (Moss and Adams, Heart Disease in Infants, Children, and Adolescents).
-Non-Cyanotic: a hole in the septum of the atria or of the ventricles, or a duct between aorta and pulmonary artery; so much blood
-flows to the lungs that the pulmonary arteries are wide and the aorta is slender. Cyanotic: the great vessels transposed (the
-aorta in front, from the right ventricle), or a narrow or absent pulmonary trunk with a wide aorta over a high ventricular hole.
+Non-Cyanotic: a hole in the septum of the atria or of the ventricles, or a duct between aorta and pulmonary artery; so much
+blood flows to the lungs that the pulmonary arteries are wide and the aorta is slender. Cyanotic: the great vessels transposed
+(the aorta in front, from the right ventricle), or a narrow or absent pulmonary trunk with a wide aorta over a high ventricular
+hole.
 Normal: neither. The classes hold about as much blood, so that no histogram separates them.
 
 Everything else (size and number of voxels, orientation, body, position, contrast, noise, table) is drawn for the whole cohort

@@ -1,9 +1,9 @@
 """A sheet's 13 leads -> the rendering `traces` (trace_format.py): each lead's median heartbeat and measurements.
 
 In a picture the heart rate, the place of the leads and the paper are more conspicuous than a Q wave; signals leave them out.
-The ink is followed column by column to a voltage (`digitise`), the heartbeats are found in all leads at once (`find_beats`), the
-beats of a lead are laid over each other on their QRS (`median_beats`) and measured as an ECG is measured by hand: Q, R, S, ST
-segment, T, P, QRS duration, axis, regularity of the rhythm, and findings of several leads or beats (`measure`, findings.py).
+The ink is followed column by column to a voltage (`digitise`), the heartbeats are found in all leads at once (`find_beats`),
+the beats of a lead are laid over each other on their QRS (`median_beats`) and measured as an ECG is measured by hand: Q, R, S,
+ST segment, T, P, QRS duration, axis, regularity of the rhythm, and findings of several leads or beats (`measure`, findings.py).
 `render_traces` packs both into one small uint8 array.
 
 25 mm/s and 10 mm/mV are assumed; all sheets of the collections print them.
