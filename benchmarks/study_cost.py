@@ -220,8 +220,8 @@ def prepare(study: Study, _: str, __: Path) -> dict[str, Any]:
 
     settings = study.settings("")
     began = time.perf_counter()
-    for stage in (ingest, split, prepare):
-        stage.run(settings, DATASET)
+    for stage, item in ((ingest, DATASET), (split, DATASET), (prepare, f"{DATASET}-image")):
+        stage.run(settings, item)
     return {"seconds": time.perf_counter() - began}
 
 
@@ -230,23 +230,23 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     from cardium.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    from cardium.config import Bank, Run
-    from cardium.stages.features import make_bank
+    from cardium.config import run_spec
     from cardium.stages.train import train_run
-    from cardium.workspace import RunId, Workspace
+    from cardium.training.make_bank import make_bank
+    from cardium.workspace import RunId
 
     settings = study.settings(backbone)
-    workspace = Workspace(settings.root)
-    protocol: Any = study.protocol
-    folder = workspace.bank(DATASET, backbone, protocol)
+    spec = run_spec(settings, RunId(DATASET, backbone, study.protocol))
+    folder = settings.root / spec.reads
     began = time.perf_counter()
-    bank = make_bank(settings, Bank(DATASET, backbone, protocol), folder)
+    bank = make_bank(settings, spec.bank_spec, folder)
     banked = time.perf_counter() - began
     heads = {}
     for block in BLOCKS:
         model = backbone + block
         start = time.perf_counter()
-        train_run(settings, Run(DATASET, model, backbone, protocol), folder, workspace.run(RunId(DATASET, model, protocol)))
+        run = RunId(DATASET, model, study.protocol)
+        train_run(settings, run_spec(settings, run), folder, settings.root / run.folder)
         heads[model] = time.perf_counter() - start
     seconds = time.perf_counter() - began
 
@@ -255,10 +255,10 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
     from cardium.models.weights import load_weights
     from cardium.training.bank import restore_calibration
 
-    render = settings.datasets[DATASET].render
-    model = build_backbone(backbone, render.height, render.width, settings.protocols[protocol].scaling, settings.seed)
+    size, scaling = settings.datasets[DATASET].render["image"], settings.protocols[spec.protocol].scaling
+    model = build_backbone(backbone, size.height, size.width, scaling, settings.seed)
     used = load_weights(model, backbone, study.weights[backbone], settings.root).used
-    restore_calibration(model, folder, bank.info["key"])
+    restore_calibration(model, folder, bank.key)
     arrays = [array for layer in layers_of_backbone(model) for array in layer.get_weights()]
     np.savez(scratch / f"{backbone}-weights.npz", **{f"w{i}": array for i, array in enumerate(arrays)})
     size = sum(file.stat().st_size for file in folder.glob("*.npy"))
@@ -267,7 +267,7 @@ def ours(study: Study, backbone: str, scratch: Path) -> dict[str, Any]:
         "bank": banked,
         "heads": heads,
         "weights": used,
-        "engine": bank.info["engine"],
+        "engine": bank.engine,
         "bank_bytes": size,
     }
 
@@ -357,7 +357,7 @@ def _generators(study: Study, settings: Settings, backbone: str, records: pd.Dat
     from cardium.models.backbones import get_backbone
 
     dataset = settings.datasets[DATASET]
-    augment, render = dataset.augment, dataset.render
+    augment, size = dataset.augment, dataset.render["image"]
     if settings.protocols[study.protocol].scaling == "unit":
         scaling: dict[str, Any] = {"rescale": 1 / 255}
     else:
@@ -377,7 +377,7 @@ def _generators(study: Study, settings: Settings, backbone: str, records: pd.Dat
     )
     plain = generator(**scaling, validation_split=0.2)
     flow: dict[str, Any] = {
-        "target_size": (render.height, render.width),
+        "target_size": (size.height, size.width),
         "batch_size": study.batch,
         "class_mode": "binary",
         "seed": settings.seed,
@@ -417,14 +417,14 @@ def _network(settings: Settings, backbone: str, attention: bool, weights: list[n
 
     from cardium.models.backbones import get_backbone, layers_of_backbone
 
-    render, train = settings.datasets[DATASET].render, settings.datasets[DATASET].train
+    size, train = settings.datasets[DATASET].render["image"], settings.datasets[DATASET].train
     application = getattr(keras.applications, get_backbone(backbone).application)
-    base = application(include_top=False, weights=None, input_shape=(render.height, render.width, 3))
+    base = application(include_top=False, weights=None, input_shape=(size.height, size.width, 3))
     left = iter(weights)
     for layer in layers_of_backbone(base):
         layer.set_weights([next(left) for _ in layer.weights])
     base.trainable = False
-    images = keras.Input((render.height, render.width, 3))
+    images = keras.Input((size.height, size.width, 3))
     x = base(images, training=False)
     if attention:
         x = layers.Multiply()([x, layers.Conv2D(1, 1, activation="sigmoid")(x)])

@@ -62,43 +62,43 @@ def _options() -> argparse.Namespace:
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of both ways, trial by trial."""
-    from cardium.config import Bank, Run
-    from cardium.models import bank_of
-    from cardium.stages import features, tune
+    from cardium.config import run_spec
+    from cardium.training.make_bank import make_bank
     from cardium.tuning import queue
+    from cardium.tuning.search import plan_search, validate_folds
+    from cardium.workspace import RunId
 
     settings = lay_out(root, options)
-    backbone = bank_of(options.model)
-    reads = root / "features" / DATASET / "honest" / backbone
-    line = Run(DATASET, options.model, "honest", f"features/{DATASET}/honest/{backbone}")
+    spec = run_spec(settings, RunId(DATASET, options.model))
+    reads = root / spec.reads
     began = time.perf_counter()
-    features.make_bank(settings, Bank(DATASET, backbone, "honest", "image"), reads)
+    make_bank(settings, spec.bank_spec, reads)
     bank_seconds = time.perf_counter() - began
-    plan = tune.plan_search(settings, line, reads)
-    study = queue.open_study(queue.open_storage("", root / "s.journal"), "s", plan.space.defaults, 1, options.trials)
+    search = plan_search(settings, spec, reads)
+    study = queue.open_study(queue.open_storage("", root / "s.journal"), "s", search.space.defaults, 1, options.trials)
     trials = []
     for _ in range(options.trials):
         trial = study.ask()
-        model, train = plan.space.applied(plan.space.suggest(trial))
+        model, train = search.space.applied(search.space.suggest(trial))
         study.tell(trial, 0.5)
         trials.append((model, dataclasses.replace(train, keep="last")))
     measured: dict[str, list[float]] = {"bank": [], "images": []}
     for model, train in trials:
         began = time.perf_counter()
-        for _ in tune.validate_folds(plan, model, train):
+        for _ in validate_folds(search, model, train):
             pass
         measured["bank"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        from_images(plan, model, train)
+        from_images(search, model, train)
         measured["images"].append(time.perf_counter() - began)
         print(f"{model}: {measured['bank'][-1]:.1f} s on the bank, {measured['images'][-1]:.1f} s from images", flush=True)
     return {
         "model": options.model,
-        "images": len(plan.inputs.labels),
+        "images": len(search.inputs.labels),
         "side": options.side,
         "epochs": options.epochs,
-        "folds": len(plan.folds),
-        "views": plan.inputs.bank.views if plan.inputs.bank else 0,
+        "folds": len(search.folds),
+        "views": search.inputs.bank.views if search.inputs.bank else 0,
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
         "bank_seconds": bank_seconds,
@@ -107,21 +107,21 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def from_images(plan: Any, model: str, train: Any) -> None:
+def from_images(search: Any, model: str, train: Any) -> None:
     """One trial without a bank: the whole model, its backbone frozen, on images that are augmented in every epoch."""
     import keras
 
-    from cardium.stages.train import source_of, train_fold, whole_model
+    from cardium.training.fold import FoldModels, source_of, train_fold, whole_model
 
     keras.utils.clear_session()
-    line = dataclasses.replace(plan.line, model=model)
-    source = source_of(plan.settings, line, plan.inputs, train)
-    whole = whole_model(plan.settings, line, source, plan.inputs.size)
-    pristine = whole.get_weights()
+    spec = dataclasses.replace(search.spec, id=dataclasses.replace(search.spec.id, model=model))
+    source = source_of(search.settings, spec, search.inputs, train)
+    whole = whole_model(search.settings, spec, source)
+    models = FoldModels(whole, whole, [(whole, whole.get_weights())])
     pixels = dataclasses.replace(source, bank=None, train=dataclasses.replace(train, augmented=True))
-    for fold, parts in plan.folds.items():
-        whole.set_weights(pristine)
-        train_fold(pixels, parts, fold, whole, whole, None, "", show=lambda _: None)
+    for fold, parts in search.folds.items():
+        models.reset()
+        train_fold(pixels, models, parts, fold, show=lambda _: None)
 
 
 def lay_out(root: Path, options: argparse.Namespace) -> Any:
@@ -134,8 +134,7 @@ def lay_out(root: Path, options: argparse.Namespace) -> Any:
 
     raw = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     raw["datasets"] = [DATASET]
-    for name, lines in raw["lines"]["demo"].items():
-        raw[name] = {key: line for key, line in lines.items() if key.startswith(DATASET)}
+    raw["studies"]["demo"] = {DATASET: {"models": [options.model]}}
     side = {"height": options.side, "width": options.side}
     demo = raw["profiles"]["demo"]
     demo[DATASET] = {

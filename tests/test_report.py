@@ -16,6 +16,7 @@ from run_folders import evaluation, make_project, run_folder
 from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection
+from cardium.evaluation.promotion import Action, Challenger, Champion, Promotion
 from cardium.stages import report
 
 
@@ -63,12 +64,13 @@ def project(tmp_path: Path) -> Settings:
     return settings
 
 
-def promotion(settings: Settings, **changes: Any) -> None:
+def promotion(settings: Settings, action: Action = "promoted", champion: str = "", summary: str = "") -> None:
     folder = settings.root / "reports/cmri/promotion"
     folder.mkdir(parents=True, exist_ok=True)
-    said = {"action": "promoted", "summary": "cmri-mobilenetv2 is the champion: <b>better</b>", "champion": None}
-    said["challenger"] = {"run": "cmri-mobilenetv2"}
-    (folder / "promotion.json").write_text(json.dumps(said | changes))
+    summary = summary or "cmri-mobilenetv2 is the champion: <b>better</b>"
+    challenger = Challenger("cmri-mobilenetv2", "1", 1, 0.7, 10, "random", [])
+    before = Champion(champion, "0", 0) if champion else None
+    Promotion("cmri", "cardium-cmri", action, summary, [summary], challenger, before).write(folder)
 
 
 def page(settings: Settings) -> Page:
@@ -101,7 +103,7 @@ def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Se
 def test_a_model_that_is_not_better_than_guessing_is_not_advised(project: Settings) -> None:
     promotion(project, action="kept")
     assert "Use none of these models yet." in page(project).text
-    promotion(project, action="kept", champion={"run": "cmri-inceptionv3"})
+    promotion(project, action="kept", champion="cmri-inceptionv3")
     assert "Use cmri-inceptionv3." in page(project).text, "an older champion stays the champion"
 
 
@@ -166,11 +168,14 @@ def test_without_an_evaluation_the_error_names_the_verb_and_nothing_is_written(p
 
 
 def test_a_champion_that_was_put_forward_again_is_no_news(project: Settings) -> None:
-    same = {"run": "cmri-mobilenetv2"}
-    promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: 0.8 is not higher than 0.8", champion=same)
+    promotion(
+        project,
+        action="kept",
+        summary="cmri-mobilenetv2 is not promoted: 0.8 is not higher than 0.8",
+        champion="cmri-mobilenetv2",
+    )
     text = page(project).text
     assert "Use cmri-mobilenetv2." in text
     assert "not promoted" not in text
-    other = {"run": "cmri-inceptionv3"}
-    promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: not better", champion=other)
+    promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: not better", champion="cmri-inceptionv3")
     assert "cmri-mobilenetv2 is not promoted: not better." in page(project).text

@@ -21,6 +21,7 @@ from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.evaluation.evaluation import PROTOCOLS, Evaluation, Interval, RunScores
+from cardium.evaluation.promotion import Promotion
 from cardium.evaluation.published import SOURCES
 from cardium.evaluation.table import arrays
 from cardium.imaging.kinds import family
@@ -175,12 +176,12 @@ def _read_evaluation(settings: Settings, dataset: str) -> Evaluation:
 
 def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
     """The promotion decides where there is one; without, the honest run that validation chose."""
-    promotion = _json(Workspace(settings.root).promotion(evaluation.dataset) / "promotion.json")
-    challenger, champion = promotion.get("challenger") or {}, promotion.get("champion") or {}
-    newly = promotion.get("action") == "promoted"
-    named = challenger if newly or not champion else champion
-    defended = bool(champion) and not newly and challenger.get("run") == champion.get("run")
-    run = named.get("run", "")
+    promotion = Promotion.read(Workspace(settings.root).promotion(evaluation.dataset))
+    challenger = promotion.challenger.run if promotion and promotion.challenger else ""
+    champion = promotion.champion.run if promotion and promotion.champion else ""
+    newly = promotion is not None and promotion.action == "promoted"
+    run = challenger if newly or not champion else champion
+    defended = bool(champion) and not newly and challenger == champion
     if run not in evaluation.runs:
         honest = [row for row in evaluation.runs.values() if row.protocol == "honest" and not row.is_naive]
         best = max(honest, key=lambda row: row.validation_balanced_accuracy or 0.0, default=None)
@@ -198,7 +199,7 @@ def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
         groups=row.groups if row else 0,
         other=twin.balanced_accuracy if twin else None,
         # A champion that challenges itself is "not promoted": nothing that a reader has to know.
-        reason="" if defended else promotion.get("summary", ""),
+        reason=promotion.summary if promotion and not defended else "",
         warnings=row.warnings if row else [],
     )
 

@@ -74,8 +74,8 @@ class SearchSpace:
 
     def as_dict(self) -> dict[str, Any]:
         """What two searches must agree in to be one."""
-        told = {name: dataclasses.asdict(dimension) for name, dimension in self.dimensions.items()}
-        return {"name": self.name, "model": self.model, "train": dataclasses.asdict(self.train), "dimensions": told}
+        dimensions = {name: dataclasses.asdict(dimension) for name, dimension in self.dimensions.items()}
+        return {"name": self.name, "model": self.model, "train": dataclasses.asdict(self.train), "dimensions": dimensions}
 
     def _model(self, block: str | None) -> str:
         if block is None:

@@ -19,7 +19,7 @@ from cardium.tuning.search import Search, objective_of, open_study, plan_search
 if TYPE_CHECKING:
     import optuna
 
-# Rounds in which workers die and no trial ends, before it is said that they will not live.
+# Rounds in which workers die and no trial ends, before the search gives up.
 _ROUNDS = 3
 
 
@@ -96,7 +96,7 @@ def _run_processes(search: Search, budget: Budget) -> Iterator[None]:
         for process in processes:
             process.terminate()
             process.join()
-    # Killed ones are made up for; one that failed has said why.
+    # Killed ones are replaced; one that failed has printed why.
     if any(process.exitcode and process.exitcode > 0 for process in processes):
         raise CardiumError("A worker failed; its words are above. What the others have tried is kept.")
 
