@@ -103,7 +103,7 @@ def test_the_projects_own_tests_try_the_new_names(copy: Path) -> None:
     """What the registry drives takes a new row as it is, and finds no fault with it."""
     files = ["tests/test_models.py", "tests/test_attention.py", "tests/test_architectures.py", "tests/test_pipeline.py"]
     chosen = "resnet50v2 or gate or tiny_cnn or census"
-    told = run(copy, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-k", chosen, *files)
+    told = run(copy, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files)
     passed = re.search(r"(\d+) passed", told)
     assert passed, told[-2000:]
     assert int(passed[1]) >= 10
