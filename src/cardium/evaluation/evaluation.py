@@ -1,4 +1,4 @@
-"""An evaluation and its file, metrics.json: the test scores of a dataset's runs, each with its interval.
+"""An evaluation as its metrics.json describes it: the test scores of a dataset's runs with their intervals.
 
 evaluation = Evaluation.read(workspace.evaluation("cmri"), "cmri")
 for row in evaluation.ranked():
@@ -27,7 +27,7 @@ NAIVE = "naive"
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its interval. None: not defined, or in no resample."""
+    """A score with its interval. None if it is not defined, or in no resample."""
 
     value: float | None
     low: float | None = None
@@ -35,7 +35,7 @@ class Interval:
 
     @property
     def text(self) -> str:
-        """`0.712 [0.650, 0.771]`, `0.712` without an interval, `-` without a value."""
+        """The score as text: `0.712 [0.650, 0.771]`, `0.712` without an interval, `-` without a value."""
         if self.value is None:
             return "-"
         if self.low is None or self.high is None:
@@ -45,12 +45,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class RunScores:
-    """A run's scores, and what a reader compares them by: a row of metrics.json's `runs`.
+    """The scores of one run: a row of metrics.json.
 
-    kind: `train`, `fuse`, `ensemble` or `naive`. weights: the pretrained weights in one word. image, patient: scores by name,
-    of records and of groups (mean probability over a group's records). confusion, patient_confusion: rows are true classes.
-    chosen_on_test: whether the test records chose its weights too. published_*: the original's figures. seconds: None of what
-    was not trained. epochs: the mean over held-out folds. run_id: the id in its run.json, None of the naive rows.
+    kind: `train`, `fuse`, `ensemble` or `naive`.
+    weights: the pretrained weights in one word.
+    chosen_on_test: whether the test records also chose the weights.
+    image, patient: scores by name, per record and per group (mean probability over a group's records).
+    confusion, patient_confusion: counts; rows are true classes, columns decisions.
+    published_*: the original's scores.
+    seconds, epochs: None if nothing was trained; epochs are averaged over held-out folds.
+    run_id: the id in its run.json; None for a naive row.
     """
 
     name: str
@@ -79,17 +83,17 @@ class RunScores:
 
     @property
     def balanced_accuracy(self) -> Interval:
-        """The score that runs are ranked by, over records."""
+        """The balanced accuracy per record, by which runs are ranked."""
         return self.image["balanced_accuracy"]
 
     @property
     def is_naive(self) -> bool:
-        """Whether it is the row of the class shares, which no model made."""
+        """Whether this is a naive row: the class shares as probabilities, without a model."""
         return self.kind == NAIVE
 
     @classmethod
     def from_json(cls, name: str, table: Mapping[str, Any]) -> RunScores:
-        """The row called `name`. Raises KeyError or TypeError for what is none."""
+        """Builds the row `name` from its table. Raises KeyError or TypeError if the table is not one of a row."""
         known = {key: value for key, value in table.items() if key in cls.__dataclass_fields__}
         for part in ("image", "patient"):
             known[part] = {metric: Interval(**score) for metric, score in (table.get(part) or {}).items()}
@@ -98,7 +102,7 @@ class RunScores:
         return cls(**{**known, "name": name})
 
     def to_json(self) -> dict[str, Any]:
-        """The row's content in metrics.json, whose key is the name."""
+        """Returns the row's table in metrics.json, without its name, which is the key."""
         table = asdict(self)
         del table["name"]
         return {**table, "seconds": table["seconds"] or {}}
@@ -106,7 +110,7 @@ class RunScores:
 
 @dataclass(frozen=True)
 class OtherCollection:
-    """Which other collection was scored on: its name, its records by class, how many of its files were left out."""
+    """The other collection of an external evaluation. records: by class. excluded: the number of files left out."""
 
     name: str
     manifest_sha256: str
@@ -116,10 +120,11 @@ class OtherCollection:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a dataset's runs: metrics.json.
+    """The test scores of a dataset's runs.
 
-    interval: the share of resamples that an interval holds; bootstrap: how many were drawn. patients: whether groups are
-    patients. runs: by name, in the order of params.yaml, the naive rows last. external: of an evaluation on another collection.
+    interval: the share of resamples inside an interval. bootstrap: the number of resamples. patients: whether groups are
+    patients.
+    runs: by name, in the plan's order, naive rows last. external: set for an evaluation on another collection.
     """
 
     dataset: str
@@ -134,7 +139,10 @@ class Evaluation:
 
     @classmethod
     def read(cls, folder: Path, dataset: str) -> Evaluation:
-        """The last evaluation of `dataset`, from its folder. Raises CardiumError where there is none, or it is damaged."""
+        """Reads the last evaluation of `dataset` from its folder.
+
+        Raises CardiumError if there is none, or if it is damaged.
+        """
         try:
             return cls.from_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -144,7 +152,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Evaluation:
-        """The content of a metrics.json or an external.json. Raises KeyError or TypeError for what is none."""
+        """Builds an evaluation from metrics.json or external.json. Raises KeyError or TypeError for other content."""
         external = table.get("external")
         return cls(
             dataset=table["dataset"],
@@ -159,7 +167,7 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Returns the content of metrics.json."""
         table = {
             "dataset": self.dataset,
             "classes": self.classes,
@@ -177,7 +185,7 @@ class Evaluation:
         atomic.write_json(folder / FILE, self.to_json())
 
     def ranked(self) -> list[RunScores]:
-        """The rows in the order of the leaderboard: honest first, then by balanced accuracy over records, then by name."""
+        """Returns the rows in leaderboard order: honest first, then by balanced accuracy per record, then by name."""
 
         def place(row: RunScores) -> tuple[int, float, str]:
             return PROTOCOLS.index(row.protocol), -(row.balanced_accuracy.value or 0.0), row.name
@@ -185,7 +193,7 @@ class Evaluation:
         return sorted(self.runs.values(), key=place)
 
     def summary(self) -> dict[str, dict[str, float | None]]:
-        """Run -> the five numbers that `dvc metrics show` prints."""
+        """Returns five numbers per run, for `dvc metrics show`."""
         return {
             row.name: {
                 "balanced_accuracy": rounded(row.balanced_accuracy.value),
@@ -198,11 +206,11 @@ class Evaluation:
         }
 
     def under_other_protocol(self, row: RunScores) -> RunScores | None:
-        """The same model's row under the other protocol, where it was run."""
+        """Returns the same model's row under the other protocol, None if it was not run."""
         other = "honest" if row.protocol == "published" else "published"
         return self.runs.get(NAIVE + suffix(other) if row.is_naive else RunId(self.dataset, row.model, other).name)
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """A score as tables hold it: rounded, None where it is not defined."""
+    """Rounds a score for a table; None stays None."""
     return None if value is None else round(float(value), digits)

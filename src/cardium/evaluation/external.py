@@ -1,12 +1,12 @@
-"""Trained runs scored on another collection of the same classes -> reports/<dataset>/external/<name>/.
+"""Scores trained runs on another collection of the same classes -> reports/<dataset>/external/<name>/.
 
-    external.json     metrics.json's form, over the records of the other collection; what was left out and why
+    external.json     as metrics.json, for the records of the other collection; and what was excluded
     excluded.csv      path, reason: copies of the dataset's own records (bytes or pixels), copies within, conflicts
-    leaderboard.csv   a row a run: external score with interval beside the internal one
-    predictions/      one table a run
+    leaderboard.csv   one row per run: external score with interval beside the internal one
+    predictions/      one table per run
 
-The other folder is read by the dataset's own importer and is never trained on. Each run answers with the model that it would
-be served with.
+The other collection is read by the dataset's own importer and is never trained on. Each run predicts with the model that it
+would be served with.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _LEAST_RECORDS = 10
 def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str = "") -> Path:
     """Scores every trained honest run of `dataset` on the collection in `folder`; returns the report's folder.
 
-    Raises CardiumError for a folder that is not there or holds no record of a known class, one in which nothing is left after
-    the exclusions or a class is missing, and for runs that are not trained.
+    name: of the report; "" for the folder's name. Raises CardiumError if the folder is missing, if too few records or not all
+    classes are left after the exclusions, and if a run is not trained.
     """
     from cardium.models import load_model
 
@@ -101,7 +101,7 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
 
 
 def text(evaluation: Evaluation, internal: Mapping[str, RunScores]) -> str:
-    """Internal and external balanced accuracy with intervals, and external accuracy, a line a run, best external first."""
+    """Formats internal and external balanced accuracy with intervals, and external accuracy: one line per run, best first."""
     width = max(len(run) for run in evaluation.runs)
     lines = [
         f"{'run':<{width}}  {'internal, out of fold':<23}  {'external':<23}  accuracy   (balanced accuracy, external accuracy)"
@@ -129,6 +129,6 @@ def _best_first(evaluation: Evaluation) -> list[RunScores]:
 
 
 def _internal(places: Workspace, dataset: str) -> dict[str, RunScores]:
-    """The runs of the last evaluation; empty where there is none."""
+    """Reads the runs of the last evaluation; {} if there is none."""
     folder = places.evaluation(dataset)
     return Evaluation.read(folder, dataset).runs if folder.is_dir() else {}

@@ -1,4 +1,4 @@
-"""The leaderboard of an evaluation, as plain text for a terminal and as a table with every score."""
+"""The leaderboard of an evaluation, as text for a terminal and as a table with every score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEXT_WIDTH = 120
 
 
 def leaderboard_table(evaluation: Evaluation) -> pandas.DataFrame:
-    """leaderboard.csv: a row a run, scores to 6 digits, empty where a score is not defined."""
+    """Builds leaderboard.csv: one row per run, scores to 6 digits, empty if a score is not defined."""
     import pandas as pd
 
     rows = []
@@ -99,7 +99,7 @@ _BY_VOLUME: tuple[Column, ...] = (*_BY_RECORD[:5], ("wgt F1", 6, _score("f1_weig
 
 
 def leaderboard_text(evaluation: Evaluation) -> str:
-    """The leaderboard as plain text, at most 120 columns wide, a block a protocol, then footnotes."""
+    """Formats the leaderboard as text, at most 120 columns wide: one block per protocol, then footnotes."""
     ranked = evaluation.ranked()
     columns = _BY_PATIENT if evaluation.patients else _BY_RECORD
     # A patient's one volume: per patient is per record.
@@ -139,7 +139,7 @@ def leaderboard_text(evaluation: Evaluation) -> str:
 
 
 def _footnotes(evaluation: Evaluation, unit: str, one_each: bool) -> list[str]:
-    """What the columns mean, then every warning with the runs that it is of."""
+    """Explains the columns, and lists every warning with its runs."""
     lines = [
         f"[ ]: {evaluation.interval:.0%} interval over {evaluation.bootstrap:,} resamples of whole {unit.split()[-1]}, "
         "the same for all runs."
@@ -169,7 +169,7 @@ def _footnotes(evaluation: Evaluation, unit: str, one_each: bool) -> list[str]:
 
 
 def _other_protocol(evaluation: Evaluation, row: RunScores) -> float | None:
-    """The balanced accuracy of the same model under the other protocol, where it was run."""
+    """Returns the balanced accuracy of the same model under the other protocol, None if it was not run."""
     other = evaluation.under_other_protocol(row)
     return other.balanced_accuracy.value if other else None
 

@@ -1,4 +1,4 @@
-"""Another collection of a dataset's classes, read by the dataset's own importer: its new records, and what is excluded."""
+"""Reads another collection of a dataset's classes with the dataset's own importer, without records that the dataset has."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _CHUNK = 32
 
 
 def read_other_collection(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
-    """The manifest of the records in `folder` that the dataset lacks, numbered from 0; and the excluded files: path -> reason.
+    """Reads the collection in `folder`; returns its manifest and the excluded files (path -> reason).
 
-    Excluded are files that cannot be read, copies of the dataset's own records (bytes or pixels), copies within, and conflicts.
-    Raises CardiumError where no record of a known class can be read.
+    The manifest holds the records that the dataset lacks, numbered from 0. Excluded are unreadable files, copies of the
+    dataset's own records (bytes or pixels), copies within the collection, and conflicts.
+    Raises CardiumError if no record of a known class can be read.
     """
     manifest, excluded = _read_manifest(settings, dataset, folder)
     excluded |= _known_records(settings, dataset, folder, manifest, excluded)
@@ -44,7 +45,7 @@ def read_other_collection(settings: Settings, dataset: str, folder: Path) -> tup
 
 
 def _read_manifest(settings: Settings, dataset: str, folder: Path) -> tuple[pandas.DataFrame, dict[str, str]]:
-    """The other collection's manifest, and what of it is no record to score: path -> reason."""
+    """Builds the collection's manifest, and lists the files that cannot be scored: path -> reason."""
     collection: Collection = get_collection(dataset)
     excluded: dict[str, str] = {}
     found = []
@@ -78,7 +79,7 @@ def _read_manifest(settings: Settings, dataset: str, folder: Path) -> tuple[pand
 def _known_records(
     settings: Settings, dataset: str, folder: Path, manifest: pandas.DataFrame, excluded: Mapping[str, str]
 ) -> dict[str, str]:
-    """Which of the other records the dataset itself has, by bytes or by decoded pixels: path -> reason."""
+    """Finds the records that the dataset itself has, by bytes or by decoded pixels: path -> reason."""
     places, kind = Workspace(settings.root), get_collection(dataset).kind
     own = read_manifest(places.manifest(dataset))
     known = set(own["sha256"])
@@ -102,7 +103,7 @@ def _known_records(
 
 
 def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Limits, paths: Sequence[str]) -> list[str]:
-    """`content_sha256` of some files. Runs in a worker process."""
+    """Computes `content_sha256` of files, in a worker process."""
     hashes = []
     for path in paths:
         try:
@@ -113,7 +114,7 @@ def pixel_hashes(folder: Path, kind: Literal["image", "volume"], limits: Limits,
 
 
 def render_for(settings: Settings, folder: Path, manifest: pandas.DataFrame, run: TrainedRun, scratch: Path) -> np.ndarray:
-    """The records as a run's model takes them, memory-mapped."""
+    """Renders the records as the run's model reads them: a memory-mapped array (N, ...)."""
     job = RenderJob(
         where=str(folder),
         again="evaluate it again",

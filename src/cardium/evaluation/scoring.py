@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def predict_test(
     settings: Settings, run: TrainedRun, manifest: pandas.DataFrame, parts_of: Callable[[int], Parts]
 ) -> pandas.DataFrame:
-    """Test predictions of a trained run, in the predictions format. parts_of: test fold -> Parts.
+    """Predicts the test records of a trained run, in the predictions format. parts_of: test fold -> Parts.
 
-    A frozen run's head reads the bank's plain view; any other reads pixels.
+    A run with a bank reads its plain view; any other reads pixels.
     """
     import pandas as pd
 
@@ -39,5 +39,5 @@ def predict_test(
 
 
 def score_predictions(table: pandas.DataFrame, classes: list[str], threshold: float) -> dict[str, float]:
-    """The scores of a prediction table, as `evaluation.metrics.score` names them."""
+    """Scores a prediction table; names as in `evaluation.metrics.score`."""
     return score(table["label"].to_numpy(), table[probability_columns(classes)].to_numpy(), threshold, classes)

@@ -1,8 +1,8 @@
-"""Which runs an evaluation scores, their test predictions, and the table of scores that follows from them.
+"""Which runs an evaluation scores, their test predictions, and the table of scores.
 
-All runs of a protocol share one bootstrap over whole patients, so two runs' intervals come from the same resamples. A naive row
-stands in every block: the class shares of the training records, for all. Where the original's test records chose its weights
-too, `published` rows are marked.
+All runs of a protocol share one bootstrap over whole patients, so that intervals of two runs come from the same resamples.
+Each protocol has a naive row: the class shares of the training records as everybody's probabilities. `published` rows are
+marked if the original's test records also chose the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Predict = Callable[[Settings, TrainedRun, "pandas.DataFrame", Callable[[int], Pa
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run, or a naive row, with its test predictions. trained: None of a naive row, whose model is `naive`."""
+    """A run or a naive row with its test predictions. trained: None for a naive row, whose model is `naive`."""
 
     name: str
     model: str
@@ -47,7 +47,7 @@ class EvaluatedRun:
 
     @classmethod
     def of(cls, run: TrainedRun, predictions: pandas.DataFrame, chosen_on_test: bool = False) -> EvaluatedRun:
-        """A trained run with its predictions."""
+        """Combines a trained run with its predictions."""
         return cls(run.name, run.run.model, run.run.protocol, run.test_folds, predictions, run, chosen_on_test)
 
 
@@ -55,10 +55,10 @@ class EvaluatedRun:
 
 
 def find_runs(settings: Settings, dataset: str, data: DataVersion) -> list[TrainedRun]:
-    """The runs of `dataset` in the plan's order, those made of others last, checked against the data as it is now.
+    """Reads the runs of `dataset` in the plan's order, those made of others last, and checks them against `data`.
 
-    Raises CardiumError naming the command for the first run that is missing, of other data, another split or other test folds,
-    and for one that was made of other members than the plan's, or of members that have been trained again since.
+    Raises CardiumError that names the command for the first run that is missing, of other data, another split or other test
+    folds, or made of members that are not the plan's or were trained again since.
     """
     plan = settings.plan
     runs: dict[str, TrainedRun] = {}
@@ -105,9 +105,9 @@ def _read_run(settings: Settings, run: RunId, verb: str, data: DataVersion) -> T
 def evaluate_runs(
     settings: Settings, dataset: str, classes: list[str], runs: Sequence[TrainedRun], predict: Predict
 ) -> list[EvaluatedRun]:
-    """The runs of `find_runs` with their test predictions, checked, then a naive row a protocol.
+    """Predicts the test records of the runs of `find_runs`, checks the predictions, and adds a naive row per protocol.
 
-    Raises CardiumError for predictions that are not of the test records, once each, with the manifest's labels, and finite.
+    Raises CardiumError if predictions do not cover the test records once each, have wrong labels, or are not finite.
     """
     places = Workspace(settings.root)
     manifest = read_manifest(places.manifest(dataset))
@@ -138,10 +138,10 @@ def evaluate_runs(
 
 
 def naive_predictions(manifest: pandas.DataFrame, classes: list[str], parts: list[tuple[int, Parts]]) -> pandas.DataFrame:
-    """The class shares of the training records, the same for every test record; of several folds, the mean of their shares.
+    """Predicts the class shares of the training records for every test record; of several folds, the mean share.
 
-    Not each fold's own: a fold's training records have less of what its test records have more of, so a share near the
-    threshold tips over with the fold, and knowing nothing would score below chance.
+    Not each fold's own share: a fold's training records have less of what its test records have more of. A share near the
+    threshold would change sides with the fold, and the naive row would score below chance.
     """
     import pandas as pd
 
@@ -155,7 +155,7 @@ def naive_predictions(manifest: pandas.DataFrame, classes: list[str], parts: lis
 
 
 def arrays(predictions: pandas.DataFrame, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions -> (n,) labels, (n, C) probabilities, (n,) group names."""
+    """Splits predictions into labels (n,), probabilities (n, C) and group names (n,)."""
     probabilities = predictions[probability_columns(classes)].to_numpy(dtype=np.float64)
     return predictions["label"].to_numpy(dtype=np.int64), probabilities, predictions["group"].to_numpy(dtype=str)
 
@@ -190,9 +190,9 @@ def score_runs(
     *,
     patients: bool = True,
 ) -> Evaluation:
-    """Test predictions -> the evaluation, a function of them, of run.json and of `evaluate` and `seed` in params.yaml.
+    """Scores the predictions: a function of them, of run.json, and of `evaluate` and `seed` in params.yaml.
 
-    runs: all of one protocol hold predictions of the same records. patients: whether groups are patients.
+    runs: all runs of one protocol hold predictions of the same records. patients: whether groups are patients.
     """
     how = settings.evaluate
     bootstraps: dict[str, metrics.GroupBootstrap] = {}

@@ -1,4 +1,4 @@
-"""The tests of the methods on a run, written: faithfulness.csv and .png, a row a method; .json, the same with the curves."""
+"""Writes the tests of the methods on a run: faithfulness.csv and .png, one row per method; .json, with the curves too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cardium.reporting import plots
 
 
 def write_faithfulness(folder: Path, run: str, tested: Sequence[Tested], records: Sequence[int], seconds: float) -> None:
-    """faithfulness.csv, .json and .png in `folder`."""
+    """Writes faithfulness.csv, .json and .png into `folder`."""
     columns = list(dict.fromkeys(name for one in tested for name in one.row))
     with (folder / "faithfulness.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -45,7 +45,7 @@ def _curves(one: Tested) -> tuple[NDArray[np.float64], NDArray[np.float64], NDAr
 
 
 def faithfulness_text(tested: Sequence[Tested]) -> str:
-    """The table as plain text."""
+    """Formats the table as text."""
     columns = list(dict.fromkeys(name for one in tested for name in one.row))
     width = max(len(one.method) for one in tested)
     lines = [" " * width + "".join(f"  {name:>{max(9, len(name))}}" for name in columns)]

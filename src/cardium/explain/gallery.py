@@ -57,9 +57,9 @@ class Shown:
 def write_explanations(
     folder: Path, opened: OpenedRun, method: str, how: How, shown: Sequence[Shown], more: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Explains `shown` and writes the files above into `folder`. Returns the records of explanations.json.
+    """Explains `shown` and writes the files above into `folder`; returns the records of explanations.json.
 
-    more: what explanations.json says besides of the run. Raises CardiumError where the method does not apply to the model.
+    more: further entries of explanations.json. Raises CardiumError if the method does not apply to the model.
     """
     model, run, classes = opened.model, opened.name, opened.classes
     check_method(method, model)

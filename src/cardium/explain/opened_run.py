@@ -1,4 +1,4 @@
-"""A trained run, opened for explanation: its model, what it reads, and what run.json says of it."""
+"""Opens a trained run for explanation: its model, and what run.json says of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cardium.workspace import RunId
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A trained run and one of its models: the first held-out fold's, or the one that answers requests."""
+    """A trained run with one of its models: the first held-out fold's, or the one that answers requests."""
 
     model: OpenedModel
     trained: TrainedRun
@@ -41,7 +41,7 @@ class OpenedRun:
 
     @property
     def threshold(self) -> float:
-        """Of two classes, the probability above which the second one is decided."""
+        """The probability above which the second of two classes is decided."""
         return self.trained.threshold
 
     @property
@@ -55,7 +55,7 @@ class OpenedRun:
         return self.trained.size
 
     def probabilities(self, pixels: NDArray[np.uint8], records: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The probabilities (n, C) of rows `records` (n,) of a rendering (N, ...)."""
+        """Predicts rows `records` (n,) of a rendering (N, ...): float64 (n, C)."""
         size = self.model.at_once
         parts = [
             self.model.probabilities(read_rows(pixels, records[at : at + size]).astype(np.float32))
@@ -64,7 +64,7 @@ class OpenedRun:
         return np.concatenate(parts)
 
     def summary(self) -> dict[str, Any]:
-        """What explanations.json says of the run."""
+        """Returns what explanations.json says of the run."""
         run = self.trained
         return {
             "run": run.name,
@@ -77,9 +77,10 @@ class OpenedRun:
 
 
 def open_run(settings: Settings, run: RunId, *, served: bool = False) -> OpenedRun:
-    """The trained run of the pipeline, or an ensemble or fused model made of such.
+    """Opens a trained run of the pipeline, or an ensemble or fused model.
 
-    served: the model that answers requests; otherwise that of the first held-out fold, which has never seen its test records.
+    served: open the model that answers requests; otherwise that of the first held-out fold, which has never seen its test
+    records.
     Raises CardiumError that names the command to train it.
     """
     try:

@@ -1,4 +1,4 @@
-"""Which records of a fold are explained, and which the methods are tested on."""
+"""Chooses the records of a fold that are explained, and those that the methods are tested on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _GROUPS = {
 
 
 def pick(right: NDArray[np.bool_], confidence: NDArray[np.float64], groups: NDArray[Any], count: int) -> dict[str, list[int]]:
-    """Positions of the records of each row of the gallery, at most `count`, none twice; of each patient one first."""
+    """Chooses the records of each row of the gallery: at most `count` positions, none twice.
+
+    right: (n,) bool. confidence: (n,) probability of the decision. groups: (n,); every patient comes once before any comes
+    twice.
+    """
     taken: set[int] = set()
     picked = {}
     for name, (is_right, most_first) in _GROUPS.items():
@@ -34,7 +38,10 @@ def pick(right: NDArray[np.bool_], confidence: NDArray[np.float64], groups: NDAr
 
 
 def pick_tested(right: NDArray[np.bool_], labels: NDArray[Any], groups: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Positions of at most `count` records to test on: the classes in turn, the rightly decided and new patients first."""
+    """Chooses at most `count` positions of records to test methods on.
+
+    The classes take turns; correctly decided records and new patients come first.
+    """
     waiting: dict[int, list[int]] = {}
     for label in sorted(set(labels.tolist())):
         own = np.flatnonzero(labels == label)
@@ -53,7 +60,7 @@ def pick_tested(right: NDArray[np.bool_], labels: NDArray[Any], groups: NDArray[
 
 
 def spread(records: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most `count` of the records, evenly spread over them."""
+    """Thins out `records` (n,) evenly to at most `count`."""
     if len(records) <= count:
         return records
     return records[np.linspace(0, len(records) - 1, count).round().astype(np.int64)]

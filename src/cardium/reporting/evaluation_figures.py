@@ -1,4 +1,4 @@
-"""What is drawn for an evaluation: the leaderboard; a run's confusion matrix and reliability; ROC curves by protocol."""
+"""Draws an evaluation: the leaderboard, confusion matrix and reliability of each run, ROC curves per protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def draw_evaluation(evaluation: Evaluation, predictions: Mapping[str, pandas.DataFrame], folder: Path) -> None:
-    """leaderboard.png and figures/ below `folder`. predictions: of every run, by name."""
+    """Draws leaderboard.png and figures/ into `folder`. predictions: run name -> predictions table."""
     classes = evaluation.classes
     rows = [
         plots.Row(

@@ -1,4 +1,4 @@
-"""What `make demo` ends with: the leaderboard, what was promoted and why, and the next commands; from files alone."""
+"""The closing text of `make demo`: leaderboards, promotions and the next commands, from files alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cardium.workspace import Workspace
 
 
 def leaderboard(settings: Settings, dataset: str) -> str:
-    """The last evaluation's leaderboard as text. Raises CardiumError when there is none."""
+    """Formats the last evaluation's leaderboard. Raises CardiumError if there is none."""
     return leaderboard_text(Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset))
 
 
 def closing(settings: Settings) -> str:
-    """Every dataset's leaderboard and promotion, then the next commands, as text."""
+    """Formats every dataset's leaderboard and promotion, then the next commands."""
     workspace = Workspace(settings.root)
     lines: list[str] = []
     for dataset in settings.active:

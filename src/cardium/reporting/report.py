@@ -1,7 +1,7 @@
-"""One dataset's results as a page for people: what to use and how far to trust it; from the files of the other verbs alone.
+"""One dataset's results as a page for people: which model to use and how far to trust it, from files alone.
 
-Read are reports/<dataset>/evaluation and promotion, the run folders, and, where they are, reports/<dataset>/external,
-audit and explanations. Every figure is a PNG that plots.py has drawn, embedded: the page needs no network.
+It reads reports/<dataset>/evaluation and promotion and the run folders, and reports/<dataset>/external, audit and explanations
+if they exist. Every figure is an embedded PNG: the page needs no network.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _INPUTS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """Which run to use, whether it is to be used at all, and what it scores: the page's first lines.
+    """The page's first lines: which run to use, whether to use it, and what it scores.
 
-    run: "" where none was trained. score, patient_score: over records and over patients. chance: what guessing scores.
-    other: the same model's score under `published`. reason: what the promotion says, where it is news.
+    run: "" if none was trained. score, patient_score: per record and per patient. chance: the score of guessing.
+    other: the same model's score under `published`. reason: the promotion's summary, if it is news.
     """
 
     run: str
@@ -66,9 +66,9 @@ class Advice:
 
 
 def write_page(settings: Settings, dataset: str, folder: Path) -> None:
-    """index.html, what is drawn for it, and report.json (the page's first lines as data), into `folder`.
+    """Writes index.html, its figures, and report.json (the page's first lines as data) into `folder`.
 
-    Raises CardiumError where the dataset has not been evaluated or its runs are gone.
+    Raises CardiumError if the dataset has not been evaluated or its predictions are missing.
     """
     (folder / "figures").mkdir(parents=True)
     context = page_context(settings, dataset, folder / "figures")
@@ -80,7 +80,7 @@ def write_page(settings: Settings, dataset: str, folder: Path) -> None:
 
 
 def words(advice: Advice, patients: bool) -> tuple[str, str]:
-    """The advice as text: which run to use, or none; and what to expect of it."""
+    """Formats the advice: which run to use, or none; and what to expect of it."""
     if not advice.run:
         return "No model has been trained under the honest protocol yet.", ""
     value, guessing = _score_text(advice.score), f"guessing has {advice.chance:.3f}"
@@ -92,7 +92,7 @@ def words(advice: Advice, patients: bool) -> tuple[str, str]:
 
 
 def index_page(settings: Settings) -> str:
-    """The page that leads to every dataset's, for reports/index.html; rows for those that have one."""
+    """Renders reports/index.html, which links every dataset's page that exists."""
     rows = []
     for dataset in settings.active:
         page = Workspace(settings.root).report(dataset) / "index.html"
@@ -103,7 +103,7 @@ def index_page(settings: Settings) -> str:
 
 
 def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, Any]:
-    """All that the page says, as the template takes it; figures of its own are drawn into the folder `figures`."""
+    """Collects everything that the template shows; figures of the page's own are drawn into the folder `figures`."""
     workspace = Workspace(settings.root)
     evaluation = _read_evaluation(settings, dataset)
     fingerprint = read_fingerprint(workspace.manifest(dataset))
@@ -175,7 +175,7 @@ def _read_evaluation(settings: Settings, dataset: str) -> Evaluation:
 
 
 def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
-    """The promotion decides where there is one; without, the honest run that validation chose."""
+    """Takes the run that the promotion decided for; without a promotion, the honest run with the best validation score."""
     promotion = Promotion.read(Workspace(settings.root).promotion(evaluation.dataset))
     challenger = promotion.challenger.run if promotion and promotion.challenger else ""
     champion = promotion.champion.run if promotion and promotion.champion else ""
@@ -209,7 +209,7 @@ def _best_first(rows: Iterable[RunScores]) -> list[RunScores]:
 
 
 def _runs_to_show(evaluation: Evaluation, first: str) -> list[str]:
-    """The advised run, then the best others under `honest`; without any, the best under `published`."""
+    """Chooses the advised run, then the best others under `honest`, or under `published` if there are none."""
     runs = [row for row in evaluation.runs.values() if not row.is_naive]
     own = _best_first([row for row in runs if row.protocol == "honest"] or runs)
     names = [row.name for row in runs]
@@ -217,7 +217,7 @@ def _runs_to_show(evaluation: Evaluation, first: str) -> list[str]:
 
 
 def _coverage_curve(workspace: Workspace, evaluation: Evaluation, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """What abstaining on the least sure brings: shares of records answered, and the accuracy on them."""
+    """Computes the shares of records answered and the accuracy on them, if the least certain are referred."""
     import pandas as pd
 
     path = workspace.evaluation(evaluation.dataset) / "predictions" / f"{name}.parquet"
@@ -228,7 +228,7 @@ def _coverage_curve(workspace: Workspace, evaluation: Evaluation, name: str) -> 
 
 
 def _leaderboard_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The leaderboard by protocol, best first."""
+    """Groups the leaderboard by protocol, best first."""
     blocks = []
     for protocol in PROTOCOLS:
         rows = _best_first(row for row in evaluation.runs.values() if row.protocol == protocol)
@@ -238,7 +238,7 @@ def _leaderboard_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class and their means, each with its interval; the true records of the class."""
+    """Lists precision, recall and F1 of every class and their means, with intervals, and the true records per class."""
     row = evaluation.runs.get(run)
     if row is None:
         return []
@@ -256,14 +256,14 @@ def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
 
 
 def _at(curve: tuple[np.ndarray, np.ndarray], share: float) -> float | None:
-    """The accuracy where at least `share` of the records is answered."""
+    """Returns the accuracy at which at least `share` of the records is answered."""
     answered, accuracy = curve
     there = np.flatnonzero(answered >= share - 1e-9)
     return float(accuracy[there[0]]) if len(there) else None
 
 
 def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
-    """Scores on other collections: name, records, and the runs, best first."""
+    """Lists the scores on other collections: name, number of records, and the runs, best first."""
     found = []
     for path in sorted((workspace.root / "reports" / dataset / "external").glob("*/external.json")):
         evaluation = Evaluation.from_json(_json(path))
@@ -274,7 +274,7 @@ def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
 
 
 def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
-    """The audit's verdict in its own words; empty where none was made."""
+    """Reads the audit's verdict; {} if there was no audit."""
     folder = workspace.audit(dataset)
     found = _json(folder / "audit.json")
     if not found:
@@ -290,7 +290,7 @@ def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
 
 
 def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
-    """The explanations' galleries: one figure a run and method, and what the tests of that method on that run say of it."""
+    """Lists the explanations' galleries: a figure per run and method, and the tests of that method on that run."""
     folder = workspace.root / "reports" / dataset / "explanations"
     return [
         {
@@ -304,7 +304,7 @@ def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
 
 
 def _tested(methods: Mapping[str, Mapping[str, float]], method: str) -> str:
-    """The deletion and insertion of `method` beside those of places at random, in words; "" where they were not measured."""
+    """Describes deletion and insertion of `method` beside random places; "" if they were not measured."""
     own, chance = methods.get(method, {}), methods.get("random", {})
     if not {"deletion", "insertion"} <= own.keys() & chance.keys():
         return ""
@@ -316,7 +316,7 @@ def _tested(methods: Mapping[str, Mapping[str, float]], method: str) -> str:
 
 
 def _card(run: TrainedRun, fingerprint: Mapping[str, Any], collection: Collection) -> dict[str, Any]:
-    """The model card of the advised run."""
+    """Builds the model card of the advised run."""
     sides, form = [run.size.height, run.size.width], family(run.rendering)
     shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides}.get(form, [run.size.frames, *sides])
     return {
@@ -334,7 +334,7 @@ def _card(run: TrainedRun, fingerprint: Mapping[str, Any], collection: Collectio
 
 
 def _read_run(workspace: Workspace, evaluation: Evaluation, run: str) -> TrainedRun | None:
-    """The advised run; None where there is none, or its folder is gone."""
+    """Reads the advised run; None if there is none or its folder is gone."""
     if run not in evaluation.runs:
         return None
     try:
@@ -349,7 +349,7 @@ def _run_folder(workspace: Workspace, evaluation: Evaluation, run: str) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON file's table; {} where there is none."""
+    """Reads a JSON file; {} if there is none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -359,7 +359,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _texts() -> dict[str, Any]:
-    """What the templates write scores and numbers with."""
+    """Returns the functions with which templates write scores and numbers."""
     return {"score_text": _score_text, "number_text": lambda value: "-" if value is None else f"{value:.3f}"}
 
 

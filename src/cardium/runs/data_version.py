@@ -1,4 +1,4 @@
-"""Which data a result is of: the raw files, the manifest and the split, each by its hash."""
+"""The version of the data behind a result: hashes of the raw files, the manifest and the split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from cardium.workspace import Workspace
 
 @dataclass(frozen=True)
 class DataVersion:
-    """The hashes of a dataset's data: `data/` as DVC knows it ("" where it is untracked), its manifest and its split."""
+    """Hashes of a dataset's data.
+
+    dvc_md5: of `data/`, as DVC tracks it ("" if untracked). manifest_sha256, split_sha256: of the files of those names.
+    """
 
     dvc_md5: str
     manifest_sha256: str
@@ -23,7 +26,7 @@ class DataVersion:
 
     @classmethod
     def now(cls, workspace: Workspace, dataset: str) -> DataVersion:
-        """The hashes as they are now. Raises CardiumError where there is no manifest or no split."""
+        """Reads the current hashes. Raises CardiumError if there is no manifest or no split."""
         manifest_sha256 = str(read_fingerprint(workspace.manifest(dataset))["manifest_sha256"])
         try:
             split = json.loads((workspace.split(dataset) / "split.json").read_text(encoding="utf-8"))
@@ -33,9 +36,9 @@ class DataVersion:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> DataVersion:
-        """The hashes in a file; "" for those that it lacks."""
+        """Builds the hashes from a file's table; missing ones become ""."""
         return cls(*(str(table.get(name, "")) for name in ("dvc_md5", "manifest_sha256", "split_sha256")))
 
     def same_records(self, other: DataVersion) -> bool:
-        """Whether manifest and split agree: then record numbers and folds mean the same."""
+        """Returns whether manifest and split agree, so that record numbers and folds mean the same."""
         return (self.manifest_sha256, self.split_sha256) == (other.manifest_sha256, other.split_sha256)

@@ -1,6 +1,6 @@
-"""The head of a fused model: trained on its members' penultimate vectors side by side, fold by fold.
+"""Trains the head of a fused model on its members' penultimate vectors, concatenated, fold by fold.
 
-Each held-out fold's head is trained on vectors of members that never saw that fold; the members stay as they are.
+The vectors of each held-out fold come from members that never saw that fold. The members' weights do not change.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class TrainedHeads:
     """The heads of all held-out folds.
 
-    weights: of each fold's head, as `models.trained` has them. predictions: of validation, in the predictions format.
-    history: a row an epoch.
+    weights: fold -> the head's weights, as `models.trained` names them. predictions: on the validation records, in the
+    predictions format. history: one row per epoch. seconds: training time over all folds.
     """
 
     weights: dict[int, dict[str, np.ndarray]]
@@ -46,7 +46,7 @@ class TrainedHeads:
 
 @dataclass(frozen=True)
 class _Member:
-    """A member opened: `reader` takes a fold's weights, `embedder` shares its layers and gives the penultimate vector."""
+    """An opened member. `reader` takes a fold's weights; `embedder` shares its layers and returns the penultimate vector."""
 
     run: TrainedRun
     reader: keras.Model
@@ -54,13 +54,16 @@ class _Member:
     inputs: np.ndarray
 
     def vectors(self, fold: int, records: np.ndarray) -> np.ndarray:
-        """The penultimate vectors (n, C) of records, by the weights that never saw `fold`."""
+        """Computes the penultimate vectors (n, C) float64 of `records` (n,), with the weights that never saw `fold`."""
         set_trained(self.reader, self.run.fold_weights(fold))
         return predict_records(self.embedder, self.inputs, records)
 
 
 def train_heads(settings: Settings, spec: JointSpec, members: list[TrainedRun]) -> TrainedHeads:
-    """Trains a head for every held-out fold of the members. A killed training goes on after its last finished epoch."""
+    """Trains one head per held-out fold of the members.
+
+    A killed training continues after its last finished epoch.
+    """
     import pandas as pd
 
     train = spec.train

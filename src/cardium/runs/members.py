@@ -1,4 +1,4 @@
-"""The trained runs that an ensemble or a fused model is made of: read, checked against each other, summed up."""
+"""Reads the trained runs that an ensemble or a fused model is made of, and derives what follows from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cardium.workspace import RunId
 
 
 def read_members(root: Path, members: Sequence[RunId]) -> list[TrainedRun]:
-    """The members' runs, from the project in `root`.
+    """Reads the members' runs from the project in `root`.
 
-    Raises CardiumError when one is not trained, or comes from other data, another split, other folds or another rendering.
+    Raises CardiumError if one is not trained, or if they differ in data, split, folds, classes or rendering.
     """
     runs = []
     for member in members:
@@ -36,7 +36,7 @@ def read_members(root: Path, members: Sequence[RunId]) -> list[TrainedRun]:
 
 
 def _shared(run: TrainedRun) -> dict[str, Any]:
-    """What all members must share; of other data or folds, a mean would score what a member was trained on."""
+    """Returns what all members must agree in. With other data or folds, a mean would score records that a member trained on."""
     return {
         "data": run.data,
         "protocol": run.run.protocol,
@@ -47,7 +47,10 @@ def _shared(run: TrainedRun) -> dict[str, Any]:
 
 
 def joint_run(root: Path, run: RunId, kind: RunKind, members: Sequence[TrainedRun]) -> TrainedRun:
-    """The run made of `members`, as far as it follows from them: what they share, and the sum of what they took."""
+    """Builds the run made of `members` as far as it follows from them: what they share, and their summed cost.
+
+    The caller fills in what depends on the joint model.
+    """
     first = members[0]
     return TrainedRun(
         id=new_id(),
@@ -75,12 +78,12 @@ def joint_run(root: Path, run: RunId, kind: RunKind, members: Sequence[TrainedRu
 
 
 def common_settings(members: Sequence[TrainedRun]) -> dict[str, Any]:
-    """What all members were trained with: beside theirs in a comparison, nothing is missing and nothing is new."""
+    """Returns the settings that all members share; others would be missing or contradicted in a comparison."""
     first = members[0].settings
     return {key: value for key, value in first.items() if all(member.settings.get(key) == value for member in members)}
 
 
 def common_weights(members: Sequence[TrainedRun]) -> WeightsUsed:
-    """The members' pretrained weights in one word: `imagenet`, or `imagenet+random` where they differ."""
+    """Sums up the members' pretrained weights in one word: `imagenet`, or `imagenet+random` if they differ."""
     used = sorted({member.weights.used for member in members})
     return WeightsUsed(members[0].weights.asked, "+".join(used))

@@ -1,4 +1,4 @@
-"""Predictions as a table: one row per (record, held-out fold), the same for validation and test."""
+"""Predictions as a table: one row per (record, held-out fold), in the same form for validation and test."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def prediction_rows(
     probabilities: np.ndarray,
     classes: list[str],
 ) -> pandas.DataFrame:
-    """Rows for `records` (n,): record, test_fold, group, label (class index), p_<class> of `probabilities` (n, C).
+    """Builds the rows for `records` (n,): record, test_fold, group, label (class index), p_<class>.
 
-    labels: (N,) class indices of all records of the manifest. Probabilities are scaled to sum to one.
+    labels: (N,) class indices of all records of the manifest. probabilities: (n, C), scaled here to sum to one.
     """
     import pandas as pd
 
@@ -41,12 +41,12 @@ def prediction_rows(
 
 
 def probability_columns(classes: list[str]) -> list[str]:
-    """The names of the probability columns, in class order."""
+    """Returns the names of the probability columns, in class order."""
     return [f"p_{label}" for label in classes]
 
 
 def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pandas.DataFrame:
-    """The mean of prediction tables of the same rows, as a prediction table. Raises CardiumError when rows differ."""
+    """Averages prediction tables of the same rows. Raises CardiumError if their rows differ."""
     columns = probability_columns(classes)
     ordered = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in tables]
     first = ordered[0]
@@ -58,4 +58,3 @@ def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pand
     mean = first.copy()
     mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
     return mean
-

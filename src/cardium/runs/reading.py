@@ -1,4 +1,4 @@
-"""A trained run opened for prediction: a model that takes the weights of any held-out fold, and the array that it reads."""
+"""Opens a trained run for prediction: a model that takes the weights of any held-out fold, and its input array."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _VALUES = 2**26
 
 
 def open_reader(settings: Settings, run: TrainedRun, manifest: pandas.DataFrame) -> tuple[keras.Model, np.ndarray]:
-    """A model that takes a fold's weights, and the array (N, ...) that it reads: a head and its bank, or all of it and pixels.
+    """Opens the model of a run and the array (N, ...) that it reads.
 
-    Raises CardiumError where the bank or the rendering is missing.
+    A run scored from its bank gives its head and the bank's plain view. Any other gives the whole model and the rendering.
+    Raises CardiumError if the bank or the rendering is missing.
     """
     if run.scored_from == "bank":
         bank = open_bank(settings.root / run.bank, "dvc repro features")
@@ -36,7 +37,7 @@ def open_reader(settings: Settings, run: TrainedRun, manifest: pandas.DataFrame)
 
 
 def predict_records(model: keras.Model, inputs: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """The outputs (n, C) float64 for rows `records` (n,) of `inputs` (N, ...), read batch by batch."""
+    """Predicts rows `records` (n,) of `inputs` (N, ...) batch by batch: float64 (n, C)."""
     batch = max(1, min(_BATCH, _VALUES // int(np.prod(inputs.shape[1:]))))
     parts = [
         np.asarray(model.predict_on_batch(read_rows(inputs, records[at : at + batch]).astype(np.float32)))

@@ -1,9 +1,9 @@
-"""A trained run and its file, run.json: what was trained, from which data, by which settings, and how well it validated.
+"""A trained run as its run.json describes it: what was trained, on which data, with which settings, and its validation scores.
 
 trained = TrainedRun.read(workspace.run(RunId("cmri", "mobilenetv2")))
 trained.validation["balanced_accuracy"], trained.fold_weights(0)
 
-Nothing else reads or writes run.json. Files of older versions are read: what they lack has its default here.
+This is the only reader and writer of run.json. Files of older versions are read too; missing keys take the defaults below.
 """
 
 from __future__ import annotations
@@ -52,12 +52,15 @@ _KEYS: dict[RunKind, tuple[str, ...]] = {
 
 
 class NotTrainedError(CardiumError):
-    """A folder holds no run: there is no run.json in it."""
+    """Raised for a folder without a run.json."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One training of one held-out fold: `head`, `whole` or `fine_tune`. val_loss: of the epoch whose weights were kept."""
+    """One training phase of one held-out fold.
+
+    phase: `head`, `whole` or `fine_tune`. val_loss: of the epoch whose weights were kept.
+    """
 
     test_fold: int
     phase: str
@@ -68,7 +71,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a run took: its bank, and all its trainings, interruptions left out."""
+    """The cost of a run: computing its bank, and training, without interruptions."""
 
     features: float = 0.0
     train: float = 0.0
@@ -76,14 +79,20 @@ class Seconds:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained, fused or averaged run, as its run.json says.
+    """A trained, fused or averaged run.
 
-    id: unique to this training; a run that is trained again has another. folder: where the run's files are, not in the file.
-    rendering, size: the kind of array that the model reads, and its size. settings: flat, by dotted names
-    (`train.learning_rate`), as the run was trained; overrides: those that differed from params.yaml. tuned: the file whose
-    settings it took over. bank: the folder of its bank below the project's root, "" without one. test_folds: the folds that
-    were held out in turn, of `folds` in all. engine: what computed the bank, or trained the model. validation: scores by name,
-    over the validation records of all held-out folds. members, member_ids: names and ids of the runs that it is made of.
+    id: unique to this training; training again gives another one.
+    kind: how it was made; a fused or averaged run has `members`.
+    rendering, size: the kind of array that the model reads, and its size.
+    test_folds: the folds that were held out in turn, of `folds` in all.
+    folder: where the run's files are; not part of run.json.
+    bank: the folder of its bank below the project's root, "" without one.
+    settings: the settings it was trained with, flat, by dotted names (`train.learning_rate`).
+    overrides: the settings that differed from params.yaml.
+    tuned: the file with tuned settings that it took, "" for none.
+    engine: the software that computed the bank, or that trained the model.
+    validation: scores by name, over the validation records of all held-out folds.
+    members, member_ids: names and ids of the runs that it is made of.
     """
 
     id: str
@@ -116,9 +125,9 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: Path) -> TrainedRun:
-        """The run in `folder`.
+        """Reads the run in `folder`.
 
-        Raises NotTrainedError where there is no run.json, and CardiumError where it is damaged or lacks what makes a run.
+        Raises NotTrainedError if there is no run.json, and CardiumError if it is damaged or not one of a run.
         """
         try:
             table = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -130,7 +139,10 @@ class TrainedRun:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any], folder: Path) -> TrainedRun:
-        """The run that the content of a run.json describes. Raises KeyError, TypeError or ValueError for what is none."""
+        """Builds a run from the content of its run.json; unknown keys are ignored.
+
+        Raises KeyError, TypeError or ValueError if the content does not describe a run.
+        """
         if not isinstance(table["id"], str) or not isinstance(table["classes"], list):
             raise TypeError("id is a text and classes are a list")
         kind = table.get("kind", "train")
@@ -170,7 +182,7 @@ class TrainedRun:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of run.json."""
+        """Returns the content of run.json; its keys and their order depend on the kind of run."""
         weights = asdict(self.weights)
         if self.kind != "train":
             del weights["warning"]  # The members' own are among the warnings.
@@ -212,48 +224,48 @@ class TrainedRun:
 
     @property
     def name(self) -> str:
-        """The run's name: `cmri-mobilenetv2`."""
+        """The run's name, such as `cmri-mobilenetv2`."""
         return self.run.name
 
     @property
     def threshold(self) -> float:
-        """Of two classes, the probability above which the second one is decided."""
+        """The probability above which the second of two classes is decided."""
         return float(self.settings.get("evaluate.threshold", 0.5))
 
     @property
     def hidden(self) -> int:
-        """The width of the head's hidden layer, 0 for none."""
+        """The width of the head's hidden layer, 0 without one."""
         return int(self.settings.get("train.hidden", 0))
 
     @property
     def mean_epochs(self) -> float | None:
-        """The mean over held-out folds of the epochs that were trained; None of what is not trained itself."""
+        """Epochs trained, averaged over the held-out folds; None for a run that was not trained itself."""
         folds = {phase.test_fold for phase in self.phases}
         return sum(phase.epochs for phase in self.phases) / len(folds) if folds else None
 
     @property
     def model_file(self) -> Path:
-        """The model of the first held-out fold."""
+        """The file of the first held-out fold's model."""
         return self.folder / MODEL
 
     @property
     def served_file(self) -> Path:
-        """The model that answers requests: the mean of all folds' where there is one, otherwise the first held-out fold's."""
+        """The file of the model that answers requests: the folds' mean if there is one, otherwise `model_file`."""
         return served_file(self.folder)
 
     @property
     def has_folds(self) -> bool:
-        """Whether the weights of every held-out fold are there: an ensemble has its members' instead."""
+        """Whether the weights of every held-out fold are stored here. An ensemble has only its members'."""
         return (self.folder / "folds").is_dir()
 
     def fold_weights(self, fold: int) -> dict[str, np.ndarray]:
-        """What was trained while `fold` was held out, as `models.trained.set_trained` takes it."""
+        """Loads the weights that were trained with `fold` held out, in the form `models.trained.set_trained` takes."""
         with np.load(self.folder / "folds" / f"{fold}.npz") as stored:
             return {name: stored[name] for name in stored.files}
 
 
 def write_fold_weights(folder: Path, weights: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-    """Writes what `TrainedRun.fold_weights` reads, for every held-out fold, into the run folder."""
+    """Writes the weights of every held-out fold into a run folder, for `TrainedRun.fold_weights`."""
     (folder / "folds").mkdir()
     for fold, arrays in weights.items():
         np.savez(folder / "folds" / f"{fold}.npz", allow_pickle=False, **arrays)

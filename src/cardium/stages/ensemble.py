@@ -1,4 +1,4 @@
-"""ensemble: the mean of its members' probabilities (system 000), as a run folder and one servable model."""
+"""ensemble: averages its members' probabilities (system 000) -> a run folder with one servable model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(settings: Settings, item: str) -> None:
 def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     """Averages the members of `spec` into the run folder `out`.
 
-    Raises CardiumError when a member is missing or members come from different data, splits or held-out folds.
+    Raises CardiumError if a member is missing, or if members differ in data, split or held-out folds.
     """
     import pandas as pd
 

@@ -1,12 +1,12 @@
-"""models/<dataset>/* -> reports/<dataset>/evaluation/: every run and ensemble scored on the test records, once, side by side.
+"""evaluate: scores every run and ensemble of a dataset on the test records, once -> reports/<dataset>/evaluation/.
 
-    predictions/<run>.parquet   test predictions; all that follows is a pure function of them and of run.json
+    predictions/<run>.parquet   test predictions; everything else is a pure function of them and of run.json
     metrics.json                every score per image and per patient, with intervals; confusion matrices; cost; warnings
-    summary.json                the same in five numbers a run, for `dvc metrics show`
-    leaderboard.csv, .png       sorted by balanced accuracy per image, a block a protocol
-    figures/                    per run a confusion matrix and a reliability diagram, per protocol the ROC curves
+    summary.json                five numbers per run, for `dvc metrics show`
+    leaderboard.csv, .png       sorted by balanced accuracy per image, one block per protocol
+    figures/                    confusion matrix and reliability diagram per run, ROC curves per protocol
 
-This is the only verb that opens the test fold.
+No other verb opens the test fold.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cardium.workspace import Workspace
 
 
 def run(settings: Settings, dataset: str, predict: Predict = predict_test) -> None:
-    """Scores what the plan names for `dataset`. predict: gives a run's test predictions; tests put another in its place.
+    """Scores the runs that the plan names for `dataset`. predict: returns a run's test predictions; tests replace it.
 
-    Raises CardiumError if a run is not trained, or was trained on other data or another split; the line names the command.
+    Raises CardiumError if a run is not trained, or was trained on other data or another split; the message names the command.
     """
     places = Workspace(settings.root)
     classes = list(read_fingerprint(places.manifest(dataset))["classes"])

@@ -49,11 +49,11 @@ def run(settings: Settings, item: str) -> None:
 
 
 def explain_run(settings: Settings, run: RunId, method: str, *, of_class: str = "", test_all: bool = False) -> Path:
-    """Writes the folder of one trained run and one method, and returns it.
+    """Explains one trained run with one method; writes and returns the method's folder.
 
-    method: "" for the default one. of_class: the class to explain, each record's decision by default. test_all: whether all
-    methods are tested on the run, or only this one (and dice). Raises CardiumError for a run that is not trained, an unknown
-    method or class, and a method that does not apply to the model.
+    method: "" for the default one. of_class: the class to explain; "" for each record's decision. test_all: test all methods on
+    the run, or only this one (and random attributions). Raises CardiumError if the run is not trained, for an unknown method or
+    class, and if the method does not apply to the model.
     """
     import tensorflow as tf
 
@@ -141,7 +141,7 @@ def _check_same_data(opened: OpenedRun, manifest_sha256: str) -> None:
 def _masks(
     settings: Settings, opened: OpenedRun, manifest: pandas.DataFrame, records: NDArray[np.int64]
 ) -> list[Mapping[str, NDArray[np.bool_]]]:
-    """Of demo data each record's true masks; [] of any other."""
+    """Draws the true masks of each record of demo data; [] for other data."""
     dataset = opened.trained.run.dataset
     if not is_demo(settings.root, dataset, manifest):
         return []

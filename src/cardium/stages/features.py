@@ -1,4 +1,4 @@
-"""features: the bank of one frozen backbone, from the rendered pixels; views 1..V for training records only."""
+"""features: makes the bank of one frozen backbone from the rendered pixels."""
 
 from __future__ import annotations
 

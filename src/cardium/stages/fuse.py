@@ -1,8 +1,8 @@
-"""fuse: three trained models of one dataset as one (system 004), as a run folder and one servable model.
+"""fuse: joins trained models of one dataset into one (system 004) -> a run folder with one servable model.
 
-`fused`: a head on the members' penultimate vectors side by side, trained fold by fold on members that never saw the held-out
-fold; the members stay as they are. `fused_average`: the mean of their probabilities, nothing to train. `folds/<t>.npz` holds
-the weights of the whole fused model for held-out fold t, the members' own included.
+`fused` trains a head on the members' concatenated penultimate vectors, fold by fold, on members that never saw the held-out
+fold. `fused_average` averages their probabilities; nothing is trained. `folds/<t>.npz` holds the weights of the whole joint
+model for held-out fold t, including the members' own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(settings: Settings, item: str) -> None:
 def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     """Joins the members of `spec` into the run folder `out`.
 
-    Raises CardiumError when a member is missing or members come from different data, splits, folds or renderings.
+    Raises CardiumError if a member is missing, or if members differ in data, split, folds or rendering.
     """
     import pandas as pd
 

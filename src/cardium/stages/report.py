@@ -1,4 +1,4 @@
-"""report: evaluation, promotion and run folders -> reports/<dataset>/report/: one page for people, with all in it."""
+"""report: evaluation, promotion and run folders -> reports/<dataset>/report/, one self-contained page for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cardium.workspace import Workspace
 
 
 def run(settings: Settings, item: str) -> None:
-    """Writes the page of dataset `item`, and the index of all pages anew."""
+    """Writes the page of dataset `item` and rewrites the index of all pages."""
     out = Workspace(settings.root).report(item)
     with atomic.replacing_folder(out) as part:
         write_page(settings, item, part)

@@ -1,8 +1,8 @@
-"""train: one run folder from a bank or, end to end, from a rendering: whole model, history, validation predictions, run.json.
+"""train: trains one run from a bank or, end to end, from a rendering -> its run folder.
 
-For every held-out fold a head is trained on the bank, or the whole model on pixels; fold by fold what was trained is kept
-(`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` holds the first
-held-out fold's model; with `served: mean`, `served.keras` the mean of all folds' models, which then answers requests.
+For every held-out fold a head is trained on the bank, or the whole model on pixels. The weights of every fold are kept
+(`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` is the first held-out
+fold's model. With `served: mean`, `served.keras` averages all folds' models and answers requests.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(settings: Settings, item: str) -> None:
 def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> TrainedRun:
     """Trains a run from the bank or the rendering in the folder `reads` into the folder `out`.
 
-    A killed training goes on after its last finished epoch; `out` appears when everything in it is there.
+    A killed training continues after its last finished epoch. `out` appears when it is complete.
     """
     import keras
     import pandas as pd
@@ -138,7 +138,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
 
 
 def _warnings(spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:
-    """What a reader of the run's scores must know."""
+    """Lists what a reader of the run's scores must know."""
     found = [bank.weights.warning] if bank and bank.weights.warning else []
     if spec.tuned and len(folds) > 1:
         found.append(f"tuned on the records of every fold but {folds[0]}: its scores on them are optimistic")
@@ -146,7 +146,7 @@ def _warnings(spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:
 
 
 def effective_settings(settings: Settings, spec: RunSpec) -> dict[str, Any]:
-    """The settings that this run was trained with, flat, under dotted names."""
+    """Lists the settings that this run is trained with, flat, by dotted names."""
     dataset = settings.datasets[spec.dataset]
     flat: dict[str, Any] = {"seed": settings.seed, "profile": settings.profile, "protocol": spec.protocol}
     flat |= {"system": spec.system, **asdict(settings.protocols[spec.protocol])}
@@ -163,7 +163,7 @@ def effective_settings(settings: Settings, spec: RunSpec) -> dict[str, Any]:
 
 
 def _training_key(settings: Settings, spec: RunSpec, inputs: Inputs, data: DataVersion) -> str:
-    """What an interrupted training must agree in with the one that would go on with it."""
+    """Hashes everything in which an interrupted training and its continuation must agree."""
     made_from = inputs.bank.info if inputs.bank else inputs.rendered
     origin = [made_from.get(name) for name in ("key", "engine", "manifest_sha256", "pixels_sha256")]
     determined = [effective_settings(settings, spec), spec.model, origin, data.split_sha256]

@@ -1,9 +1,11 @@
-"""tune: searches the settings of one run -> configs/tuned/<run>.yaml, and what was tried in reports/<dataset>/tuning/<run>/.
+"""tune: searches the settings of one run -> configs/tuned/<run>.yaml and reports/<dataset>/tuning/<run>/.
 
-trials.csv          every trial: number, state, score, seconds, each fold's score, what it set
-study.json          what was searched, the best trial, its gain over the run's own settings, importance
-history.png, importance.png, slices.png
-defaults.parquet, best.parquet     validation predictions (test_fold: the fold that was validated on)
+The reports folder holds:
+
+    trials.csv          one row per trial: number, state, score, seconds, each fold's score, its settings
+    study.json          what was searched, the best trial, its gain over the run's own settings, importance
+    history.png, importance.png, slices.png
+    defaults.parquet, best.parquet     validation predictions (test_fold: the fold that was validated on)
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ def run(settings: Settings, item: str) -> None:
 def tune_run(
     settings: Settings, spec: RunSpec, reads: Path, *, trials: int = 0, workers: int = 0, space: str = "", storage: str = ""
 ) -> dict[str, Any]:
-    """Goes on with the search of a run until `trials` have ended in all, and returns study.json.
+    """Continues the search of a run until `trials` have ended in all, and returns study.json.
 
-    reads: the folder with the bank or the rendering. trials, workers: 0: as params.yaml says. storage: an SQLAlchemy URL that
-    several machines share, or a journal's path; "": the project's own journal.
+    reads: the folder of the bank or the rendering. trials, workers: 0 for the values of params.yaml. storage: an SQLAlchemy URL
+    that several machines share, or a journal's path; "" for the project's own journal.
     """
     budget = Budget(trials or settings.tune.trials, workers or settings.tune.workers, storage)
     search = plan_search(settings, spec, reads, space)

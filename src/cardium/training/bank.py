@@ -1,13 +1,13 @@
-"""The bank: a frozen backbone's last feature maps of all records, computed once, shared by every head, fold and trial.
+"""The bank: a frozen backbone's last feature maps of all records, computed once and shared by all heads, folds and trials.
 
-Of volumes it holds one vector a slice (`<backbone>_frames`), the average of the slice's last map; padding has zeros.
+For volumes it holds one vector per slice (`<backbone>_frames`), the slice's last map averaged over places; padding is zero.
 
-    bank.json      what it was made from (its key), shape, how far each view has come
-    view0.npy      (N, h, w, C), of volumes (N, T, C), float16: the plain image of every record
+    bank.json      what it was made from (its key), its shape, and how much of each view is done
+    view0.npy      (N, h, w, C), for volumes (N, T, C), float16: the plain image of every record
     view1..V.npy   augmented views, training records only (other rows stay zero; the file is sparse)
     calibration.npz    batch norm statistics, for random weights only
 
-Files are memory-mapped and filled in order; a killed run goes on where the last finished chunk ended.
+Files are memory-mapped and filled in order. A killed run continues after its last finished chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ _CALIBRATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class BankPlan:
-    """All that determines a bank's content. training_records: `hash_records` of those that get augmented views."""
+    """Everything that determines a bank's content.
+
+    training_records: `hash_records` of the records that get augmented views.
+    """
 
     manifest_sha256: str
     pixels_sha256: str
@@ -57,15 +60,15 @@ class BankPlan:
     training_records: str
 
     def key(self) -> str:
-        """The plan's hash: another plan makes another bank."""
+        """Hashes the plan. Banks of different plans have different keys."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """What a bank is made with.
+    """The backbone that fills a bank.
 
-    model: pixels 0-255 -> last map; of slices, of one slice. batch: the images that it sees at once. engine: what runs it, as
+    model: pixels 0-255 -> last feature map; for volumes, of one slice. batch: images per forward pass. engine: as
     `engine.compile_forward` takes it.
     """
 
@@ -77,7 +80,7 @@ class FrozenBackbone:
 
 @dataclass(frozen=True)
 class Bank:
-    """A bank that is there. info: the content of its bank.json."""
+    """An existing bank. info: the content of its bank.json."""
 
     folder: Path
     info: dict[str, Any]
@@ -89,17 +92,17 @@ class Bank:
 
     @property
     def map_shape(self) -> tuple[int, ...]:
-        """The shape of a record's features: (h, w, C), of volumes (T, C)."""
+        """The shape of a record's features: (h, w, C), for volumes (T, C)."""
         return tuple(self.info["map_shape"])
 
     @property
     def views(self) -> int:
-        """How many augmented views it has."""
+        """The number of augmented views."""
         return int(self.info["plan"]["views"])
 
     @property
     def records(self) -> int:
-        """How many records it has."""
+        """The number of records."""
         return int(self.info["records"])
 
     @property
@@ -109,21 +112,21 @@ class Bank:
 
     @property
     def engine(self) -> str:
-        """What computed it: name, version, precision."""
+        """The software that computed it: name, version, precision."""
         return str(self.info["engine"])
 
     @property
     def seconds(self) -> float:
-        """How long that took, interruptions left out."""
+        """The time it took to compute, without interruptions."""
         return float(self.info["seconds"])
 
     def view(self, number: int) -> np.ndarray:
-        """The features of all records in a view, float16 (N, *map_shape), memory-mapped and read-only; 0 is the plain one."""
+        """Maps one view into memory, read-only: float16 (N, *map_shape). View 0 is the plain one."""
         return np.load(self.folder / f"view{number}.npy", mmap_mode="r")
 
 
 def open_bank(folder: Path, command: str) -> Bank:
-    """Opens a finished bank. Raises CardiumError that names `command` when it is missing or unfinished."""
+    """Opens a finished bank. Raises CardiumError that names `command` if it is missing or unfinished."""
     try:
         info = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,9 +137,9 @@ def open_bank(folder: Path, command: str) -> Bank:
 
 
 def average_places(bank: Bank, folder: Path) -> Bank:
-    """`bank` with every map averaged over its places, (N, 1, 1, C) float32, in `folder`; made there if it is missing.
+    """Averages every map of `bank` over its places and returns the smaller bank in `folder`, made if it is missing.
 
-    A head that is not spatial (`models.is_spatial`) learns the same from both. This one is h x w times smaller.
+    Features are (N, 1, 1, C) float32. A head that is not spatial (`models.is_spatial`) learns the same from both banks.
     """
     if not (folder / "bank.json").is_file():
         with atomic.replacing_folder(folder) as part:
@@ -153,15 +156,15 @@ def average_places(bank: Bank, folder: Path) -> Bank:
 
 
 def hash_records(records: np.ndarray) -> str:
-    """A hash of record numbers (n,), in their order."""
+    """Hashes record numbers (n,), in their order."""
     return hashlib.sha256(np.ascontiguousarray(records, dtype="<i8").tobytes()).hexdigest()
 
 
 def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np.ndarray, training_records: np.ndarray) -> Bank:
-    """Computes what is missing of the bank in `folder`; nothing when it is there and was made by the same plan.
+    """Computes the missing part of the bank in `folder`. A finished bank of the same plan is left as it is.
 
-    pixels: uint8 (N, H, W, 3), row = record, or slices (N, T, H, W). training_records: the record numbers that get augmented
-    views. Raises CardiumError for features that float16 cannot hold.
+    pixels: uint8 (N, H, W, 3), row = record, or slices (N, T, H, W). training_records: record numbers (n,) that get augmented
+    views. Raises CardiumError for features that do not fit into float16.
     """
     frames = pixels.shape[1:2] if of_slices(pixels) else ()
     info_path = folder / "bank.json"
@@ -201,12 +204,12 @@ def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np
 
 
 def of_slices(pixels: np.ndarray) -> bool:
-    """Whether a rendering (N, ...) holds slices (N, T, H, W) and not images (N, H, W, 3)."""
+    """Returns whether a rendering (N, ...) holds slices (N, T, H, W) rather than images (N, H, W, 3)."""
     return pixels.ndim == 4 and pixels.shape[-1] != 3
 
 
 def _each_frame(forward: Forward, batch: int) -> Forward:
-    """`forward` of images -> of slices: uint8 (n, T, H, W) -> (n, T, C); slices without content are not looked at."""
+    """Applies `forward` to every slice: uint8 (n, T, H, W) -> (n, T, C). Empty slices are skipped and get zeros."""
 
     def of_frames(volumes: np.ndarray) -> np.ndarray:
         frames = volumes.reshape(-1, *volumes.shape[2:])
@@ -229,7 +232,7 @@ def _each_frame(forward: Forward, batch: int) -> Forward:
 
 @dataclass(frozen=True)
 class _View:
-    """A view to fill: the records (n,) that it shows, and how; augment: None for the plain one."""
+    """A view to fill with `records` (n,). augment: None for the plain view."""
 
     number: int
     records: np.ndarray
@@ -238,7 +241,7 @@ class _View:
 
 
 def _fill_view(bank: Bank, view: _View, pixels: np.ndarray, forward: Forward, batch: int) -> None:
-    """Fills a view from where it stands, and notes in bank.json how far it has come."""
+    """Fills the missing rows of a view, and records its progress in bank.json."""
     info, records = bank.info, view.records
     path = bank.folder / f"view{view.number}.npy"
     done = info["done"].get(str(view.number), 0) if path.is_file() else 0
@@ -268,9 +271,9 @@ def _fill_view(bank: Bank, view: _View, pixels: np.ndarray, forward: Forward, ba
 
 
 def calibrate(model: keras.Model, pixels: np.ndarray, training_records: np.ndarray, folder: Path, key: str) -> None:
-    """Measures batch norm statistics of a backbone with random weights on training records, and keeps them in the bank.
+    """Measures the batch norm statistics of a backbone with random weights and stores them in the bank's folder.
 
-    The bank's `key` stands in the file: statistics of another plan are measured anew.
+    They are measured on training records, again for every `key` of a plan.
     """
     from cardium.models import weights
 
@@ -286,13 +289,13 @@ def calibrate(model: keras.Model, pixels: np.ndarray, training_records: np.ndarr
 
 
 def _middle_slice(slices: np.ndarray) -> np.ndarray:
-    """The middle one of those that hold anything, which come first: (T, H, W) -> (H, W, 3)."""
+    """Returns the middle one of a volume's filled slices, which come first: (T, H, W) -> (H, W, 3)."""
     filled = int(slices.any(axis=(1, 2)).sum())
     return np.repeat(slices[filled // 2][..., None], 3, axis=-1)
 
 
 def restore_calibration(model: keras.Model, folder: Path, key: str) -> bool:
-    """Puts the bank's batch norm statistics into `model`; False when there are none of this key."""
+    """Loads the bank's batch norm statistics into `model`. Returns False if there are none with this key."""
     from cardium.models import weights
 
     path = folder / "calibration.npz"

@@ -1,4 +1,4 @@
-"""A frozen backbone as a fast function: through OpenVINO or TensorFlow, compiled for one batch size."""
+"""Compiles a frozen backbone into a fast function, with OpenVINO or TensorFlow, for one batch size."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ Forward = Callable[[np.ndarray], np.ndarray]
 
 
 def compile_forward(model: keras.Model, batch: int, engine: str) -> tuple[Forward, str]:
-    """The backbone as a fast function: uint8 pixels (n <= batch, H, W, 3) -> float32 maps (n, h, w, C); and what runs it.
+    """Compiles the backbone and returns the function and a description of the engine.
 
-    `auto` takes TensorFlow on a GPU and OpenVINO on a CPU where it is installed: it folds batch norm into the convolutions.
-    Both compute in float32, as the served model does: what is scored is what is served. `openvino_bfloat16` is faster on CPUs
-    that multiply bfloat16, and its features differ by about a percent. Raises CardiumError for an engine that is not there.
+    The function takes uint8 pixels (n <= batch, H, W, 3) and returns float32 maps (n, h, w, C).
+    engine: `auto` uses TensorFlow on a GPU, and OpenVINO on a CPU if it is installed, because it folds batch norm into the
+    convolutions. Both compute in float32, as the served model does, so that the scored model is the served one.
+    `openvino_bfloat16` is faster on CPUs that multiply bfloat16; its features differ by about one percent.
+    Raises CardiumError for an engine that is not installed.
     """
     import importlib.util
 
@@ -37,7 +39,7 @@ def compile_forward(model: keras.Model, batch: int, engine: str) -> tuple[Forwar
 
 
 def _padded(images: np.ndarray, batch: int) -> np.ndarray:
-    """A short last batch filled up, so that every call has the one shape that was compiled."""
+    """Pads a short last batch, so that every call has the compiled shape."""
     if len(images) == batch:
         return images
     return np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])

@@ -1,7 +1,7 @@
-"""Trains one model on one fold, epoch by epoch, from arrays of examples; interrupted, it goes on where it stopped.
+"""Trains one model on one fold, epoch by epoch; an interrupted training continues where it stopped.
 
-What an epoch does is a function of (seed, epoch) and of the weights before it: the order of examples, the dropout masks
-and the learning rate. So a run that was killed and started again ends with the weights of an unbroken one.
+The order of examples, the dropout masks and the learning rate of an epoch are functions of (seed, epoch, history). A run that
+was killed and restarted therefore ends with the same weights as an unbroken one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _READERS = min(8, cores())
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples by position: `inputs(epoch, positions)` -> float array (n, ...), `labels` (N,) class indices."""
+    """Training examples by position. inputs(epoch, positions) -> float array (n, ...); labels: (N,) class indices."""
 
     inputs: Callable[[int, np.ndarray], np.ndarray]
     labels: np.ndarray
@@ -44,10 +44,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are changed: settings of the same names in params.yaml. weight_decay: decoupled (arXiv:1711.05101).
+    """Optimizer settings, named as in params.yaml.
 
-    clip_norm: over all gradients together, 0 for none. keep: which epoch's weights a training ends with. accumulate: how many
-    batches' gradients are averaged to one step.
+    weight_decay: decoupled (arXiv:1711.05101). clip_norm: over all gradients together, 0 for none. keep: `best` or `last`
+    epoch's weights. accumulate: batches whose gradients are averaged into one step.
     """
 
     optimizer: str = "adam"
@@ -59,7 +59,7 @@ class Optimization:
 
 
 def optimization_of(train: Train) -> Optimization:
-    """What a run's settings say of it."""
+    """Takes the optimizer settings from a run's training settings."""
     return Optimization(
         train.optimizer, train.weight_decay, train.clip_norm, train.label_smoothing, train.keep, train.accumulate
     )
@@ -67,9 +67,10 @@ def optimization_of(train: Train) -> Optimization:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How `fit` trains a model: for `epochs` at most. class_weights: (C,), for training; the validation loss is unweighted.
+    """How `fit` trains a model.
 
-    seed: the order of the examples and the dropout masks follow from it and the epoch.
+    epochs: at most. class_weights: (C,), for the training loss; the validation loss is unweighted. seed: with the epoch, it
+    determines the order of examples and the dropout masks.
     """
 
     schedule: Schedule
@@ -81,39 +82,42 @@ class Recipe:
 
 
 def recipe_of(train: Train, labels: np.ndarray, classes: int, seed: int) -> Recipe:
-    """What a run's settings say, for training examples of these labels (N,)."""
+    """Builds the recipe from a run's training settings, for training examples with labels (N,)."""
     weights = class_weights(labels, classes) if train.class_weights == "balanced" else np.ones(classes)
     return Recipe(schedule_of(train, train.learning_rate), train.epochs, train.batch, weights, seed, optimization_of(train))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training keeps its state after each epoch, and under which key: another key's state is not taken."""
+    """Where the state after each epoch is stored. A stored state is used only if its `key` is the same."""
 
     folder: Path
     key: str
 
     def below(self, name: str) -> Checkpoint:
-        """The one of a part of the training, in a folder of its own."""
+        """Returns the checkpoint of a part of the training, in a subfolder."""
         return Checkpoint(self.folder / name, self.key)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained fold: the history's rows, the best epoch, and the seconds that training took, interruptions left out."""
+    """The result of `fit`.
+
+    history: one row per epoch. best_epoch: from 0; the epoch whose weights the model has. seconds: without interruptions.
+    """
 
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """How far training went, as run.json's `phases` have it."""
+        """Summarises the training as run.json's `phases` store it: epochs, best_epoch, val_loss."""
         val_loss = self.history[self.best_epoch]["val_loss"]
         return {"epochs": len(self.history), "best_epoch": self.best_epoch, "val_loss": val_loss}
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """n / (C n_c) for each class, so that every class weighs the same in the loss; 0 for a class that is not there."""
+    """Computes n / (C n_c) for each class, so that all classes weigh the same in the loss; 0 for an absent class."""
     counts = np.bincount(labels, minlength=classes)
     return np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
 
@@ -127,11 +131,11 @@ def fit(
     checkpoint: Checkpoint | None = None,
     show: Callable[[str], None] = print,
 ) -> Fitted:
-    """Trains `model` in place and leaves the best epoch's weights (lowest validation loss), or the last one's, in it.
+    """Trains `model` in place and leaves the weights of the best epoch (lowest validation loss) or of the last one in it.
 
-    model: inputs -> probabilities (n, C); its trainable weights are trained on cross-entropy, weighted by class.
-    checkpoint: None: an interrupted training begins again. show: is given a line an epoch.
-    Raises CardiumError where the loss is no number any more.
+    model: inputs -> probabilities (n, C). Its trainable weights are trained on the class-weighted cross-entropy.
+    checkpoint: None for none; an interrupted training then starts again. show: called with one line per epoch.
+    Raises CardiumError if the loss is no longer finite.
     """
     schedule, how = recipe.schedule, recipe.optimization
     _prepare(model, schedule, how)
@@ -171,7 +175,7 @@ def fit(
 
 
 def _prepare(model: keras.Model, schedule: Schedule, how: Optimization) -> None:
-    """Compiles `model`, or, where an earlier fold has, makes its optimizer new: tracing a graph costs more than an epoch."""
+    """Compiles `model`, or resets its optimizer if an earlier fold compiled it: tracing a graph takes longer than an epoch."""
     import keras
 
     if getattr(model, "optimizer", None) is None:
@@ -212,7 +216,7 @@ def _optimizer(learning_rate: float, how: Optimization) -> keras.optimizers.Opti
 def _epoch(
     model: keras.Model, train: Examples, validation: Examples, recipe: Recipe, epoch: int, learning_rate: float
 ) -> dict[str, float]:
-    """Trains one epoch, from 0, and returns its row of the history but for the seconds."""
+    """Trains epoch `epoch` (from 0) and returns its row of the history, without the seconds."""
     weights, smoothed = recipe.class_weights, recipe.optimization.label_smoothing > 0
     _seed_layers(model, recipe.seed, epoch)
     model.optimizer.learning_rate.assign(learning_rate)
@@ -240,14 +244,14 @@ def _epoch(
 
 
 def predict(model: keras.Model, examples: Examples, batch: int) -> np.ndarray:
-    """Probabilities (N, C) float64 of all examples, in order, without augmentation or dropout."""
+    """Predicts all examples in order, without augmentation or dropout: float64 (N, C)."""
     order = np.arange(len(examples.labels))
     parts = [np.asarray(model.predict_on_batch(inputs)) for _, inputs in batches(examples, -1, order, batch)]
     return np.concatenate(parts).astype(np.float64)
 
 
 def batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(positions, inputs) of one epoch, in order; batches ahead are read and augmented while the model works on this one."""
+    """Yields (positions, inputs) of one epoch. Batches are read and augmented ahead, in threads."""
     starts = iter(range(0, len(order), batch))
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
@@ -264,7 +268,7 @@ def batches(examples: Examples, epoch: int, order: np.ndarray, batch: int) -> It
 
 
 def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
-    """Dropout's random state at the start of an epoch, as a function of (seed, epoch, layer): checkpoints do not hold it."""
+    """Sets dropout's random state at the start of an epoch from (seed, epoch, layer); checkpoints do not hold it."""
     for number, layer in enumerate(model._flatten_layers(include_self=False)):
         generator = getattr(layer, "seed_generator", None)
         if generator is not None:
@@ -273,7 +277,7 @@ def _seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
 
 
 def learned_variables(model: keras.Model) -> list[Any]:
-    """What training changes in `model`: its trainable variables, and the statistics of the batch norm layers among them."""
+    """Returns what training changes: the trainable variables and the statistics of the trained batch norm layers."""
     import keras
 
     statistics = [
@@ -302,7 +306,7 @@ def _save(
 
 
 def _stored(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], Any] | None:
-    """The note and the arrays of a state of this key; None where there is none, or it is damaged."""
+    """Loads the note and the arrays of a state with this key; None if there is none or it is damaged."""
     if checkpoint is None:
         return None
     path = checkpoint.folder / "state.npz"
@@ -317,7 +321,7 @@ def _stored(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], Any] | None:
 
 
 def _restore(model: keras.Model, checkpoint: Checkpoint | None) -> tuple[list[dict[str, float]], float]:
-    """Puts the stored state into `model`; its history and seconds, nothing where there is none."""
+    """Loads the stored state into `model` and returns its history and seconds; an empty history if there is none."""
     found = _stored(checkpoint)
     if found is None:
         return [], 0.0
@@ -328,7 +332,7 @@ def _restore(model: keras.Model, checkpoint: Checkpoint | None) -> tuple[list[di
 
 
 def _read_best(checkpoint: Checkpoint | None) -> list[np.ndarray] | None:
-    """The stored weights of the best epoch so far."""
+    """Loads the best epoch's weights so far; None if no state is stored."""
     found = _stored(checkpoint)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""One held-out fold of a run, trained: a head on the bank, or the whole model on pixels; what `train` and searches share.
+"""Trains one held-out fold of a run: a head on the bank, or the whole model on pixels. `train` and searches share it.
 
 inputs = read_inputs(settings, spec, reads)
 source = source_of(settings, spec, inputs, spec.train)
@@ -7,7 +7,7 @@ for fold in folds:
     models.reset()
     trained = train_fold(source, models, read_parts(...), fold)
 
-With `fine_tune: N` a second phase trains the last N layers of a backbone too, from pixels.
+With `fine_tune: N` a second phase also trains the backbone's last N layers, from pixels.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads, opened. size: of its rendering; rendered: its render.json; bank: None for end-to-end training.
+    """The opened inputs of a run.
 
-    pixels: the rendering (N, ...), row = record; labels: (N,) class index of each record.
+    size, rendered: of its rendering, and its render.json. labels: (N,) class indices. pixels: the rendering (N, ...), row =
+    record.
+    bank: None for end-to-end training.
     """
 
     size: Render
@@ -60,10 +62,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Source:
-    """What every fold of a run trains on, and how. bank: None where training is end to end. labels: class indices (N,).
+    """What every fold of a run trains on, and with which settings.
 
-    with_views: (N,) bool, the records that have augmented views in the bank; None: every one that is trained on. The others
-    are always seen as they are.
+    bank: None for end-to-end training. labels: (N,) class indices. with_views: (N,) bool, the records that have augmented views
+    in the bank; the others are always shown plain. None if all training records have them.
     """
 
     bank: Bank | None
@@ -79,10 +81,11 @@ class Source:
 
 @dataclass(frozen=True)
 class FoldModels:
-    """A run's model as its folds are trained, one after the other; its graph is traced once.
+    """The models that a run's folds are trained with, one fold after the other, so that a graph is traced once.
 
-    learner: what is trained first: the head where there is a bank, otherwise `whole` itself. whole: from pixels on; None where
-    nobody needs it. at_first: the weights that each fold starts from.
+    learner: the model that is trained first: the head if there is a bank, otherwise `whole`.
+    whole: the model from pixels to probabilities; None if it is not needed.
+    at_first: the initial weights of each model that training changes.
     """
 
     learner: keras.Model
@@ -90,14 +93,17 @@ class FoldModels:
     at_first: list[tuple[keras.Model, list[np.ndarray]]] = field(default_factory=list)
 
     def reset(self) -> None:
-        """Puts back the weights as they came."""
+        """Restores the initial weights."""
         for model, weights in self.at_first:
             model.set_weights(weights)
 
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A fold's phases by name, its validation probabilities (n, C), and what was trained, as `models.trained` has it."""
+    """The result of `train_fold`.
+
+    phases: by name, in order. probabilities: (n, C) of the validation records. weights: as `models.trained` names them.
+    """
 
     phases: dict[str, Fitted]
     probabilities: np.ndarray
@@ -105,9 +111,9 @@ class TrainedFold:
 
 
 def read_inputs(settings: Settings, spec: RunSpec, reads: Path) -> Inputs:
-    """Opens what a run is trained from: the bank or the rendering in the folder `reads`, and its records.
+    """Opens what a run trains from: the bank or rendering in the folder `reads`, and the manifest.
 
-    Raises CardiumError where they are not made yet.
+    Raises CardiumError if one of them is missing.
     """
     workspace = Workspace(settings.root)
     manifest = read_manifest(workspace.manifest(spec.dataset))
@@ -127,7 +133,7 @@ def read_inputs(settings: Settings, spec: RunSpec, reads: Path) -> Inputs:
 
 
 def source_of(settings: Settings, spec: RunSpec, inputs: Inputs, train: Train, with_views: np.ndarray | None = None) -> Source:
-    """What folds are trained on, with the settings `train`."""
+    """Combines the inputs with the training settings `train`."""
     augment = settings.datasets[spec.dataset].augment
     return Source(
         inputs.bank, inputs.pixels, inputs.size, inputs.labels, inputs.classes, train, augment, settings.seed, with_views
@@ -138,7 +144,7 @@ def source_of(settings: Settings, spec: RunSpec, inputs: Inputs, train: Train, w
 
 
 def build_models(settings: Settings, spec: RunSpec, source: Source, *, whole: bool = False) -> FoldModels:
-    """The models that folds are trained with. whole: whether the whole model is wanted where a bank is enough to train."""
+    """Builds the models that folds are trained with. whole: also build the whole model if a bank is enough to train."""
     all_of_it = whole_model(settings, spec, source) if whole or source.train.fine_tune or source.bank is None else None
     learner = all_of_it if source.bank is None else new_head(spec, source, settings.seed)
     assert learner is not None
@@ -149,9 +155,9 @@ def build_models(settings: Settings, spec: RunSpec, source: Source, *, whole: bo
 
 
 def whole_model(settings: Settings, spec: RunSpec, source: Source) -> keras.Model:
-    """The run's model from pixels on, its backbone with the very weights that made the bank.
+    """Builds the run's model from pixels on. Its backbone gets the weights that made the bank.
 
-    Raises CardiumError where they cannot be had any more.
+    Raises CardiumError if those weights are no longer available.
     """
     protocol, size = settings.protocols[spec.protocol], source.size
     model = create_model(
@@ -183,7 +189,7 @@ def whole_model(settings: Settings, spec: RunSpec, source: Source) -> keras.Mode
 
 
 def new_head(spec: RunSpec, source: Source, seed: int) -> keras.Model:
-    """What the run trains on its bank."""
+    """Builds the head that the run trains on its bank."""
     assert source.bank is not None
     return create_head(
         spec.model,
@@ -198,7 +204,7 @@ def new_head(spec: RunSpec, source: Source, seed: int) -> keras.Model:
 def mean_of_folds(
     settings: Settings, spec: RunSpec, source: Source, fold_weights: Mapping[int, dict[str, np.ndarray]]
 ) -> keras.Model:
-    """One graph whose probabilities are the mean of the folds' models: together they have learnt from every record."""
+    """Builds one graph that averages the folds' probabilities. Together the folds have learned from every record."""
     models = []
     for weights in fold_weights.values():
         model = whole_model(settings, spec, source)
@@ -209,7 +215,7 @@ def mean_of_folds(
 
 
 def unfreeze(model: keras.Model, head: keras.Model, last: int) -> None:
-    """Makes the last `last` layers of the backbone trainable; batch norm layers stay frozen. `head` tells which are not its."""
+    """Makes the backbone's last `last` layers trainable, except batch norm. Layers of `head` are not part of the backbone."""
     import keras
 
     behind = {layer.name for layer in head.layers}
@@ -229,7 +235,10 @@ def train_fold(
     checkpoint: Checkpoint | None = None,
     show: Callable[[str], None] = print,
 ) -> TrainedFold:
-    """Trains `models` with one fold held out, which also seeds it. checkpoint: a folder a phase is made below it."""
+    """Trains `models` with one fold held out. `fold` is also part of the seed.
+
+    checkpoint: each phase stores its state in a subfolder of it. show: called with one line per epoch.
+    """
     train, labels = source.train, source.labels[parts.train]
     seen = _Shown(source, source.seed + fold)
     recipe = recipe_of(train, labels, len(source.classes), source.seed + fold)
@@ -261,7 +270,7 @@ def train_fold(
 
 
 class _Shown:
-    """What an epoch shows of records, float32 (n, ...): a function of seed, epoch and record. Epoch -1 is not augmented."""
+    """Gives the inputs of records, float32 (n, ...), as a function of seed, epoch and record. Epoch -1 is not augmented."""
 
     def __init__(self, source: Source, seed: int) -> None:
         self._source, self._seed = source, seed
@@ -269,7 +278,7 @@ class _Shown:
         self._views = [bank.view(number) for number in range(bank.views + 1)] if bank else []
 
     def maps(self, records: np.ndarray, epoch: int) -> np.ndarray:
-        """Their features in the bank: an epoch shows one augmented view."""
+        """Reads features from the bank; each epoch reads one augmented view."""
         views, with_views = self._views, self._source.with_views
         if epoch < 0:
             return views[0][records].astype(np.float32)
@@ -282,7 +291,7 @@ class _Shown:
         return shown
 
     def images(self, records: np.ndarray, epoch: int) -> np.ndarray:
-        """Their pixels, 0-255, augmented anew in every epoch where the settings say so."""
+        """Reads pixels, 0-255, and augments them anew in every epoch if the settings say so."""
         source, train = self._source, self._source.train
         plain = read_rows(source.pixels, records)
         if epoch < 0 or not (source.bank or train.augmented):
@@ -295,7 +304,7 @@ class _Shown:
         return shown
 
     def _augmented(self, records: np.ndarray, epoch: int) -> np.ndarray:
-        """Which records an epoch shows augmented: bool (n,)."""
+        """Draws which of the records are augmented in an epoch: bool (n,)."""
         share = self._source.train.augment_share
         if share >= 1:
             return np.ones(len(records), dtype=bool)

@@ -1,4 +1,4 @@
-"""The bank of the plan, made: from a dataset's rendering, with augmented views of training records only."""
+"""Makes the bank of a spec from a dataset's rendering, with augmented views of training records only."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def make_bank(settings: Settings, spec: BankSpec, folder: Path) -> Bank:
-    """The bank of `spec` in `folder`, computed as far as it is not there yet.
+    """Computes the missing part of the bank of `spec` in `folder`, and returns the bank.
 
-    Raises CardiumError where its rendering or split is missing, or its weights cannot be had.
+    Raises CardiumError if the rendering or the split is missing, or if the asked weights are not available.
     """
     workspace = Workspace(settings.root)
     dataset = settings.datasets[spec.dataset]
@@ -66,7 +66,7 @@ def make_bank(settings: Settings, spec: BankSpec, folder: Path) -> Bank:
 
 
 def training_records(settings: Settings, spec: BankSpec, manifest: pandas.DataFrame) -> np.ndarray:
-    """The records that are training records for at least one held-out fold, sorted."""
+    """Returns the sorted numbers of the records that are training records of at least one held-out fold."""
     folder = Workspace(settings.root).split(spec.dataset)
     # Under `published` there is one split only.
     folds = settings.test_folds(spec.dataset) if spec.protocol == "honest" else [0]

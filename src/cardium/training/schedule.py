@@ -1,7 +1,7 @@
-"""What a training run does after an epoch, as a pure function of its validation losses so far.
+"""What follows after an epoch, as a pure function of the validation losses so far.
 
-The rules of Keras' EarlyStopping (restore best), ReduceLROnPlateau and ModelCheckpoint (save best only), on `val_loss`,
-without their hidden counters: an interrupted run that knows its history goes on exactly as an unbroken one.
+These are the rules of Keras' EarlyStopping (restore best), ReduceLROnPlateau and ModelCheckpoint (save best only) on
+`val_loss`, without hidden counters: an interrupted run that knows its history continues exactly as an unbroken one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _PLATEAU_MIN_DELTA = 1e-4
 
 @dataclass(frozen=True)
 class Schedule:
-    """The settings of the rules; `learning_rate` is the first epoch's.
+    """Settings of the rules.
 
-    step_epochs: epochs (from 0) before which the rate is multiplied by `step_factor`, whatever the losses are.
+    learning_rate: of the first epoch. step_epochs: epochs (from 0) before which the rate is multiplied by `step_factor`,
+    whatever the losses are.
     """
 
     learning_rate: float
@@ -34,7 +35,7 @@ class Schedule:
 
 
 def schedule_of(train: Train, learning_rate: float) -> Schedule:
-    """The schedule that a run's settings ask for; learning_rate: the phase's first one."""
+    """Takes the schedule from a run's training settings. learning_rate: the phase's first one."""
     return Schedule(
         learning_rate,
         train.stop_patience,
@@ -48,7 +49,7 @@ def schedule_of(train: Train, learning_rate: float) -> Schedule:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a run stands: the next epoch's learning rate, whether to stop, and the best epoch so far (-1: none)."""
+    """What comes next: the next epoch's learning rate, whether to stop, and the best epoch so far (-1 for none)."""
 
     learning_rate: float
     stop: bool
@@ -56,7 +57,7 @@ class Step:
 
 
 def step_after(val_losses: Sequence[float], schedule: Schedule) -> Step:
-    """Where a run stands after epochs with these validation losses."""
+    """Computes the next step from the validation losses of all epochs so far."""
     rate = schedule.learning_rate
     best, best_epoch, stop_wait, stop = float("inf"), -1, 0, False
     plateau_best, plateau_wait = float("inf"), 0

@@ -1,10 +1,10 @@
-"""A search as a queue of trials that many processes share and any of them may leave: Optuna's study, made safe against kills.
+"""The queue of a search's trials: an Optuna study that several processes share and that survives kills.
 
-Every trial carries who works on it (host, process, its start) and a heartbeat. A trial whose worker is gone is failed and its
-settings are put back into the queue, up to three times; so none is lost, and none counts twice. Trials are counted before one
-is begun, under a lock on this machine, and by their number between machines: as many are ended as were asked for.
+Every trial records its worker (host, process, start time) and a heartbeat. If the worker is gone, the trial is failed and its
+settings are queued again, up to three times: no trial is lost and none counts twice. Trials are counted before one starts,
+under a lock on this machine and by trial number between machines, so exactly as many end as were asked for.
 
-The storage is a journal, one file that processes append to, or any database that Optuna takes (an SQLAlchemy URL).
+The storage is a journal (one file that processes append to) or any database that Optuna supports (an SQLAlchemy URL).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ Objective = Callable[[optuna.Trial], float]
 
 
 def open_storage(url: str, journal: Path) -> BaseStorage:
-    """The storage at `url` (an SQLAlchemy URL or a journal's path), or, if it is empty, the journal at `journal`.
+    """Opens the storage at `url` (an SQLAlchemy URL or a journal's path); "" opens the journal at `journal`.
 
-    Raises CardiumError when it cannot be reached, without the URL's password.
+    Raises CardiumError if it cannot be reached. The message leaves out the URL's password.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if "://" not in url:
@@ -73,7 +73,7 @@ def open_storage(url: str, journal: Path) -> BaseStorage:
 
 @contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns what a storage raises that goes away within a search into a CardiumError that says so."""
+    """Turns the errors of a storage that stops answering within the block into a CardiumError."""
     try:
         yield
     except Exception as error:
@@ -85,7 +85,7 @@ def storage_errors() -> Iterator[None]:
 
 
 def _end_last_line(journal: Path) -> None:
-    """Takes off what a writer that was killed, or a full disk, left of a line: nothing could be appended after it."""
+    """Removes an unfinished last line, left by a killed writer or a full disk. Nothing could be appended after it."""
     if not journal.is_file():
         return
     lock = JournalFileSymlinkLock(str(journal))
@@ -99,9 +99,9 @@ def _end_last_line(journal: Path) -> None:
 
 
 def open_study(storage: BaseStorage, name: str, defaults: dict[str, Any], seed: int, startup: int) -> optuna.Study:
-    """The study `name`, made if it is new, with a trial of the `defaults` in its queue.
+    """Opens the study `name`. A new study is created with a trial of the `defaults` in its queue.
 
-    startup: the trials drawn at random before the sampler learns and any trial is cut short.
+    startup: the number of random trials before the sampler learns and any trial is pruned.
     """
     options: dict[str, Any] = {
         "storage": storage,
@@ -127,9 +127,9 @@ def _has_defaults(study: optuna.Study) -> bool:
 
 
 class _SeededByNumber(BaseSampler):
-    """TPE (Bergstra et al. 2011, NeurIPS) whose draws are a function of seed, trial number and the trials before.
+    """TPE (Bergstra et al. 2011, NeurIPS) whose draws are a function of seed, trial number and earlier trials.
 
-    With one seed a process, workers on two machines would all draw the same first trials.
+    With one seed per process, workers on two machines would all draw the same first trials.
     """
 
     def __init__(self, seed: int, startup: int) -> None:
@@ -163,7 +163,7 @@ class _SeededByNumber(BaseSampler):
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a study is: its trials that completed, were cut short and are under way, and the best completed one."""
+    """The number of completed, pruned and running trials of a study, and its best completed trial."""
 
     completed: int
     pruned: int
@@ -172,16 +172,16 @@ class Counts:
 
     @property
     def ended(self) -> int:
-        """The trials that count: completed or cut short."""
+        """Trials that count towards the budget: completed or pruned."""
         return self.completed + self.pruned
 
     def text(self) -> str:
-        """What a bar says at its end."""
+        """The best score so far, for a progress bar."""
         return "" if self.best is None or self.best.value is None else f"best {self.best.value:.3f} (trial {self.best.number})"
 
 
 def count_trials(study: optuna.Study) -> Counts:
-    """How far the study is. Of equal trials the first is the best, so that the defaults win a tie."""
+    """Counts a study's trials. The defaults, then the first of equal trials, win a tie for the best."""
     trials = study.get_trials(deepcopy=False)
     of = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     completed = of[TrialState.COMPLETE]
@@ -190,10 +190,10 @@ def count_trials(study: optuna.Study) -> Counts:
 
 
 def run_trials(study: optuna.Study, total: int, objective: Objective, lock: Path) -> Iterator[int]:
-    """Runs trials until `total` are ended or under way, by whichever process; yields the number of each that it ran.
+    """Runs trials until `total` have ended or are running in any process; yields the number of each one run here.
 
-    objective: trial -> score, larger is better; it may raise optuna.TrialPruned, and CardiumError for settings that cannot be
-    trained: such a trial counts as cut short. lock: a file that this machine's workers share.
+    objective: trial -> score, larger is better. It may raise optuna.TrialPruned, and CardiumError for settings that cannot be
+    trained; such a trial counts as pruned. lock: a file that this machine's workers share.
     """
     import filelock
 
@@ -208,7 +208,7 @@ def run_trials(study: optuna.Study, total: int, objective: Objective, lock: Path
 
 
 def recover(study: optuna.Study) -> list[int]:
-    """Fails the trials whose worker is gone and queues their settings again; returns the trials' numbers."""
+    """Fails the trials whose worker is gone, queues their settings again, and returns their numbers."""
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _alive(trial) and _give_back(study, trial):
@@ -217,7 +217,7 @@ def recover(study: optuna.Study) -> list[int]:
 
 
 def _claim(study: optuna.Study, total: int) -> optuna.Trial | None:
-    """The next trial, marked as this process'; None when enough are taken."""
+    """Takes the next trial for this process; None if enough trials have been taken."""
     if len(study.get_trials(deepcopy=False, states=_TAKEN)) >= total:
         return None
     trial = study.ask()
@@ -259,7 +259,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective) -> None
 
 
 def _give_back(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Fails a running trial and queues its settings again; False where another process was quicker."""
+    """Fails a running trial and queues its settings again. Returns False if another process did so first."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
@@ -281,9 +281,9 @@ def _myself() -> dict[str, Any]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, in the system's own count; "" where the system does not tell; None: it is gone.
+    """Returns when a process of this machine started, in the system's count.
 
-    A process that has ended but whose parent has not looked yet is gone too.
+    "" if the system does not say; None if the process is gone. A process that has ended but was not waited for is gone too.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -301,7 +301,7 @@ def _started(pid: int) -> str | None:
 
 
 def _alive(trial: FrozenTrial) -> bool:
-    """Whether somebody works on a running trial: on this machine the process is looked for, elsewhere the heartbeat tells."""
+    """Returns whether a running trial's worker is alive: its process on this machine, its heartbeat on others."""
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
         # Between asking and signing lies a moment. Clocks and their zones may differ.
@@ -334,7 +334,7 @@ def _beating(trial: optuna.Trial) -> Iterator[None]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Ends this process at once when its parent is gone: a search that was killed leaves no workers behind."""
+    """Exits this process when its parent is gone, so that a killed search leaves no workers behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -345,7 +345,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def importance(study: optuna.Study, seed: int) -> dict[str, float]:
-    """How much of the completed trials' scores each setting explains (fANOVA, Hutter et al. 2014), largest first."""
+    """Computes how much of the scores' variance each setting explains (fANOVA, Hutter et al. 2014), largest first."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     if count_trials(study).completed < 3:

@@ -1,4 +1,4 @@
-"""What a search came to: its best trial, the gain over the run's own settings with an interval, and all that was tried."""
+"""The result of a search: the best trial, its gain over the run's own settings with an interval, and all trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """info: the content of study.json. trials: a row a trial. defaults, best: the validation predictions of the two."""
+    """info: the content of study.json. trials: one row per trial. defaults, best: validation predictions of both trials."""
 
     info: dict[str, Any]
     trials: pandas.DataFrame
@@ -30,7 +30,10 @@ class SearchResult:
 
 
 def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) -> SearchResult:
-    """What the study has come to. asked: the trials that were asked for in all; seconds: what they took this time."""
+    """Computes the result of a study.
+
+    asked: the number of trials that were asked for. seconds: the time of this session.
+    """
     counts = queue.count_trials(study)
     trials = study.get_trials(deepcopy=False)
     defaults = next(t for t in trials if t.user_attrs.get(queue.DEFAULTS) and t.state in queue.ENDED)
@@ -79,7 +82,7 @@ def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) ->
 
 
 def gain_of(search: Search, own: pandas.DataFrame, found: pandas.DataFrame) -> dict[str, float]:
-    """Balanced accuracy of the best trial less the defaults', over all validation records: paired grouped bootstrap."""
+    """Compares the best trial with the defaults on all validation records: balanced accuracy, paired grouped bootstrap."""
     order = ["test_fold", "record"]
     own, found = own.sort_values(order, ignore_index=True), found.sort_values(order, ignore_index=True)
     columns = probability_columns(search.inputs.classes)
@@ -91,7 +94,7 @@ def gain_of(search: Search, own: pandas.DataFrame, found: pandas.DataFrame) -> d
 
 
 def verdict(none_better: bool, gain: dict[str, float], trials: int) -> str:
-    """What the search is worth, plainly."""
+    """States the gain in a sentence."""
     if none_better:
         return f"No gain: of {trials} trials none beat the run's own settings."
     interval = f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
@@ -102,9 +105,9 @@ def verdict(none_better: bool, gain: dict[str, float], trials: int) -> str:
 
 
 def settings_to_take_over(search: Search, best: FrozenTrial) -> dict[str, Any]:
-    """All settings that were searched, and those in which the run that is to take them over differs besides.
+    """Returns the settings for the run that takes over the best trial: all searched ones, and those it has otherwise.
 
-    That run may be another one: where the block is searched, the best model need not be the searched one.
+    If the block was searched, that run may be another one than the searched run.
     """
     model, train = search.space.applied(best.params)
     spec, settings = search.spec, search.settings
@@ -114,7 +117,7 @@ def settings_to_take_over(search: Search, best: FrozenTrial) -> dict[str, Any]:
 
 
 def _values(dimension: dict[str, Any]) -> dict[str, Any]:
-    """A dimension as study.json has it: its choices, or its range."""
+    """Describes a dimension for study.json: its choices or its range."""
     if dimension["sets"]:
         return {"choices": list(dimension["sets"])}
     if dimension["choices"]:
@@ -123,7 +126,7 @@ def _values(dimension: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(search: Search, trials: list[FrozenTrial]) -> pandas.DataFrame:
-    """trials.csv: a row a trial, what it set and what it scored on each fold."""
+    """Builds trials.csv: one row per trial with its settings and its score on each fold."""
     import pandas as pd
 
     rows = []
@@ -154,7 +157,7 @@ _HEAD = """\
 
 
 def tuned_text(info: dict[str, Any]) -> str:
-    """The content of configs/tuned/<run>.yaml, which a run takes its settings from. info: study.json."""
+    """Builds the content of configs/tuned/<run>.yaml, the settings that a run takes over. info: study.json."""
     import yaml
 
     table = {
@@ -178,7 +181,7 @@ def tuned_text(info: dict[str, Any]) -> str:
 
 
 def result_text(search: Search, info: dict[str, Any]) -> str:
-    """What the search came to and what to do next, for a terminal. info: study.json."""
+    """Builds what the terminal shows: the result and the next command. info: study.json."""
     counts, best, root = info["trials"], info["best"], search.settings.root
     workspace = Workspace(root)
     tuned = workspace.tuned(search.run).relative_to(root)

@@ -1,9 +1,9 @@
-"""A search before its first trial, and what a trial is: the run's model with other settings, validated fold by fold.
+"""A search of a run's settings, and its trials: the run's model with other settings, validated fold by fold.
 
-A trial trains the run's model as `train` does, with other settings, once for every fold but the hold-out: validated on that
-fold, trained on the rest. Its score is the mean over the folds of the validation balanced accuracy. The hold-out, the first
-fold that `evaluate` tests on, is neither trained nor validated on: nothing here depends on its labels. On a bank a trial costs
-seconds, since no image is looked at again.
+A trial trains the run's model as `train` does, once for every fold except the hold-out: validated on that fold, trained on the
+others. Its score is the balanced accuracy on validation, averaged over the folds. The hold-out is the first fold that
+`evaluate` tests on. It is neither trained nor validated on, so the search does not depend on its labels. With a bank a trial
+takes seconds, because no image is read again.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search is of. folds: those validated on in turn, each with its parts; none holds `held_out`.
+    """A planned search.
 
-    with_views: (N,) bool, the records that have augmented views in the bank. study_name: holds a hash of all that determines a
-    trial's score: other data or other settings are another study.
+    folds: the folds that are validated on in turn, with their parts; none contains records of `held_out`.
+    with_views: (N,) bool, the records that have augmented views in the bank.
+    study_name: contains a hash of all that determines a trial's score, so that other data or settings make another study.
     """
 
     settings: Settings
@@ -61,12 +62,12 @@ class Search:
 
     @property
     def run(self) -> str:
-        """The name of the run that is searched."""
+        """The name of the searched run."""
         return self.spec.name
 
     @property
     def scratch(self) -> Path:
-        """Where the search keeps its journal, its lock and its trials' predictions."""
+        """The folder of the search's journal, its lock and its trials' predictions."""
         return Workspace(self.settings.root).scratch() / "tune"
 
     @property
@@ -76,9 +77,10 @@ class Search:
 
 
 def plan_search(settings: Settings, spec: RunSpec, reads: Path, space: str = "") -> Search:
-    """Opens what a search needs; reads: the folder with the bank or the rendering; space: "": the one of the run's kind.
+    """Plans the search of a run, and opens its inputs.
 
-    Raises CardiumError under `published`, whose validation records are also its test's.
+    reads: the folder of the bank or the rendering. space: a name in `tune.spaces`; "" for the one of the run's kind.
+    Raises CardiumError under `published`, where the validation records are the test records.
     """
     if spec.protocol != "honest":
         raise CardiumError("Under `published` the test records choose the weights already: tune works under `honest` alone.")
@@ -120,7 +122,7 @@ def plan_search(settings: Settings, spec: RunSpec, reads: Path, space: str = "")
 
 
 def open_study(search: Search, storage: str) -> optuna.Study:
-    """The search's study, with its id. storage: an SQLAlchemy URL or a journal's path; "": the project's own journal."""
+    """Opens the search's study. storage: an SQLAlchemy URL or a journal's path; "" for the project's own journal."""
     import filelock
 
     search.scratch.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def open_study(search: Search, storage: str) -> optuna.Study:
 
 
 def validate_folds(search: Search, model: str, train: Train) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Trains `model` with the settings `train`, fold after fold; yields fold, validation probabilities (n, C), seconds.
+    """Trains `model` with the settings `train` on fold after fold; yields fold, validation probabilities (n, C), seconds.
 
     model: the run's, or the same backbone with another block. Nothing is written.
     """
@@ -160,7 +162,7 @@ def validate_folds(search: Search, model: str, train: Train) -> Iterator[tuple[i
 
 
 def _pooled_inputs(search: Search) -> Inputs:
-    """The inputs with a bank averaged over places, which a head that is not spatial learns the same from, faster."""
+    """Returns the inputs with a bank averaged over places. A head that is not spatial learns the same from it, faster."""
     import filelock
 
     bank = search.inputs.bank
@@ -172,7 +174,10 @@ def _pooled_inputs(search: Search) -> Inputs:
 
 
 def objective_of(search: Search) -> Callable[[optuna.Trial], float]:
-    """A trial: the mean validation balanced accuracy over the folds, reported fold by fold, so that it may be cut short."""
+    """Returns the function that runs a trial and returns its score.
+
+    The mean over the folds so far is reported after each fold, so that a trial can be pruned.
+    """
     threshold = search.settings.evaluate.threshold
 
     def objective(trial: optuna.Trial) -> float:
@@ -206,7 +211,7 @@ def _rows(search: Search, fold: int, probabilities: np.ndarray) -> pandas.DataFr
 
 
 def kept_predictions(search: Search, trial: int) -> Path:
-    """The file of a completed trial's validation predictions, on the machine that ran it."""
+    """Returns the file of a completed trial's validation predictions, on the machine that ran it."""
     return search.scratch / search.study_name / f"{trial}.parquet"
 
 
@@ -220,7 +225,7 @@ def _keep(search: Search, number: int, tables: list[pandas.DataFrame]) -> pandas
 
 
 def predictions_of(search: Search, trial: FrozenTrial) -> pandas.DataFrame:
-    """A completed trial's validation predictions; trained again where another machine has them."""
+    """Reads a completed trial's validation predictions. They are computed again if another machine ran the trial."""
     import pandas as pd
 
     path = kept_predictions(search, trial.number)

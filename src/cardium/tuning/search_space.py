@@ -1,7 +1,7 @@
-"""The search space of one run: params.yaml's `tune.spaces` and the run's own settings -> what a trial suggests, as settings.
+"""The search space of one run, from params.yaml's `tune.spaces` and the run's own settings.
 
-The run's own settings, its defaults, are always in the space: where a dimension lacks the default, it is widened by it. So the
-first trial can be the run as it is, and every gain is a gain over that.
+The run's own settings are always part of the space: a dimension that lacks them is widened. The first trial is therefore the
+run as it is, and every gain is a gain over it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = "block"
 
 
 def space_of(spec: RunSpec) -> str:
-    """The space that a run is searched in unless another one is asked for: `bank`, `frames` or `end_to_end`."""
+    """Returns the default space of a run: `bank`, `frames` or `end_to_end`."""
     if not spec.bank:
         return "end_to_end"
     return "frames" if spec.bank.endswith(FRAMES) else "bank"
@@ -33,9 +33,10 @@ def space_of(spec: RunSpec) -> str:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search of one run may set. dimensions: each holds the default; defaults: the trial that is the run as it is.
+    """What a trial may set.
 
-    model: the run's; train: its settings before the search.
+    model, train: the run's model and its settings before the search. dimensions: each contains the default. defaults: the
+    values of the trial that is the run as it is.
     """
 
     name: str
@@ -45,7 +46,7 @@ class SearchSpace:
     defaults: dict[str, Any]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """A value for every dimension, as Optuna keeps them: numbers, texts, names of sets."""
+        """Draws a value for every dimension, as Optuna stores them: numbers, texts, names of sets."""
         values: dict[str, Any] = {}
         for name, dimension in self.dimensions.items():
             if dimension.sets:
@@ -59,7 +60,7 @@ class SearchSpace:
         return values
 
     def applied(self, values: dict[str, Any]) -> tuple[str, Train]:
-        """What a trial's values mean: the model to train and its settings."""
+        """Translates a trial's values into the model to train and its settings."""
         changes: dict[str, Any] = {}
         for name, value in values.items():
             if name != BLOCK:
@@ -68,12 +69,12 @@ class SearchSpace:
         return self._model(values.get(BLOCK)), dataclasses.replace(self.train, **changes)
 
     def searched(self) -> set[str]:
-        """The settings that a trial may change."""
+        """Returns the names of the settings that a trial may change."""
         names = {name for name, dimension in self.dimensions.items() if name != BLOCK and not dimension.sets}
         return names | {name for dimension in self.dimensions.values() for one in dimension.sets.values() for name in one}
 
     def as_dict(self) -> dict[str, Any]:
-        """What two searches must agree in to be one."""
+        """Returns what two searches must share to be the same study."""
         dimensions = {name: dataclasses.asdict(dimension) for name, dimension in self.dimensions.items()}
         return {"name": self.name, "model": self.model, "train": dataclasses.asdict(self.train), "dimensions": dimensions}
 
@@ -85,9 +86,9 @@ class SearchSpace:
 
 
 def search_space(settings: Settings, spec: RunSpec, name: str = "") -> SearchSpace:
-    """The space `name` (default: the one of the run's kind) around the run's own settings.
+    """Builds the space `name` around the run's own settings; "" for the default one.
 
-    Raises CardiumError for an unknown space or one that does not fit the run.
+    Raises CardiumError for an unknown space, and for one that does not fit the run.
     """
     name = name or space_of(spec)
     spaces = settings.tune.spaces
@@ -115,7 +116,7 @@ def search_space(settings: Settings, spec: RunSpec, name: str = "") -> SearchSpa
 
 
 def _holding(dimension: Dimension, default: Any, where: str) -> Dimension:
-    """The dimension, widened where it lacks the default."""
+    """Widens the dimension if it lacks the default."""
     if dimension.sets:
         return dimension
     if dimension.choices or isinstance(default, str):
@@ -127,12 +128,12 @@ def _holding(dimension: Dimension, default: Any, where: str) -> Dimension:
 
 
 def _typed(values: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Numbers as the settings have them: YAML gives 0 for 0.0, and text for 1e-4."""
+    """Gives numbers the types of the settings: YAML reads 0 for 0.0, and text for 1e-4."""
     return {name: float(value) if isinstance(own[name], float) else value for name, value in values.items()}
 
 
 def _blocks(spec: RunSpec, dimension: Dimension) -> Dimension:
-    """The blocks that read the run's own bank: multi-scale ones need taps."""
+    """Keeps the blocks that read the run's own bank; multi-scale blocks need taps."""
     backbone = parse_name(spec.model).backbone
     known = ["", *BLOCKS]
     strange = [block for block in dimension.choices if block not in known]

@@ -1,4 +1,4 @@
-"""A search's trials, run: by this process, or by several that take them from one queue."""
+"""Runs a search's trials, in this process or in several that share one queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Budget:
-    """How far a search goes: `trials` that ended in all, by `workers` processes of this machine. storage: as `open_study`."""
+    """How far a search goes.
+
+    trials: the number that must have ended, in any process. workers: processes of this machine. storage: as `open_study` takes
+    it.
+    """
 
     trials: int
     workers: int
@@ -33,9 +37,9 @@ class Budget:
 
 
 def run_trials(search: Search, study: optuna.Study, budget: Budget) -> Iterator[None]:
-    """Runs the search; yields once for every trial that has ended, those of other machines and of earlier times too.
+    """Runs the search; yields once for every ended trial, including those of other machines and earlier sessions.
 
-    Raises CardiumError where workers are killed again and again before a trial ends, and where one fails.
+    Raises CardiumError if a worker fails, or if workers are killed repeatedly before a trial ends.
     """
     shown = 0
 
@@ -70,7 +74,7 @@ def run_trials(search: Search, study: optuna.Study, budget: Budget) -> Iterator[
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker process is started with; parent: the id of the process that started it."""
+    """The arguments of a worker process. parent: the id of the process that started it."""
 
     root: Path
     spec: RunSpec
@@ -81,7 +85,7 @@ class _Job:
 
 
 def _run_processes(search: Search, budget: Budget) -> Iterator[None]:
-    """Starts processes that take trials until enough are taken; yields now and then while they do."""
+    """Runs worker processes until enough trials have been taken; yields regularly meanwhile."""
     # Spawned: TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     job = _Job(search.settings.root, search.spec, search.reads, search.space.name, budget, os.getpid())
@@ -102,7 +106,7 @@ def _run_processes(search: Search, budget: Budget) -> Iterator[None]:
 
 
 def _run_worker(job: _Job) -> None:
-    """A worker's life, in a process of its own."""
+    """Runs trials in a worker process."""
     import sys
 
     from cardium.parallel import cores
