@@ -5,8 +5,11 @@ attribution.py         the methods, one signature for all of them and all models
 attention_weights.py   what the model's own attention layers say
 places.py              attribution -> which lead, which slice, which part of the picture; one line of text
 faithfulness.py        whether an attribution is true of the model: tests of the methods
-demo_truth.py          where the heart or the changed leads really are, of demo data
-overlays.py            the pictures: attribution over input
+overlays.py, gallery.py    the pictures: attribution over input, one by one and together
+opened_run.py          a trained run opened for explanation
+selection.py           which records of a fold are explained and tested on
+faithfulness_files.py  the tests of a run's methods, written
+files.py               explains files that somebody has
 
 Attributions say where a model looked. None of this is a clinical finding.
 """
