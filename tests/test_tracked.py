@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cardium.data.tracked import check_tracked, recorded_md5
+from cardium.datasets.demos import TRACKED_MD5
 from cardium.errors import CardiumError
+from cardium.pipeline import dvc as pipeline
 
 PROJECT = Path(__file__).resolve().parents[1]
 # The shape in which dvc.yaml asks: a stage that always runs and has no dependency below data/, and readers of what it writes.
@@ -68,6 +70,41 @@ def test_a_fresh_clone_whose_cache_is_empty_is_no_difference(root):
         subprocess.run(["rm", "-rf", root / ".dvc" / folder], check=True)
     assert "not in cache" in dvc(root, "status", "data.dvc").stdout
     assert check_tracked(root) == recorded_md5(root)
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "deleted"])
+def test_other_data_in_a_fresh_clone_is_a_difference(root, change):
+    for folder in ("cache", "tmp"):
+        subprocess.run(["rm", "-rf", root / ".dvc" / folder], check=True)
+    (root / "data/cmri/b.txt").write_text("two")
+    if change != "added":
+        (root / "data/cmri/a.txt").unlink()
+    if change == "changed":
+        (root / "data/cmri/b.txt").rename(root / "data/cmri/a.txt")
+    with pytest.raises(CardiumError, match=r"data/ is not what data\.dvc tracks"):
+        check_tracked(root)
+    assert not (root / ".dvc/cache").exists(), "looking puts nothing into the cache"
+
+
+def test_data_dvc_in_the_repository_is_the_demos():
+    assert recorded_md5(PROJECT) == TRACKED_MD5
+
+
+@pytest.mark.parametrize("make", [pipeline.ensure_data, pipeline.make_demo_data])
+def test_no_demo_data_is_made_where_data_dvc_tracks_other_data(root, make):
+    (root / "data").rename(root / "elsewhere")
+    with pytest.raises(CardiumError, match=r"tracks data of your own.*`dvc pull`"):
+        make(root)
+    assert not (root / "data").exists()
+    assert not (root / ".cardium").exists()
+
+
+def test_an_archive_without_git_says_what_helps(root):
+    (root / ".dvc/config").write_text("")
+    with pytest.raises(CardiumError, match=r"`git init`.*core\.no_scm true"):
+        check_tracked(root)
+    with pytest.raises(CardiumError, match=r"`git init`.*core\.no_scm true"):
+        pipeline.accept_demo(root)
 
 
 def test_missing_untracked_and_damaged(root, tmp_path_factory):

@@ -6,26 +6,23 @@ has a dependency below data/ (measured, dvc 3.67). So no stage has one, and this
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from cardium.errors import CardiumError
 from cardium.provenance import dvc_md5
 
-# Another `dvc` command may hold the repository's lock for a moment.
-_ATTEMPTS = 5
-_PAUSE = 1.0
+# DVC looks for git, and an archive of the project comes without.
+NO_GIT = (
+    "DVC finds no git repository here, as in an unpacked archive: run `git init`, or `dvc config --local core.no_scm true`."
+)
 
 
 def check_tracked(root: Path) -> str:
     """The md5 of data/ (`<hash>.dir`) as data.dvc records it, once DVC has found data/ to be just that.
 
     Returns "" without asking where nothing is tracked: no data.dvc, or no DVC repository (an unpacked archive).
-    A cache without the data (a fresh clone with its demo data generated) is no difference: the hash is compared, and is equal.
+    The files themselves are compared, whether or not DVC's cache has them: in a fresh clone, whose cache is empty, generated
+    demo data passes and any other data does not. Unchanged files are not read again (DVC keeps their hashes).
     Raises CardiumError where data/ differs or DVC cannot tell.
     """
     if not (root / "data.dvc").is_file() or not (root / ".dvc").is_dir():
@@ -49,27 +46,23 @@ def recorded_md5(root: Path) -> str:
 
 
 def _status(root: Path) -> str:
-    """DVC's word on data/: "" (as recorded), modified, new, deleted, or `not in cache`."""
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for attempt in range(_ATTEMPTS):
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", "status", "--json", "data.dvc"],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode == 0:
-            break
-        if "lock" not in done.stderr.lower() or attempt == _ATTEMPTS - 1:
-            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            raise CardiumError(f"`dvc status data.dvc` failed ({last[0].removeprefix('ERROR: ')}): run it yourself to see why.")
-        time.sleep(_PAUSE)
+    """What DVC finds data/ to be: "" (as recorded), modified, new or deleted.
+
+    `dvc status` would not do: it says `not in cache` before it compares, of the right data and of any other.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    recorded_md5(root)  # Its error is the clearer one.
     try:
-        entries = json.loads(done.stdout).get("data.dvc", [])
-        return next((str(word) for entry in entries for word in entry.get("changed outs", {}).values()), "")
-    except (ValueError, AttributeError):
-        raise CardiumError(
-            "`dvc status data.dvc` gave no answer that cardium understands: run it yourself to see why."
-        ) from None
+        with Repo(str(root)) as repo:
+            # A relative path would be one of the current folder.
+            stage = repo.stage.load_one(str(Path(repo.root_dir) / "data.dvc"))
+            words = [word for out in stage.outs for word in out.workspace_status().values()]
+    except SCMError as error:
+        raise CardiumError(NO_GIT if "is not a git repository" in str(error) else f"DVC: {error}") from None
+    except (DvcException, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CardiumError(f"DVC cannot compare data/ with data.dvc ({reason}): run `dvc data status` to see why.") from None
+    return str(words[0]) if words else ""

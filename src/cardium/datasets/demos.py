@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cardium.demo.make import Demo
     from cardium.imaging.spec import Render
 
+# The hash by which data.dvc knows the demo data of all these collections; any other is that of a user's own data.
+TRACKED_MD5 = "c2d72f9151d27af75689a98eb0f0ff63.dir"
+
 
 def list_demos() -> list[str]:
     """The names of the collections that have a look-alike, in the order of `list_collections`."""

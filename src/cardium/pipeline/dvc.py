@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cardium.data.tracked import NO_GIT, recorded_md5
 from cardium.errors import CardiumError
 from cardium.pipeline.stages import JOURNAL, journal_entries
 
@@ -72,31 +73,49 @@ def _content(path: Path) -> str:
 
 
 def ensure_data(root: Path) -> None:
-    """Makes the demo data where `data/` is missing and data.dvc tracks the demo's; otherwise leaves all as it is."""
+    """Makes the demo data where `data/` is missing and data.dvc tracks the demo's; otherwise leaves all as it is.
+
+    Raises CardiumError where `data/` is missing and data.dvc tracks other data.
+    """
     if (root / "data").exists():
         return
+    _check_demo_is_tracked(root)
     print("There is no data/ yet: making the demo data that data.dvc tracks.", flush=True)
     make_demo_data(root)
 
 
 def make_demo_data(root: Path) -> None:
-    """Makes the demo data of every collection that has some, and hands it to DVC's cache."""
+    """Makes the demo data of every collection that has some, and hands it to DVC's cache.
+
+    Raises CardiumError, before a file is written, where data.dvc tracks other data.
+    """
     from cardium.datasets.demos import make_demos
 
+    _check_demo_is_tracked(root)
     make_demos(root)
     accept_demo(root)
 
 
-def accept_demo(root: Path) -> None:
-    """Checks the generated demo data against data.dvc's hash, and hands it to DVC's cache.
+def _check_demo_is_tracked(root: Path) -> None:
+    """Raises CardiumError where data.dvc tracks another data than the demo's, or cannot be read."""
+    from cardium.datasets.demos import TRACKED_MD5
 
-    Raises CardiumError when the hash is another.
-    """
+    if (root / "data.dvc").is_file() and recorded_md5(root) != TRACKED_MD5:
+        raise CardiumError(
+            "data.dvc tracks data of your own, so no demo data is made: fetch yours with `dvc pull` (`dvc checkout data.dvc` "
+            "where this machine has it), or have the demo's data.dvc back with `git checkout`."
+        )
+
+
+def accept_demo(root: Path) -> None:
+    """Hands the generated demo data to DVC's cache. Raises CardiumError when it has another hash than data.dvc tracks."""
     if not (root / "data.dvc").is_file():
         return
     # Without --force, `dvc commit` takes data only when its hash is the tracked one.
     done = run_dvc(root, "commit", "data.dvc")
     if done.returncode:
+        if "is not a git repository" in done.stderr:
+            raise CardiumError(NO_GIT)
         raise CardiumError(
             "The generated demo data has another hash than data.dvc tracks: if data.dvc is your own data's, fetch that with "
             "`dvc pull`; otherwise restore it with `git checkout data.dvc`."
