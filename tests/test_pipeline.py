@@ -22,7 +22,7 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 # result.
 CARRIERS = {
     "errors", "progress", "atomic", "workspace", "provenance", "parallel", "ranges", "yaml_file", "config", "tracking",
-    "reporting.plots", "data.tracked",
+    "process_environment", "reporting.plots", "data.tracked",
 }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ ROOMS = (
     "training", "data", "config", "models", "download", "datasets", "demo", "imaging",
 )  # fmt: skip
 GROUND = {
-    "atomic", "errors", "parallel", "progress", "provenance", "ranges", "tensorflow_import", "workspace", "yaml_file",
+    "atomic", "errors", "parallel", "process_environment", "progress", "provenance", "ranges", "tensorflow_import",
+    "workspace", "yaml_file",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cardium import __version__
 from cardium.errors import CardiumError, closest, unknown
 from cardium.pipeline.stages import STAGES
+from cardium.process_environment import settle
 
 if TYPE_CHECKING:
     from cardium.config import Settings
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code: 0 done, 1 a reported error, 2 wrong arguments, 130 interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    settle()
     try:
         return int(arguments.run(arguments) or 0)
     except CardiumError as error:

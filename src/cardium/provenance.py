@@ -7,10 +7,12 @@ import platform
 import subprocess
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from cardium.process_environment import in_force
 
 _PACKAGES = ("cardium", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "openvino", "mlflow", "dvc", "pillow")
 
@@ -54,19 +56,22 @@ def versions() -> dict[str, str]:
 class Provenance:
     """What a result says of its making. versions: of Python and of packages, by name; created: ISO 8601, UTC.
 
-    dirty: whether tracked files differed from the commit.
+    dirty: whether tracked files differed from the commit. environment: cores, Keras' settings and variables that were in
+    force (`process_environment.in_force`), {} in older files.
     """
 
     commit: str
     dirty: bool
     versions: dict[str, str]
     created: str
+    environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def now(cls, root: Path) -> Provenance:
         """Commit, versions and time as they are now, of the project in `root`."""
         sha, dirty = commit(root)
-        return cls(sha, dirty, versions(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return cls(sha, dirty, versions(), now, in_force())
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Provenance:
@@ -76,6 +81,7 @@ class Provenance:
             bool(table.get("dirty", False)),
             dict(table.get("versions", {})),
             str(table.get("created", "")),
+            dict(table.get("environment", {})),
         )
 
 

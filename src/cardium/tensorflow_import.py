@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
+from cardium.process_environment import settle, settle_keras
+
 
 def import_tensorflow() -> None:
-    """Imports tensorflow and keras; a real failure to import is raised as ever."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Imports tensorflow and keras, for a process of cardium's own, whose settings of Keras it sets.
+
+    A real failure to import is raised as ever. Raises CardiumError where keras is there already with another backend.
+    """
+    settle()
     if "tensorflow" in sys.modules:
+        settle_keras()
         return
     sys.stderr.flush()
     kept = os.dup(2)
@@ -25,3 +31,4 @@ def import_tensorflow() -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+    settle_keras()

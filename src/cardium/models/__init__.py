@@ -23,6 +23,7 @@ from cardium.models.attention import BLOCKS
 from cardium.models.backbones import BACKBONES, FRAMES, build_backbone, build_frame_encoder, get_backbone
 from cardium.models.classifier import classify_map
 from cardium.models.sequence import classify_frames
+from cardium.process_environment import check_keras
 
 if TYPE_CHECKING:
     import keras
@@ -136,8 +137,10 @@ def create_model(
     scaling, hidden: of backbones only, an architecture has its own. hidden: the width of a ReLU layer between the average
     over places and the dropout, 0 for none.
     Weights are random, a function of `seed`; `weights.load_weights` puts pretrained ones into the backbone, which is frozen.
-    Raises CardiumError for a name that is not in the zoo and for pixels too few for it.
+    Raises CardiumError for a name that is not in the zoo, for pixels too few for it, and where Keras' settings would change
+    the model (`process_environment.check_keras`).
     """
+    check_keras()
     import keras
 
     parts = parse_name(name)
@@ -200,7 +203,11 @@ def _blocked(feature_map: keras.KerasTensor, parts: ModelName) -> keras.KerasTen
 
 
 def load_model(path: Path) -> keras.Model:
-    """A saved model, for prediction only, in any process: it makes the blocks' own layers known to Keras first."""
+    """A saved model, for prediction only, in any process: it makes the blocks' own layers known to Keras first.
+
+    Raises CardiumError where Keras' settings would change the model.
+    """
+    check_keras()
     import keras
 
     from cardium.models import block_layers, frame_layers  # noqa: F401  register them

@@ -35,7 +35,7 @@ _NO_WEIGHTS = WeightsUsed("", "")
 _NOT_SAID = Provenance("", False, {}, "")
 
 # Each kind's keys, in the order of the file.
-_MADE = ("id", "commit", "dirty", "versions", "created", "run")
+_MADE = ("id", "commit", "dirty", "versions", "created", "environment", "run")
 _COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation")
 _OF_MEMBERS = (
     "model", "kind", "dataset", "protocol", "members", "member_ids", "classes", "rendering", "weights", "test_folds", "folds",
@@ -216,7 +216,8 @@ class TrainedRun:
             "validation": self.validation,
             "warnings": self.warnings,
         }
-        return {key: content[key] for key in _KEYS[self.kind]}
+        # Files of older versions have no environment, and get none.
+        return {key: content[key] for key in _KEYS[self.kind] if key != "environment" or content[key]}
 
     def write(self, folder: Path) -> None:
         """Writes run.json into `folder`."""

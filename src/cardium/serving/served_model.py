@@ -6,6 +6,7 @@ Classifier.classify.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlflow.pyfunc import PythonModel
 from cardium.config import Serve
 from cardium.serving.classifier import Classifier
 from cardium.serving.request import BadRequest, files_of
+from cardium.tensorflow_import import import_tensorflow
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.signature import COLUMN
 
@@ -28,6 +30,8 @@ class ServedModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Loads the run folder, with the limits of the params.yaml that it was logged under."""
+        if "keras" not in sys.modules:  # A server's process; in any other, Keras' settings are their owner's.
+            import_tensorflow()
         folder = Path(context.artifacts["run"])
         version = downloaded_version(folder.parents[1])  # <model>/artifacts/run
         self.classifier = Classifier(folder, version, Serve(**(context.model_config or {})))

@@ -1,0 +1,121 @@
+"""What a process inherits: a user's Keras settings and variables do not change a result, and are said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cardium import process_environment
+from cardium.errors import CardiumError
+from cardium.provenance import Provenance
+
+SOURCE = Path(process_environment.__file__).resolve().parents[1]
+# A user's settings for other projects.
+KERAS_JSON = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float16", "epsilon": 1e-3}
+SMALL = "create_model('attention_vgg', classes=2, height=32, width=32).count_params()"
+
+
+@pytest.fixture
+def inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables of a shell in which somebody else's settings stand."""
+    (tmp_path / "keras.json").write_text(json.dumps(KERAS_JSON))
+    given = {
+        "KERAS_HOME": str(tmp_path),
+        "KERAS_BACKEND": "torch",
+        "KERAS_MAX_EPOCHS": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "OMP_NUM_THREADS": "1",
+    }
+    for name in (process_environment.OVERRIDDEN, "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "")  # Whatever the code sets is undone.
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return given
+
+
+def fresh(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_would_decide_is_set_aside_and_said_once(inherited: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    process_environment.settle()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    for text in ("KERAS_BACKEND=torch", "KERAS_MAX_EPOCHS=1", "image_data_format=channels_first", "floatx=float16"):
+        assert text in said
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert os.environ["MPLBACKEND"] == "Agg"
+    assert "KERAS_MAX_EPOCHS" not in os.environ
+    assert os.environ["OMP_NUM_THREADS"] == "1", "how many threads is the user's to say"
+    process_environment.settle()
+    assert capsys.readouterr().err == ""
+    recorded = Provenance.now(Path.cwd()).environment
+    assert recorded["OMP_NUM_THREADS"] == "1"
+    assert "KERAS_BACKEND=torch" in recorded["overridden"]
+    assert int(recorded["cores"]) >= 1
+
+
+def test_nothing_is_said_where_nothing_is_set_aside(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    for name in ("KERAS_BACKEND", "MPLBACKEND"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    process_environment.settle()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def usual() -> int:
+    """The network's parameters under nobody's settings: made before a test inherits any."""
+    from cardium.models import create_model
+
+    return int(create_model("attention_vgg", classes=2, height=32, width=32).count_params())
+
+
+def test_cardiums_own_process_builds_the_same_network_whatever_the_user_set(usual: int, inherited: dict[str, str]) -> None:
+    done = fresh(
+        "from cardium.tensorflow_import import import_tensorflow; import_tensorflow()\n"
+        f"from cardium.models import create_model; print({SMALL})\n"
+        "import keras, matplotlib.pyplot; print(keras.config.floatx(), keras.config.epsilon(), keras.config.max_epochs())\n"
+        "from cardium.process_environment import in_force; print(in_force()['image_data_format'])"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(usual), "float32 1e-07 None", "channels_last"]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("image_data_format", "channels_first"), ("dtype_policy", "mixed_bfloat16")])
+def test_in_a_users_own_process_it_is_an_error_and_nothing_is_changed(setting: str, value: str) -> None:
+    import keras
+
+    from cardium.models import create_model
+
+    get, change = getattr(keras.config, setting), getattr(keras.config, f"set_{setting}")
+    before = get()
+    change(value)
+    try:
+        with pytest.raises(CardiumError, match=rf"{setting} {value}.*keras\.config\.set_{setting}\("):
+            create_model("attention_vgg", classes=2, height=32, width=32)
+        assert value in (get(), getattr(get(), "name", ""))
+    finally:
+        change(before)
+
+
+def test_another_backend_is_one_line_before_keras_is_imported(inherited: dict[str, str]) -> None:
+    done = fresh(
+        "import cardium, os\nfrom cardium.errors import CardiumError\n"
+        f"try:\n    cardium.{SMALL}\nexcept CardiumError as error:\n    print(error, os.environ['KERAS_BACKEND'])"
+    )
+    assert "backend torch" in done.stdout
+    assert done.stdout.endswith(" torch\n"), done.stderr
+
+
+def test_run_json_without_an_environment_is_read_and_written_as_it_was() -> None:
+    old = {"commit": "c", "dirty": False, "versions": {"python": "3"}, "created": "2024"}
+    assert Provenance.from_json(old).environment == {}
+    assert Provenance.from_json({**old, "environment": {"cores": "2"}}).environment == {"cores": "2"}
