@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_folders import make_project, run_folder
 
 from cardium import process_environment
 from cardium.errors import CardiumError
-from cardium.provenance import Provenance
+from cardium.provenance import Provenance, commit
+from cardium.runs.members import joint_run
+from cardium.runs.trained_run import TrainedRun
+from cardium.workspace import RunId
 
 SOURCE = Path(process_environment.__file__).resolve().parents[1]
 # A user's settings for other projects.
@@ -113,6 +117,40 @@ def test_another_backend_is_one_line_before_keras_is_imported(inherited: dict[st
     )
     assert "backend torch" in done.stdout
     assert done.stdout.endswith(" torch\n"), done.stderr
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+
+def test_a_clone_of_another_user_is_said_and_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", "first")
+    assert Provenance.now(tmp_path).warnings == []
+    assert len(commit(tmp_path)[0]) == 40
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    made = Provenance.now(tmp_path)
+    assert made.commit == ""
+    assert ["dubious ownership" in warning for warning in made.warnings] == [True]
+    said = capsys.readouterr().err
+    assert "warning: the commit is not recorded, git says: detected dubious ownership" in said
+    assert said.count("\n") == 1
+    assert "git_error" not in made.as_dict()
+    member = TrainedRun.read(run_folder(make_project(tmp_path), real=False))
+    assert joint_run(tmp_path, RunId("cmri", "ensemble"), "ensemble", [member]).to_json()["warnings"] == made.warnings
+
+
+def test_outside_of_git_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert Provenance.now(tmp_path).warnings == []
+    monkeypatch.setenv("PATH", str(tmp_path))  # No git at all.
+    assert Provenance.now(tmp_path).warnings == []
+    (tmp_path / ".git").mkdir()
+    assert Provenance.now(tmp_path).warnings == ["the commit is not recorded, git says: git is not installed"]
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_run_json_without_an_environment_is_read_and_written_as_it_was() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,31 @@ _PACKAGES = ("cardium", "tensorflow", "keras", "numpy", "pandas", "scikit-learn"
 
 
 def commit(root: Path) -> tuple[str, bool]:
-    """The commit that is checked out and whether tracked files differ from it; ("", False) outside of git."""
+    """The commit that is checked out and whether tracked files differ from it; ("", False) where git cannot say."""
+    sha, dirty, _ = _asked_git(root)
+    return sha, dirty
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+
+def _asked_git(root: Path) -> tuple[str, bool, str]:
+    """Commit, dirty, and the first line of git's error; no error where there is no repository at all."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        # In English, in which its errors are known.
+        environment = {**os.environ, "LC_ALL": "C"}
+        return subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False)
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        head = git("rev-parse", "--verify", "HEAD")
+        status = git("status", "--porcelain", "--untracked-files=no")
     except FileNotFoundError:
-        return "", False
+        there = any((folder / ".git").exists() for folder in (root, *root.parents))
+        return "", False, "git is not installed" if there else ""
+    failed = next((done for done in (head, status) if done.returncode), None)
+    error = "" if failed is None else (failed.stderr.strip().splitlines() or ["git failed"])[0].removeprefix("fatal: ")
+    if "not a git repository" in error:
+        error = ""
+    sha = "" if head.returncode else head.stdout.strip()
+    return sha, not status.returncode and bool(status.stdout.strip()), error
 
 
 def dvc_md5(root: Path) -> str:
@@ -57,7 +74,8 @@ class Provenance:
     """What a result says of its making. versions: of Python and of packages, by name; created: ISO 8601, UTC.
 
     dirty: whether tracked files differed from the commit. environment: cores, Keras' settings and variables that were in
-    force (`process_environment.in_force`), {} in older files.
+    force (`process_environment.in_force`), {} in older files. git_error: why git could not say the commit, in its own words;
+    "" where it could, or where there is no repository. Not part of a file: `warnings` tells it.
     """
 
     commit: str
@@ -65,13 +83,28 @@ class Provenance:
     versions: dict[str, str]
     created: str
     environment: dict[str, str] = field(default_factory=dict)
+    git_error: str = field(default="", compare=False)
 
     @classmethod
     def now(cls, root: Path) -> Provenance:
-        """Commit, versions and time as they are now, of the project in `root`."""
-        sha, dirty = commit(root)
+        """Commit, versions and time as they are now, of the project in `root`; says on stderr where git fails."""
+        sha, dirty, error = _asked_git(root)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return cls(sha, dirty, versions(), now, in_force())
+        made = cls(sha, dirty, versions(), now, in_force(), error)
+        for warning in made.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        return made
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the result must know of its making."""
+        return [f"the commit is not recorded, git says: {self.git_error}"] if self.git_error else []
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys and values of a result's file."""
+        table = asdict(self)
+        del table["git_error"]
+        return table
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Provenance:

@@ -52,6 +52,7 @@ def joint_run(root: Path, run: RunId, kind: RunKind, members: Sequence[TrainedRu
     The caller fills in what depends on the joint model.
     """
     first = members[0]
+    provenance = Provenance.now(root)
     return TrainedRun(
         id=new_id(),
         run=run,
@@ -70,10 +71,10 @@ def joint_run(root: Path, run: RunId, kind: RunKind, members: Sequence[TrainedRu
             round(sum(member.seconds.features for member in members), 1),
             round(sum(member.seconds.train for member in members), 1),
         ),
-        warnings=sorted({warning for member in members for warning in member.warnings}),
+        warnings=sorted({warning for member in members for warning in member.warnings} | {*provenance.warnings}),
         members=[member.name for member in members],
         member_ids=[member.id for member in members],
-        provenance=Provenance.now(root),
+        provenance=provenance,
     )
 
 

@@ -188,7 +188,7 @@ class TrainedRun:
             del weights["warning"]  # The members' own are among the warnings.
         content = {
             "id": self.id,
-            **asdict(self.provenance),
+            **self.provenance.as_dict(),
             "run": self.name,
             "dataset": self.run.dataset,
             "model": self.run.model,

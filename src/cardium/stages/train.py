@@ -99,6 +99,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
         shown = workspace.rendering(spec.dataset, spec.rendering) / "montage.png"
         if shown.is_file():  # What a network of volumes sees, beside what it made of it.
             shutil.copyfile(shown, part / shown.name)
+        provenance = Provenance.now(settings.root)
         made = TrainedRun(
             id=new_id(),
             run=spec.id,
@@ -123,8 +124,8 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             seconds=Seconds(round(bank.seconds, 1) if bank else 0.0, round(seconds, 1)),
             phases=phases,
             validation=score_predictions(table, classes, settings.evaluate.threshold),
-            warnings=_warnings(spec, bank, folds),
-            provenance=Provenance.now(settings.root),
+            warnings=[*_warnings(spec, bank, folds), *provenance.warnings],
+            provenance=provenance,
         )
         made.write(part)
     shutil.rmtree(state, ignore_errors=True)

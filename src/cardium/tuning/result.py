@@ -46,9 +46,10 @@ def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) ->
     seconds_of_trials = round(
         sum(float(trial.user_attrs.get("seconds", 0.0)) for trial in trials if trial.state in queue.ENDED), 1
     )
+    provenance = Provenance.now(root)
     info: dict[str, Any] = {
         "id": study.user_attrs["id"],
-        **asdict(Provenance.now(root)),
+        **provenance.as_dict(),
         "run": search.run,
         "dataset": spec.dataset,
         "model": spec.model,
@@ -76,7 +77,7 @@ def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) ->
         "seconds": {"trials": seconds_of_trials, "this_time": round(seconds, 1)},
         "seconds_per_trial": round(seconds_of_trials / max(1, counts.ended), 2),
         "data": asdict(search.data),
-        "warnings": [],
+        "warnings": provenance.warnings,
     }
     return SearchResult(info, _table(search, trials), own, found)
 
