@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from cardium.errors import CardiumError
+from cardium.parallel import started
 from cardium.tuning import queue
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -253,8 +254,8 @@ if len(sys.argv) == 1:
     child = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdout=sys.stdout)
     print(child.pid, flush=True)
     time.sleep(60)
-from cardium.tuning import queue
-queue.exit_with_parent(int(sys.argv[1]))
+from cardium.parallel import exit_with_parent
+exit_with_parent(int(sys.argv[1]))
 print("here", flush=True)
 time.sleep(60)
 """
@@ -268,7 +269,7 @@ time.sleep(60)
         # The pipe ends when the last process that holds it is gone.
         assert parent.stdout.read() == ""
     until = time.monotonic() + 10
-    while queue._started(child) is not None:  # Its last moment, after its files are closed.
+    while started(child) is not None:  # Its last moment, after its files are closed.
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert queue._started(os.getpid())
+    assert started(os.getpid())

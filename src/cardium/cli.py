@@ -6,8 +6,11 @@ Pipeline verbs run their DVC stages, after those before them that changed. `stag
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
@@ -20,10 +23,15 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit code: 0 done, 1 a reported error, 2 wrong arguments, 130 interrupted."""
+    """Runs one verb and returns the exit code: 0 done, 1 a reported error, 2 wrong arguments, 130 interrupted, 143 killed."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     settle()
+    with ended_by_signals() as received:
+        return _exit_code(arguments, received)
+
+
+def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except CardiumError as error:
@@ -31,9 +39,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; the same command goes on where this one stopped.", file=sys.stderr)
-        return 130
+        return 128 + received[0] if received else 130
     except BrokenPipeError:
         return 0
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[list[int]]:
+    """Lets SIGTERM and SIGHUP end what is under way as Ctrl-C does, with all that it started; yields those received.
+
+    A signal that this process was told to ignore (nohup) stays ignored.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -219,8 +252,9 @@ def _known_dataset(settings: Settings, dataset: str) -> str:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
-    from cardium.pipeline.stages import run_stage
+    from cardium.pipeline.stages import end_with_command, run_stage
 
+    end_with_command()
     run_stage(_settings(), arguments.stage, arguments.item)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cardium.data.tracked import NO_GIT, recorded_md5
 from cardium.errors import CardiumError
-from cardium.pipeline.stages import JOURNAL, journal_entries
+from cardium.pipeline.process_group import run_group
+from cardium.pipeline.stages import COMMAND, JOURNAL, journal_entries
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -41,14 +42,12 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
     before = _content(lock)
     with tempfile.TemporaryDirectory(prefix="cardium-") as folder:
         journal = Path(folder) / "journal"
-        env = {**environment(root), JOURNAL: str(journal)}
+        env = {**environment(root), JOURNAL: str(journal), COMMAND: str(os.getpid())}
         # Quiet: DVC's own lines repeat what the stages say. What it refuses itself is asked for below.
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", "repro", "--quiet", *flags, *targets], cwd=root, env=env, check=False
-        )
+        code = run_group([sys.executable, "-m", "dvc", "repro", "--quiet", *flags, *targets], root, env)
         entries = list(journal_entries(_content(journal)))
     ran = bool(entries) or _content(lock) != before
-    if done.returncode:
+    if code:
         raise CardiumError(_why_it_stopped(root, targets, entries))
     return ran
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cardium.errors import CardiumError, unknown
+from cardium.parallel import exit_with, exit_with_parent
 
 if TYPE_CHECKING:
     from cardium.config import Settings
 
 # Where a stage of `pipeline.dvc.reproduce` writes down that it began and that it ended.
 JOURNAL = "CARDIUM_JOURNAL"
+# The process of that command.
+COMMAND = "CARDIUM_COMMAND"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,14 @@ def run_stage(settings: Settings, verb: str, item: str) -> None:
     importlib.import_module(f"cardium.stages.{verb}").run(settings, item)
     _log(settings, stage, item)
     _note(verb, item, "ended")
+
+
+def end_with_command() -> None:
+    """Lets this stage end with DVC, and with the `cardium` command that DVC was started by, if one or the other is killed."""
+    exit_with_parent(os.getppid())
+    command = os.environ.get(COMMAND, "")
+    if command.isdecimal():
+        exit_with(int(command))
 
 
 def _note(verb: str, item: str, what: str) -> None:

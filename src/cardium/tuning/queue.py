@@ -30,6 +30,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from cardium.errors import CardiumError
+from cardium.parallel import started
 
 # What a trial says of itself, beside Optuna's own.
 WORKER, BEAT, ATTEMPT, RETRY_OF, DEFAULTS, NOTE = "worker", "beat", "attempt", "retry_of", "defaults", "note"
@@ -277,27 +278,7 @@ def _give_back(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 def _myself() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _started(pid: int) -> str | None:
-    """Returns when a process of this machine started, in the system's count.
-
-    "" if the system does not say; None if the process is gone. A process that has ended but was not waited for is gone too.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return ""
-    return None if fields[0] in "ZX" else fields[19]
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def _alive(trial: FrozenTrial) -> bool:
@@ -308,8 +289,8 @@ def _alive(trial: FrozenTrial) -> bool:
         begun = trial.datetime_start or datetime.datetime.now()
         return abs((datetime.datetime.now() - begun).total_seconds()) < 10
     if worker["host"] == socket.gethostname():
-        started = _started(int(worker["pid"]))
-        return started is not None and started == worker["started"]
+        since = started(int(worker["pid"]))
+        return since is not None and since == worker["started"]
     return time.time() - float(trial.user_attrs.get(BEAT, 0.0)) < _SILENT_SECONDS
 
 
@@ -331,17 +312,6 @@ def _beating(trial: optuna.Trial) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def exit_with_parent(parent: int) -> None:
-    """Exits this process when its parent is gone, so that a killed search leaves no workers behind."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def importance(study: optuna.Study, seed: int) -> dict[str, float]:

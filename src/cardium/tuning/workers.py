@@ -109,10 +109,10 @@ def _run_worker(job: _Job) -> None:
     """Runs trials in a worker process."""
     import sys
 
-    from cardium.parallel import cores
+    from cardium.parallel import cores, exit_with_parent
     from cardium.tensorflow_import import import_tensorflow
 
-    queue.exit_with_parent(job.parent)
+    exit_with_parent(job.parent)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
     import tensorflow as tf

@@ -1,0 +1,117 @@
+"""A command that is ended takes all that it started along, politely or not, and leaves DVC able to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cardium.parallel import started
+from cardium.pipeline.dvc import environment
+
+# A stage as `cardium stage` runs one, with a pool at work; every process writes its id down.
+STAGE = """
+import os, pathlib, sys, time
+from cardium.cli import ended_by_signals
+from cardium.parallel import in_chunks
+from cardium.pipeline.stages import end_with_command
+
+def work(items):
+    (pathlib.Path("pids") / str(os.getpid())).touch()
+    time.sleep(0.3)
+
+if __name__ == "__main__":
+    end_with_command()
+    with ended_by_signals():
+        try:
+            (pathlib.Path("pids") / str(os.getpid())).touch()
+            for _ in in_chunks(work, range(1000), 1, workers=2):
+                pass
+        except KeyboardInterrupt:
+            pathlib.Path("tidied").touch()
+            sys.exit(130)
+"""
+COMMAND = """
+import pathlib, sys
+from cardium import cli
+from cardium.pipeline import dvc
+if "background" in sys.argv:  # As a shell starts `command &` in a script.
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+cli._VERBS["models"] = ("", cli._nothing, lambda _: dvc.reproduce(pathlib.Path.cwd(), []))
+sys.exit(cli.main(["models"]))
+"""
+PIPELINE = "stages:\n  sleep:\n    cmd: python stage.py\n    outs: [out.txt]\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "command.py").write_text(COMMAND)
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    return tmp_path
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, check=True).stdout
+
+
+def until(condition: object, seconds: float = 60.0) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def at_work(root: Path) -> list[int]:
+    """The stage and its workers, as far as they are alive."""
+    return [int(path.name) for path in (root / "pids").iterdir() if started(int(path.name)) is not None]
+
+
+@pytest.fixture
+def command(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A `cardium` command whose stage and both workers are at work."""
+    arguments = [sys.executable, "command.py", *getattr(request, "param", [])]
+    with subprocess.Popen(arguments, cwd=root, env=environment(root), stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: len(at_work(root)) == 3)
+        yield process
+        process.kill()
+        for pid in at_work(root):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("command", [[], ["background"]], indirect=True)
+def test_a_killed_command_ends_dvc_its_stage_and_its_workers(root: Path, command: subprocess.Popen[str]) -> None:
+    command.terminate()
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 128 + signal.SIGTERM
+    assert "interrupted: nothing half-written is left" in said
+    assert at_work(root) == []
+    assert (root / "tidied").exists(), "it was asked, and not only killed"
+    (root / "dvc.yaml").write_text(PIPELINE.replace("python stage.py", "touch out.txt"))
+    dvc(root, "repro", "-q")
+    assert (root / "out.txt").exists(), "no lock is left"
+
+
+def test_a_command_that_cannot_say_so_is_followed_all_the_same(root: Path, command: subprocess.Popen[str]) -> None:
+    command.kill()
+    until(lambda: at_work(root) == [])
+    assert (root / "tidied").exists()
+
+
+def test_a_killed_stage_leaves_no_workers(root: Path) -> None:
+    with subprocess.Popen([sys.executable, "stage.py"], cwd=root, env=environment(root)) as stage:
+        until(lambda: len(at_work(root)) == 3)
+        stage.kill()
+    until(lambda: at_work(root) == [])
