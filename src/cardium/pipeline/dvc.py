@@ -12,6 +12,7 @@ from cardium.data.tracked import NO_GIT, recorded_md5
 from cardium.errors import CardiumError
 from cardium.pipeline.process_group import run_group
 from cardium.pipeline.stages import COMMAND, JOURNAL, journal_entries
+from cardium.pipeline.turn import turn, wait_for_dvc
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -34,22 +35,24 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
     """`dvc repro TARGETS` (all stages when empty), the stages' own output passed on; True when anything was made.
 
     Something was made where a stage ran or dvc.lock changed (DVC may restore a result from its cache). Data that a fresh clone
-    lacks is made first. Raises CardiumError when a stage fails; the stage has then said why.
+    lacks is made first. Waits for other commands of the project, and says for which. Raises CardiumError when a stage fails;
+    the stage has then said why.
     """
-    ensure_data(root)
     flags = [*(["--single-item"] if single else []), *(["--force"] if force else [])]
     lock = root / "dvc.lock"
-    before = _content(lock)
-    with tempfile.TemporaryDirectory(prefix="cardium-") as folder:
+    with turn(root), tempfile.TemporaryDirectory(prefix="cardium-") as folder:
+        ensure_data(root)
         journal = Path(folder) / "journal"
         env = {**environment(root), JOURNAL: str(journal), COMMAND: str(os.getpid())}
+        wait_for_dvc(root)
+        before = _content(lock)
         # Quiet: DVC's own lines repeat what the stages say. What it refuses itself is asked for below.
-        code = run_group([sys.executable, "-m", "dvc", "repro", "--quiet", *flags, *targets], root, env)
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", *flags, *targets]
+        code = run_group(command, root, env)
         entries = list(journal_entries(_content(journal)))
-    ran = bool(entries) or _content(lock) != before
-    if code:
-        raise CardiumError(_why_it_stopped(root, targets, entries))
-    return ran
+        if code:
+            raise CardiumError(_why_it_stopped(root, targets, entries))
+        return bool(entries) or _content(lock) != before
 
 
 def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str]]) -> str:
@@ -80,7 +83,7 @@ def ensure_data(root: Path) -> None:
         return
     _check_demo_is_tracked(root)
     print("There is no data/ yet: making the demo data that data.dvc tracks.", flush=True)
-    make_demo_data(root)
+    _make_demo_data(root)
 
 
 def make_demo_data(root: Path) -> None:
@@ -88,6 +91,11 @@ def make_demo_data(root: Path) -> None:
 
     Raises CardiumError, before a file is written, where data.dvc tracks other data.
     """
+    with turn(root):
+        _make_demo_data(root)
+
+
+def _make_demo_data(root: Path) -> None:
     from cardium.datasets.demos import make_demos
 
     _check_demo_is_tracked(root)
@@ -110,8 +118,9 @@ def accept_demo(root: Path) -> None:
     """Hands the generated demo data to DVC's cache. Raises CardiumError when it has another hash than data.dvc tracks."""
     if not (root / "data.dvc").is_file():
         return
+    wait_for_dvc(root)
     # Without --force, `dvc commit` takes data only when its hash is the tracked one.
-    done = run_dvc(root, "commit", "data.dvc")
+    done = run_dvc(root, "--wait-for-lock", "commit", "data.dvc")
     if done.returncode:
         if "is not a git repository" in done.stderr:
             raise CardiumError(NO_GIT)

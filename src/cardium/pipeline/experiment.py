@@ -12,6 +12,7 @@ from cardium import config
 from cardium.config import RenderingSpec, RunSpec, Settings, run_spec
 from cardium.errors import CardiumError
 from cardium.pipeline import dvc
+from cardium.pipeline.turn import turn
 from cardium.tensorflow_import import import_tensorflow
 from cardium.workspace import RunId, Workspace
 
@@ -39,15 +40,19 @@ def train(root: Path, run: RunId, overrides: dict[str, Any]) -> None:
     departs = {"protocol": run.protocol} if run.protocol != "honest" else {}
     settings = dataclasses.replace(config.load(root, changed), overrides={**changed, **departs})
     spec = run_spec(settings, run)
-    source = make_input(plain, settings, spec)
     out = Workspace(root).experiment(run.name, _slug(changed))
     from cardium import tracking
     from cardium.stages.train import train_run
 
     if changed:
         print(f"{run.name} with {', '.join(f'{key}={value}' for key, value in changed.items())}")
-    train_run(settings, spec, source, out)
-    tracking.log_run(settings, out)
+    before = _json(out / "run.json").get("id")
+    with turn(root, f"{run.name}-{out.name}") as waited:
+        if waited and _json(out / "run.json").get("id") != before:
+            print(f"Nothing to do: {out.relative_to(root).as_posix()}/ is what the command waited for has just trained.")
+        else:
+            train_run(settings, spec, make_input(plain, settings, spec), out)
+        tracking.log_run(settings, out)
 
 
 def make_input(plain: Settings, settings: Settings, spec: RunSpec) -> Path:
@@ -103,7 +108,8 @@ def _bank(plain: Settings, settings: Settings, spec: RunSpec) -> Path:
     from cardium.training.make_bank import make_bank
 
     folder = places.scratch() / "banks" / f"{bank.name}-{now.weights}-{now.views}"
-    make_bank(settings, bank, folder)
+    with turn(settings.root, folder.name):
+        make_bank(settings, bank, folder)
     return folder
 
 
