@@ -40,6 +40,15 @@ def test_help_and_mistakes_import_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_python_without_the_libraries_is_one_line() -> None:
+    code = "import sys; sys.path.insert(0, 'src'); from cardium.cli import main; sys.exit(main(['params']))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: This Python (")
+    assert "`source .venv/bin/activate`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -103,8 +103,12 @@ def test_an_archive_without_git_says_what_helps(root):
     (root / ".dvc/config").write_text("")
     with pytest.raises(CardiumError, match=r"`git init`.*core\.no_scm true"):
         check_tracked(root)
-    with pytest.raises(CardiumError, match=r"`git init`.*core\.no_scm true"):
-        pipeline.accept_demo(root)
+    for stopped in (pipeline.accept_demo, pipeline.check_dvc, lambda root: pipeline.reproduce(root, [])):
+        with pytest.raises(CardiumError, match=r"`git init`.*core\.no_scm true"):
+            stopped(root)
+    (root / ".dvc").rename(root / "elsewhere")
+    with pytest.raises(CardiumError, match=r"`dvc init --no-scm`"):
+        pipeline.reproduce(root, [])
 
 
 def test_missing_untracked_and_damaged(root, tmp_path_factory):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
-from cardium.errors import CardiumError, closest, unknown
+from cardium.errors import CardiumError, closest, not_installed, unknown
 from cardium.pipeline.stages import STAGES
 from cardium.process_environment import settle
 
@@ -36,6 +36,12 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
         return int(arguments.run(arguments) or 0)
     except CardiumError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "cardium"):
+            raise
+        print(f"error: {not_installed(module)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left; the same command goes on where this one stopped.", file=sys.stderr)

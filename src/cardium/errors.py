@@ -1,8 +1,18 @@
 """The one error that a user sees: what is wrong, where, and what to do, in one line."""
 
+import sys
+
 
 class CardiumError(Exception):
     """A user's mistake or a missing thing outside the program. The command line prints it as one line, without a traceback."""
+
+
+def not_installed(module: str) -> str:
+    """The words for a library that this Python lacks, most often because the project's environment is not activated."""
+    return (
+        f"This Python ({sys.executable}) has no `{module}`: use the project's environment "
+        "(`make setup`, then `source .venv/bin/activate`)."
+    )
 
 
 def closest(name: str, known: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,10 +10,13 @@ import tempfile
 from pathlib import Path
 
 from cardium.data.tracked import NO_GIT, recorded_md5
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, not_installed
 from cardium.pipeline.process_group import run_group
 from cardium.pipeline.stages import COMMAND, JOURNAL, journal_entries
 from cardium.pipeline.turn import turn, wait_for_dvc
+
+# DVC's words where it finds no git.
+_NOT_GIT = "is not a git repository"
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -23,6 +27,23 @@ def environment(root: Path) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [source, env.get("PYTHONPATH", "")]))
     env["CARDIUM_ROOT"] = str(root)
     return env
+
+
+def check_dvc(root: Path) -> None:
+    """Raises CardiumError where DVC cannot run here: it is not installed, or the project came without .dvc or without git."""
+    if importlib.util.find_spec("dvc") is None:
+        raise CardiumError(not_installed("dvc"))
+    if not (root / ".dvc").is_dir():
+        raise CardiumError("There is no .dvc/ here, which the project comes with: copy it, too, or run `dvc init --no-scm`.")
+    if any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    try:
+        Repo(str(root)).close()
+    except SCMError:
+        raise CardiumError(NO_GIT) from None
 
 
 def run_dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +59,7 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
     lacks is made first. Waits for other commands of the project, and says for which. Raises CardiumError when a stage fails;
     the stage has then said why.
     """
+    check_dvc(root)
     flags = [*(["--single-item"] if single else []), *(["--force"] if force else [])]
     lock = root / "dvc.lock"
     with turn(root), tempfile.TemporaryDirectory(prefix="cardium-") as folder:
@@ -63,6 +85,8 @@ def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str
         return f"{stopped[-1]} stopped for the reason above; nothing half-written is left: fix it, then run again."
     dry = run_dvc(root, "repro", "--dry", *targets)
     refused = [line.removeprefix("ERROR: ") for line in dry.stderr.splitlines() if line.startswith("ERROR: ")]
+    if refused and _NOT_GIT in refused[0]:
+        return NO_GIT
     if refused:
         return f"`dvc repro {' '.join(targets)}`: {refused[0]}"
     return (
@@ -99,6 +123,8 @@ def _make_demo_data(root: Path) -> None:
     from cardium.datasets.demos import make_demos
 
     _check_demo_is_tracked(root)
+    if (root / "data.dvc").is_file():
+        check_dvc(root)
     make_demos(root)
     accept_demo(root)
 
@@ -122,7 +148,7 @@ def accept_demo(root: Path) -> None:
     # Without --force, `dvc commit` takes data only when its hash is the tracked one.
     done = run_dvc(root, "--wait-for-lock", "commit", "data.dvc")
     if done.returncode:
-        if "is not a git repository" in done.stderr:
+        if _NOT_GIT in done.stderr:
             raise CardiumError(NO_GIT)
         raise CardiumError(
             "The generated demo data has another hash than data.dvc tracks: if data.dvc is your own data's, fetch that with "
