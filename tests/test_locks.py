@@ -144,6 +144,17 @@ def test_an_experiment_that_two_commands_ask_for_is_trained_once(tmp_path: Path,
     assert set(logged) == {"first"}
 
 
+def test_the_check_of_data_is_no_news_unless_it_stops(root: Path) -> None:
+    noted = "; ".join(f"echo {what} tracked@data >> $CARDIUM_JOURNAL" for what in ("began", "ended"))
+    checked = f"stages:\n  tracked:\n    cmd: {noted}\n    always_changed: true\n"
+    (root / "dvc.yaml").write_text(checked)
+    reproduce(root, [])
+    assert not reproduce(root, [])
+    (root / "dvc.yaml").write_text(checked.replace("echo ended", "exit 1; echo"))
+    with pytest.raises(CardiumError, match="tracked@data stopped for the reason above"):
+        reproduce(root, [])
+
+
 def test_a_stage_that_fails_is_reported_as_ever(root: Path) -> None:
     (root / "dvc.yaml").write_text(PIPELINE.replace("echo once", "exit 3; echo once"))
     with pytest.raises(CardiumError, match="stopped for the reason above"):

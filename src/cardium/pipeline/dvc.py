@@ -12,7 +12,7 @@ from pathlib import Path
 from cardium.data.tracked import NO_GIT, recorded_md5
 from cardium.errors import CardiumError, not_installed
 from cardium.pipeline.process_group import run_group
-from cardium.pipeline.stages import COMMAND, JOURNAL, journal_entries
+from cardium.pipeline.stages import ALWAYS, COMMAND, JOURNAL, journal_entries
 from cardium.pipeline.turn import turn, wait_for_dvc
 
 # DVC's words where it finds no git.
@@ -74,7 +74,7 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
         entries = list(journal_entries(_content(journal)))
         if code:
             raise CardiumError(_why_it_stopped(root, targets, entries))
-        return bool(entries) or _content(lock) != before
+        return any(target.partition("@")[0] != ALWAYS for _, target in entries) or _content(lock) != before
 
 
 def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str]]) -> str:

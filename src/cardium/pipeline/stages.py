@@ -14,6 +14,8 @@ from cardium.parallel import exit_with, exit_with_parent
 if TYPE_CHECKING:
     from cardium.config import Settings
 
+# The stage that runs every time, changed or not.
+ALWAYS = "tracked"
 # Where a stage of `pipeline.dvc.reproduce` writes down that it began and that it ended.
 JOURNAL = "CARDIUM_JOURNAL"
 # The process of that command.
@@ -105,12 +107,15 @@ def end_with_command() -> None:
 
 
 def _note(verb: str, item: str, what: str) -> None:
-    """Adds a line to the journal of the `cardium` command that DVC was started by; the check that always runs is no news."""
+    """Adds a line to the journal of the `cardium` command that DVC was started by, and says on the screen what began.
+
+    The check that always runs is no news, unless it stops.
+    """
     path = os.environ.get(JOURNAL)
-    if path and verb != "tracked":
+    if path:
         with open(path, "a", encoding="utf-8") as journal:  # noqa: PTH123  one atomic append
             journal.write(f"{what} {verb}@{item}\n")
-        if what == "began":
+        if what == "began" and verb != ALWAYS:
             print(f"--- {verb} {item}", flush=True)
 
 
