@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from run_folders import make_project, run_folder
@@ -117,6 +118,24 @@ def test_another_backend_is_one_line_before_keras_is_imported(inherited: dict[st
     )
     assert "backend torch" in done.stdout
     assert done.stdout.endswith(" torch\n"), done.stderr
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_server_settles_and_a_users_process_with_keras_is_left_alone(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cardium.serving import served_model
+
+    called: list[str] = []
+    monkeypatch.setattr(served_model, "import_tensorflow", lambda: called.append("settled"))
+    monkeypatch.setattr(served_model, "Classifier", lambda *_: called.append("loaded"))
+    monkeypatch.setattr(served_model, "downloaded_version", lambda _: None)
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    if there:
+        monkeypatch.setitem(sys.modules, "keras", ModuleType("keras"))
+    context = SimpleNamespace(artifacts={"run": str(tmp_path / "model/artifacts/run")}, model_config=None)
+    served_model.ServedModel().load_context(context)
+    assert called == (["loaded"] if there else ["settled", "loaded"])
 
 
 def git(root: Path, *arguments: str) -> None:
