@@ -504,7 +504,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     if not dvc.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active]):
         print("Nothing to do: data, code and settings are as they were.")
     print()
-    print(overview.closing(settings))
+    print(overview.demo_summary(settings))
 
 
 def _download(arguments: argparse.Namespace) -> None:

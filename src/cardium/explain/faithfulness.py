@@ -11,7 +11,7 @@ randomised_all     whose layers all are, from the last to the first: about 0 is 
 inside_<mask>      the share of positive attribution inside a true mask, area_<mask> the mask's share of all places, and
 pointing_<mask>    how often the place of most attribution is inside (Zhang et al.: the pointing game, arXiv:1608.00507)
 
-The row `random` is attribution by dice: what a method must beat.
+The row `random` is a random attribution: the baseline that a method must beat.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def assess(
     stages: int = 4,
     masks: Sequence[Mapping[str, Mask]] = (),
 ) -> list[Tested]:
-    """Tests of `methods` on some records (n, ...), and of dice, in this order.
+    """Tests `methods` on some records (n, ...), then the random baseline, in this order.
 
     points: steps of the curves. stages: how many times layers are shuffled on the way from the last to the first. masks: of
     each record its true masks by name, bool of the attribution's shape; a name may be missing from some records.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
-# Measurements that are told of one record.
+# Measurements that are shown for one record.
 _TOLD = 5
 
 

@@ -1,4 +1,4 @@
-"""What a renderer is told: the size and reading of an array, the ranges of its random views, and what a file may cost."""
+"""What a renderer needs to know: the size and reading of an array, the ranges of its random views, and what a file may cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closing text of `make demo`: leaderboards, promotions and the next commands, from files alone."""
+"""What `make demo` ends with: leaderboards, promotions and the next commands, from files alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def leaderboard(settings: Settings, dataset: str) -> str:
     return leaderboard_text(Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset))
 
 
-def closing(settings: Settings) -> str:
+def demo_summary(settings: Settings) -> str:
     """Formats every dataset's leaderboard and promotion, then the next commands."""
     workspace = Workspace(settings.root)
     lines: list[str] = []

@@ -284,7 +284,7 @@ def montage(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", 
 class Overlay:
     """An input laid out flat and its attribution: picture uint8 (h, w) or (h, w, 3), heat float32 (h, w), -1..1.
 
-    signed: whether what speaks against is told too. labels: (x, y, text) of parts of the picture.
+    signed: whether evidence against the class is shown too. labels: (x, y, text) of parts of the picture.
     """
 
     picture: np.ndarray
