@@ -8,8 +8,6 @@ from cardium.config.plan import (
     Plan,
     RenderingSpec,
     RunSpec,
-    make_plan,
-    run_spec,
 )
 from cardium.config.plan_file import check_plan, plan_table, plan_text, write_plan
 from cardium.config.schema import (
@@ -28,7 +26,7 @@ from cardium.config.schema import (
     Tune,
     Validate,
 )
-from cardium.config.settings import Settings
+from cardium.config.settings import Settings, make_plan, run_spec
 
 __all__ = [
     "Audit",
