@@ -129,6 +129,7 @@ def read_table(path: Path) -> dict[str, set[str]]:
     sheet or column, a column with an unknown name, another value, a patient without a number or with two rows.
     """
     rows = _rows(path)
+    _check_values_are_there(path)
     columns = _columns(path.name, rows[0] if rows else ())
     defects: dict[str, set[str]] = {}
     for number, row in enumerate(rows[1:], start=2):
@@ -174,6 +175,33 @@ def _rows(path: Path) -> list[tuple[Any, ...]]:
         raise CardiumError(
             f"{path.name} cannot be read as a table ({type(error).__name__}): get it again at {_PAGE}."
         ) from None
+
+
+def _check_values_are_there(path: Path) -> None:
+    """Raises CardiumError for cells that would pass for blank, and so for no defect.
+
+    A formula whose value was never saved reads as blank, and so do all cells of a merged range but its first.
+    """
+    from openpyxl import load_workbook
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sheet = load_workbook(path)[SHEET]
+        saved = load_workbook(path, data_only=True)[SHEET]
+    unsaved = [
+        cell.coordinate
+        for row in sheet.iter_rows(min_row=2)
+        for cell in row
+        if cell.data_type == "f" and saved[cell.coordinate].value is None
+    ]
+    if unsaved:
+        shown = ", ".join(unsaved[:5]) + (f" and {len(unsaved) - 5} more" if len(unsaved) > 5 else "")
+        raise CardiumError(f"{path.name}: formulas without saved values in {shown}: open the table, save it, or write values.")
+    merged = [area.coord for area in sheet.merged_cells.ranges if area.max_row > 1]
+    if merged:
+        raise CardiumError(
+            f"{path.name}: merged cells {', '.join(sorted(merged)[:5])}: split them, and give each cell its value."
+        )
 
 
 def _columns(table: str, header: Sequence[Any]) -> dict[str, int]:

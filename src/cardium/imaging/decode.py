@@ -9,8 +9,9 @@ How grey levels become 0-255:
 - deeper single-channel images (16-bit PNG, 12-bit DICOM without a window) are stretched between their own 0.5 and 99.5
   percentiles: scanners use an unknown small part of the 16-bit range, and full-range scaling would turn most of them black;
 - a DICOM file's own window (VOI) is used where it has one;
-- 16-bit colour PNGs keep the high byte of each channel (as Pillow reads them).
-Transparency lies over black.
+- 16-bit PNGs with alpha or colours are stretched in the same way, all colours alike (deep_png.py);
+- of a DICOM file the bits that are not stored, and its padding, take no part.
+Transparency lies over black; dark ink on nothing lies over white, the paper that it was drawn on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from cardium.errors import CardiumError
+from cardium.imaging.deep_png import read_deep_png
 
 Pixels = NDArray[np.uint8]
 
@@ -32,6 +34,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+# Ink is darker than this, 0-255, and most of what is opaque in a drawing is ink.
+_INK, _MOSTLY = 64, 0.9
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 
 
@@ -82,7 +86,8 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Decoded:
         _check_pixels(image.width, image.height, max_pixels)
         image.load()
         mode = image.mode
-        pixels = _to_rgb(image)
+        deep = read_deep_png(data) if kind == "PNG" else None
+        pixels = _to_rgb(image) if deep is None else _deep_to_rgb(deep)
         orientation = _orientation(image)
     except Undecodable:
         raise
@@ -109,18 +114,41 @@ def _to_rgb(image: Image.Image) -> Pixels:
         return _grey_to_rgb(stretch(np.asarray(image)))
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
-        over_black = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
-        return over_black.astype(np.uint8)
+        return _laid(rgba[..., :3], rgba[..., 3])
     return np.asarray(image.convert("RGB"))
 
 
-def stretch(values: NDArray[Any]) -> Pixels:
-    """Stretches grey values (H, W) of any type to uint8: the 0.5 percentile and below become 0, the 99.5 and above 255.
+def _laid(colours: Pixels, alpha: Pixels) -> Pixels:
+    """Colours (H, W, 3) of opacity `alpha` (H, W), laid over black, or over white where all that is opaque is dark ink."""
+    over = (colours.astype(np.uint16) * alpha[..., None] + 127) // 255
+    weight = float(alpha.sum(dtype=np.int64))
+    dark = float(alpha[colours.max(axis=2) < _INK].sum(dtype=np.int64))
+    if weight and not alpha.all() and dark >= _MOSTLY * weight:
+        over += 255 - alpha[..., None].astype(np.uint16)
+    return over.astype(np.uint8)
+
+
+def _deep_to_rgb(deep: NDArray[np.uint16]) -> Pixels:
+    """16-bit channels (H, W, 2 to 4), the last of 2 and 4 the opacity -> uint8 (H, W, 3)."""
+    transparent = deep.shape[2] in (2, 4)
+    channels = np.ascontiguousarray(deep[..., : deep.shape[2] - transparent], np.uint16)
+    if (channels == channels[..., :1]).all():  # Grey, whatever it is filed as.
+        channels = channels[..., :1]
+    levels = stretch(channels)
+    colours = np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels
+    if not transparent:
+        return colours
+    return _laid(colours, (deep[..., -1].astype(np.uint32) * 255 // 65535).astype(np.uint8))
+
+
+def stretch(values: NDArray[Any], shown: NDArray[np.bool_] | None = None) -> Pixels:
+    """Stretches grey values of any type and shape to uint8: the 0.5 percentile and below become 0, the 99.5 and above 255.
 
     If the percentiles coincide, the extremes are used; an image of one value becomes 0. NaN and infinities become 0.
+    shown: which values decide the percentiles; None: all.
     """
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:  # By a table: a large image is never held as floats.
-        low, high = _ends(values)
+        low, high = _ends(values if shown is None else values[shown])
         least, most = np.iinfo(values.dtype).min, np.iinfo(values.dtype).max
         table = _linear(np.arange(least, most + 1, dtype=np.float64), low, high)
         return table[values.astype(np.int32) - least]
@@ -130,7 +158,7 @@ def stretch(values: NDArray[Any]) -> Pixels:
         if not finite.any():
             return np.zeros(values.shape, np.uint8)
         levels = np.where(finite, levels, levels[finite].min())
-    return _linear(levels, *_ends(levels))
+    return _linear(levels, *_ends(levels if shown is None else levels[shown]))
 
 
 def _ends(levels: NDArray[Any]) -> tuple[float, float]:
@@ -191,6 +219,10 @@ def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
         raise Undecodable("DICOM deflated as a whole is not read")
 
     dataset = dcmread(BytesIO(data))
+    _drop_empty(dataset)
+    if not syntax:
+        syntax = _syntax_of(dataset)
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
     if "PixelData" not in dataset:
         raise Undecodable("DICOM without an image")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -204,7 +236,7 @@ def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
     if UID(syntax).is_compressed:
         _check_encoded(dataset, syntax, rows, columns)
     try:
-        values = pixel_array(dataset)
+        values = _whole_words(dataset) if photometric in _GREY and not UID(syntax).is_compressed else pixel_array(dataset)
     except (RuntimeError, NotImplementedError):
         if not UID(syntax).is_compressed:
             raise
@@ -212,10 +244,80 @@ def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
     if values.shape[:2] != (rows, columns):
         raise Undecodable("damaged DICOM file")
     if photometric in _GREY:
-        pixels = _grey_to_rgb(_grey_levels(dataset, values))
+        values = _stored(dataset, values)
+        padding = _padding(dataset, values)
+        grey = _grey_levels(dataset, values, None if padding is None else ~padding)
+        pixels = _grey_to_rgb(grey if padding is None else np.where(padding, np.uint8(0), grey))
     else:
         pixels = _colour_levels(dataset, values, photometric)
     return Decoded(np.ascontiguousarray(pixels), f"DICOM-{photometric.replace(' ', '_')}", "DICOM")
+
+
+# Optional elements: present and empty is as good as absent (DICOM PS3.5, 7.4.5).
+_OPTIONAL = (
+    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "ModalityLUTSequence", "VOILUTSequence", "HighBit",
+)  # fmt: skip
+
+
+def _drop_empty(dataset: Any) -> None:
+    """Takes optional elements out that hold nothing, and tables of grey levels without a table."""
+    for keyword in _OPTIONAL:
+        if keyword in dataset:
+            element = dataset[keyword]
+            if element.is_empty or (element.VR == "SQ" and "LUTData" not in element.value[0]):
+                del dataset[keyword]
+
+
+def _syntax_of(dataset: Any) -> str:
+    """The transfer syntax of a file that does not name one, from how it could be read: DICOM's default is implicit little."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = dataset.original_encoding
+    if dataset.get_item("PixelData") is not None and dataset["PixelData"].is_undefined_length:
+        raise Undecodable("DICOM that is compressed and does not say how")
+    return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
+
+
+def _whole_words(dataset: Any) -> NDArray[Any]:
+    """Pixels that are not compressed with all of their allocated bits: pydicom keeps the low ones, wherever HighBit is."""
+    from pydicom.pixels import pixel_array
+
+    bits, high = dataset.BitsStored, dataset.get("HighBit")
+    try:
+        dataset.BitsStored = dataset.BitsAllocated
+        dataset.HighBit = int(dataset.BitsAllocated) - 1
+        return np.asarray(pixel_array(dataset))
+    finally:
+        dataset.BitsStored = bits
+        dataset.HighBit = int(bits) - 1 if high is None else high
+
+
+def _stored(dataset: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """The stored bits of each value alone: shifted down to bit 0, other bits (an old overlay's) cleared, the sign kept."""
+    bits, allocated = int(dataset.BitsStored), values.dtype.itemsize * 8
+    if values.dtype.kind not in "iu" or not 0 < bits < allocated:
+        return values
+    shift = min(max(int(dataset.get("HighBit", bits - 1)) - bits + 1, 0), allocated - bits)
+    # To the top, where the sign is, and down again: right shifts of signed numbers keep it.
+    up = allocated - bits - shift
+    return (values << up) >> (allocated - bits)
+
+
+def _padding(dataset: Any, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where a picture is filled up and shows nothing (DICOM PS3.3 C.7.5.1.1.2), (H, W); None where all of it is picture."""
+    if "PixelPaddingValue" not in dataset:
+        return None
+    ends = [_number_of(dataset.PixelPaddingValue, values)]
+    ends += [_number_of(dataset.PixelPaddingRangeLimit, values)] if "PixelPaddingRangeLimit" in dataset else []
+    found: NDArray[np.bool_] = (values >= min(ends)) & (values <= max(ends))
+    return None if not found.any() or found.all() else found
+
+
+def _number_of(value: Any, values: NDArray[Any]) -> int:
+    """A padding value as the pixels have it: one that was written unsigned may mean a negative number."""
+    number, bits = int(value), values.dtype.itemsize * 8
+    return number - 2**bits if values.dtype.kind == "i" and number >= 2 ** (bits - 1) else number
 
 
 def _data_begin(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom calls it with three
@@ -248,8 +350,11 @@ def _syntax_name(syntax: str) -> str:
     return name if name != syntax else "unknown transfer syntax"
 
 
-def _grey_levels(dataset: Any, values: NDArray[Any]) -> Pixels:
-    """Modality (rescale), then VOI (window), then the photometric interpretation: DICOM PS3.3 C.11.1, C.11.2, C.7.6.3.1.2."""
+def _grey_levels(dataset: Any, values: NDArray[Any], shown: NDArray[np.bool_] | None = None) -> Pixels:
+    """Modality (rescale), then VOI (window), then the photometric interpretation: DICOM PS3.3 C.11.1, C.11.2, C.7.6.3.1.2.
+
+    shown: (H, W), what is picture and no padding; a window that the levels decide goes by that alone.
+    """
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     plain = float(dataset.get("RescaleSlope", 1) or 1) == 1 and float(dataset.get("RescaleIntercept", 0) or 0) == 0
@@ -265,7 +370,7 @@ def _grey_levels(dataset: Any, values: NDArray[Any]) -> Pixels:
     elif plain and values.dtype == np.uint8 and int(dataset.BitsStored) == 8:
         grey = values
     else:
-        grey = stretch(levels)
+        grey = stretch(levels, shown)
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 

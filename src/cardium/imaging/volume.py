@@ -201,7 +201,18 @@ def _read_header(content: _Content) -> tuple[Any, int]:
     if magic != single:
         raise Undecodable("not a NIfTI file")
     kind = Nifti1Header if size == 348 else Nifti2Header
-    return kind(block, endian, check=False), size
+    header = kind(block, endian, check=False)
+    _mend(header)
+    return header, size
+
+
+def _mend(header: Any) -> None:
+    """Mends what nibabel reads all the same: a qfac that is neither 1 nor -1 is 1, sizes have no sign."""
+    pixdim = header["pixdim"]
+    if pixdim[0] not in (-1, 1):
+        pixdim[0] = 1
+    pixdim[1:4] = np.abs(pixdim[1:4])
+    header["pixdim"] = pixdim
 
 
 def _shape(header: Any, max_voxels: int) -> tuple[tuple[int, int, int], int]:
@@ -282,8 +293,8 @@ def _voxel_sizes(affine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _offset(header: Any, length: int) -> int:
-    """The offset of the voxels, in bytes."""
-    offset = float(header["vox_offset"])
+    """The offset of the voxels, in bytes; 0, never filled in, stands for the first place behind the header."""
+    offset = float(header["vox_offset"]) or float(header.single_vox_offset)
     if not (math.isfinite(offset) and offset == int(offset) and offset >= length):
         raise Undecodable("damaged NIfTI header: vox_offset")
     return int(offset)
