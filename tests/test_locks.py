@@ -44,16 +44,19 @@ def begin(root: Path, *arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("first", [["-c", COMMAND, "train"], ["-m", "dvc", "repro", "-q"]], ids=["cardium", "dvc"])
 def test_the_second_of_two_commands_waits_and_finds_the_work_done(root: Path, first: list[str]) -> None:
     with begin(root, *first) as one:
-        until((root / "began.txt").exists)
-        with begin(root, "-c", COMMAND) as two:
-            assert two.stderr is not None
-            waiting = two.stderr.readline()
-            assert waiting.startswith("Waiting for `")
-            assert ("train" if "train" in first else "dvc") in waiting
-            assert f"(process {one.pid})" in waiting
+        try:
+            until((root / "began.txt").exists)
+            with begin(root, "-c", COMMAND) as two:
+                assert two.stderr is not None
+                waiting = two.stderr.readline()
+                (root / "go").touch()
+                made, said = two.communicate(timeout=60)
+            one.communicate(timeout=60)
+        finally:
             (root / "go").touch()
-            made, said = two.communicate(timeout=60)
-        one.communicate(timeout=60)
+    assert waiting.startswith("Waiting for `")
+    assert ("train" if "train" in first else "dvc") in waiting
+    assert f"(process {one.pid})" in waiting
     assert one.returncode == two.returncode == 0, said
     assert made == "False\n"
     assert (root / "began.txt").read_text() == "once\n"
@@ -92,8 +95,10 @@ def test_what_a_killed_dvc_left_is_taken_away(root: Path, left: str) -> None:
         names = {"pid": other.pid, "cmd": "dvc repro"}
         table = {"write": {str(root / "out.txt"): names}, "read": {str(root / "data"): [names]}}
         (root / ".dvc/tmp/rwlock").write_text(json.dumps(table) if left == "living" else left)
-        assert reproduce(root, [])
-        other.kill()
+        try:
+            assert reproduce(root, [])
+        finally:
+            other.kill()
 
 
 def test_a_list_that_somebody_writes_at_the_moment_is_left_alone(root: Path) -> None:
