@@ -80,6 +80,11 @@ def scanned(folder: Path, dataset: str = "ecg4") -> dict[str, str]:
         ("ECG Images dataset of Cardiac and COVID-19 Patients", ""),
         ("Hisory of patients", ""),
         ("not normal", ""),
+        *(
+            (name, "")
+            for name in ("noncovid", "NonCovid", "anormal", "Post MI", "PostMI", "Old MI", "Hx MI", "No MI", "prior MI")
+        ),
+        ("myocardialinfarction", "MI"),
         ("Mild", ""),
         ("(MI)", ""),
         ("", ""),

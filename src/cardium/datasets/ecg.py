@@ -43,8 +43,12 @@ _IN_WORDS = {
     "Abnormal": "abnormal heartbeat",
     "Normal": "normal person",
 }
-# `not normal` names no class; `dataset` names the whole.
-_NO_CLASS = {"not", "non", "without", "dataset", "datasets"}
+# `dataset` names the whole. The others qualify a class in a way that is not certain: `not normal`, `Old MI`, `post MI`. A folder
+# with such a name stops the scan, which names it.
+_NO_CLASS = {
+    "dataset", "datasets", "no", "not", "non", "without", "free", "negative", "anti", "post", "pre", "old", "hx", "prior", "past",
+    "former", "ex", "healed", "remote", "recent", "suspected", "possible", "probable", "unclear", "excluded",
+}  # fmt: skip
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 # A word ends where letters end and where a capital follows a small letter: HistoryOfMI.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -57,9 +61,10 @@ def class_named(folder: str) -> str:
     words = {word.lower() for word in _WORD.findall(text)} | set(re.findall(r"[a-z]+", text.lower()))
     if words & _NO_CLASS:
         return ""
+    # `myocardialinfarction` begins with what is no class; `noncovid` and `anormal` do not begin with one.
+    words |= {word.removeprefix("myocardial") for word in words}
     for label, (whole, beginnings) in _NAMES.items():
-        # Without spaces too (`abnormalheartbeat`), so a beginning may stand anywhere; _NAMES' order keeps it unambiguous.
-        if words & whole or any(beginning in word for word in words for beginning in beginnings):
+        if words & whole or any(word.startswith(beginnings) for word in words):
             return label
     return ""
 
