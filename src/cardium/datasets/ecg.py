@@ -43,11 +43,11 @@ _IN_WORDS = {
     "Abnormal": "abnormal heartbeat",
     "Normal": "normal person",
 }
-# `dataset` names the whole. The others qualify a class in a way that is not certain: `not normal`, `Old MI`, `post MI`. A folder
-# with such a name stops the scan, which names it.
+# `dataset` names the whole. The others qualify a class in a way that is not certain: `not normal`, `Old MI`, `post MI`.
+# A folder with such a name stops the scan, which names it.
 _NO_CLASS = {
-    "dataset", "datasets", "no", "not", "non", "without", "free", "negative", "anti", "post", "pre", "old", "hx", "prior", "past",
-    "former", "ex", "healed", "remote", "recent", "suspected", "possible", "probable", "unclear", "excluded",
+    "dataset", "datasets", "no", "not", "non", "without", "free", "negative", "anti", "post", "pre", "old", "hx", "prior",
+    "past", "former", "ex", "healed", "remote", "recent", "suspected", "possible", "probable", "unclear", "excluded",
 }  # fmt: skip
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 # A word ends where letters end and where a capital follows a small letter: HistoryOfMI.
