@@ -63,7 +63,11 @@ def test_the_profile_is_laid_over_and_overrides_over_that() -> None:
         ("seed", 2**32, r"seed: 4294967296 is not between 0 and 4294967295"),
         ("split.seed", -1, r"split\.seed: -1 is not between"),
         ("evaluate.test_folds", 9, r"`9` is neither all nor a fold from 0 to 3"),
-        ("studies.demo.cmri.models", ["resnet"], r"Unknown model `resnet`\. Did you mean `resnet50`"),
+        (
+            "studies.demo.cmri.models",
+            ["resnet"],
+            r"studies\.demo\.cmri\.models: Unknown model `resnet`\. Did you mean `resnet50`",
+        ),
         ("studies.demo.cmri.models", ["vgg16", "vgg16"], r"studies\.demo\.cmri\.models: vgg16 stands there twice"),
         (
             "studies.demo.cmri.ensembles.ensemble",

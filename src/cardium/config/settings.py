@@ -32,7 +32,7 @@ from cardium.config.schema import (
 )
 from cardium.download.limits import DownloadLimits
 from cardium.errors import CardiumError, closest
-from cardium.models import bank_of, reads_rendering, rendering_of
+from cardium.models import bank_of, parse_name, reads_rendering, rendering_of
 from cardium.ranges import Seed
 from cardium.workspace import RunId, run_name
 from cardium.yaml_file import read_yaml
@@ -88,6 +88,11 @@ def make_plan(settings: Settings) -> Plan:
     plan = Plan({}, {}, {}, {}, {})
     for dataset in settings.active:
         study, where = settings.studies[dataset], f"params.yaml, studies.{settings.profile}.{dataset}"
+        for model in study.models:
+            try:
+                parse_name(model)
+            except CardiumError as error:
+                raise CardiumError(f"{where}.models: {error}") from None
         for protocol in ("honest", "published"):
             for model, studied in study.models.items():
                 if protocol in (studied.protocols or study.protocols):
