@@ -1,29 +1,51 @@
-"""Files that are either whole or not there: written beside their place, then renamed into it."""
+"""Files that are either whole or not there: written under a temporary name, then renamed into place.
+
+In a project the temporary files lie in .cardium/parts/: what a killed process leaves there is no part of any stage's outputs.
+A temporary name holds its process: the first write of a later one takes away what a process that is gone has left.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import hashlib
 import json
+import os
+import platform
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# `.<stem>.<machine>-<pid>-<start>-<random>.part<suffix>`; before, `.<stem>.<random>.part<suffix>`.
+_PART = re.compile(r"\..*\.(?:([0-9a-f]{6})-(\d+)-(\d*)-)?[0-9a-f]{8}\.part(?:\.[^.]*)?")
+# After this long, a name that does not tell whether its process lives counts as left behind.
+_LEFT_BEHIND_SECONDS = 7 * 24 * 3600
+# The folders that were swept, each with the process that did: a worker inherits them and is another process.
+_swept: set[tuple[int, Path]] = set()
+
 
 def beside(path: Path) -> Path:
     """A temporary name in `path`'s own folder (a rename is atomic within one file system only), with its suffix."""
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    from cardium.parallel import started
+
+    pid = os.getpid()
+    process = f"{_machine()}-{pid}-{started(pid) or ''}"
+    return path.with_name(f".{path.stem}.{process}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write a file to; renamed to `path` when the block ends well, removed when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = beside(path)
+    part = _part_of(path)
     try:
         yield part
-        part.replace(path)
+        _rename(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -32,14 +54,20 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `replacing`, for a folder: whatever stood at `path` is replaced as a whole when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = beside(path)
+    part = _part_of(path)
     part.mkdir()
     try:
         yield part
-        old = beside(path)
+        old = part.with_name(beside(path).name)
         if path.exists():
-            path.replace(old)
-        part.replace(path)
+            try:
+                path.replace(old)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                old = beside(path)
+                path.replace(old)
+        _rename(part, path)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -53,3 +81,90 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON in its own key order, with a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _part_of(path: Path) -> Path:
+    """A temporary name for `path`: in the project's .cardium/parts/ if a rename from there is atomic, otherwise beside it."""
+    _sweep(path.parent)
+    parts = _parts(path.parent.absolute())
+    if parts is None:
+        return beside(path)
+    _sweep(parts)
+    return beside(parts / path.name)
+
+
+def _parts(folder: Path) -> Path | None:
+    """.cardium/parts/ of the project around `folder`, made if missing; None without one that is on the folder's device."""
+    for root in (folder, *folder.parents):
+        if (root / "params.yaml").is_file() and (root / "dvc.yaml").is_file():
+            parts = root / ".cardium" / "parts"
+            try:
+                parts.mkdir(parents=True, exist_ok=True)
+                usable = parts.stat().st_dev == folder.stat().st_dev and os.access(parts, os.W_OK | os.X_OK)
+            except OSError:
+                return None
+            return parts if usable else None
+    return None
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Renames `part` to `path`, by way of a copy beside `path` where they are of two mounts of one device."""
+    try:
+        part.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = beside(path)
+        try:
+            if part.is_dir():
+                shutil.copytree(part, near)
+            else:
+                shutil.copy2(part, near)
+            near.replace(path)
+        finally:
+            _remove(near)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the temporary files and folders in `folder` whose process is gone, once a process."""
+    done = (os.getpid(), folder.absolute())
+    if done in _swept:
+        return
+    _swept.add(done)
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            if _is_left_behind(entry):
+                _remove(entry)
+
+
+def _is_left_behind(entry: Path) -> bool:
+    from cardium.parallel import started
+
+    found = _PART.fullmatch(entry.name)
+    if found is None:
+        return False
+    machine, pid, start = found.groups()
+    if machine == _machine():
+        return started(int(pid)) != start
+    # Of another machine or container that shares this folder, or of a version that did not write its process down.
+    with contextlib.suppress(OSError):
+        return time.time() - entry.lstat().st_mtime > _LEFT_BEHIND_SECONDS
+    return False
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Six hex digits for where a pid means something: this machine, and in it this container."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:6]

@@ -1,0 +1,133 @@
+"""atomic: whole or not there, and nothing left behind by what was killed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cardium import atomic
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "params.yaml").write_text("")
+    (tmp_path / "dvc.yaml").write_text("")
+    return tmp_path
+
+
+def python(code: str, *arguments: Path) -> subprocess.Popen[str]:
+    """A process that runs `code`, in which `target` is its first argument."""
+    script = f"import os, sys\nfrom pathlib import Path\nfrom cardium import atomic\ntarget = Path(sys.argv[1])\n{code}"
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def parts_of(project: Path) -> list[Path]:
+    return sorted((project / ".cardium" / "parts").iterdir())
+
+
+def test_in_a_project_nothing_temporary_lies_among_the_outputs(project: Path) -> None:
+    target = project / "models" / "a.csv"
+    with atomic.replacing(target) as part:
+        part.write_text("1")
+        assert part.suffix == ".csv"
+        assert part.parent == project / ".cardium" / "parts"
+        assert list(target.parent.iterdir()) == []
+    folder = project / "models" / "run"
+    for text in ("old", "new"):
+        with atomic.replacing_folder(folder) as made:
+            assert made.parent == part.parent
+            atomic.write_text(made / "inner.txt", text)
+    assert (folder / "inner.txt").read_text() == "new"
+    assert target.read_text() == "1"
+    assert parts_of(project) == []
+
+
+def test_elsewhere_or_on_another_device_it_lies_beside(tmp_path: Path) -> None:
+    with atomic.replacing(tmp_path / "a.csv") as part:
+        part.write_text("1")
+    assert part.parent == tmp_path
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".cardium").write_text("a file, where no folder can be made")
+    with atomic.replacing(tmp_path / "a.csv") as part:
+        part.write_text("2")
+    assert part.parent == tmp_path
+
+
+def test_two_mounts_of_one_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.replace
+
+    def between_mounts(self: Path, target: Path) -> Path:
+        if ("parts" in self.parts) != ("parts" in target.parts):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", between_mounts)
+    for text in ("old", "new"):
+        with atomic.replacing_folder(project / "models" / "run") as made:
+            (made / "a.txt").write_text(text)
+        atomic.write_text(project / "models" / "b.txt", text)
+    assert (project / "models/run/a.txt").read_text() == (project / "models/b.txt").read_text() == "new"
+    assert sorted(path.name for path in (project / "models").iterdir()) == ["b.txt", "run"]
+    assert parts_of(project) == []
+
+
+@pytest.mark.parametrize("in_project", [True, False])
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(project: Path, in_project: bool) -> None:
+    if not in_project:
+        (project / "dvc.yaml").unlink()
+    models = project / "models"
+    writing = "with atomic.replacing_folder(target) as part:\n    print(part, flush=True)\n    "
+    killed = python(writing + "os.kill(os.getpid(), 9)", models / "run")
+    assert killed.wait(30) == -signal.SIGKILL
+    living = python(writing + "import time; time.sleep(60)", models / "other")
+    try:
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        left, kept = Path(killed.stdout.readline().strip()), Path(living.stdout.readline().strip())
+        assert kept.is_dir()
+        assert not left.exists(), "a later process sweeps at its first write"
+    finally:
+        living.kill()
+        living.wait()
+    assert python("atomic.write_text(target, '')", models / "a.txt").wait(30) == 0
+    assert not kept.exists()
+    assert [path.name for path in models.iterdir()] == ["a.txt"]
+
+
+def test_a_worker_that_was_forked_names_itself(tmp_path: Path) -> None:
+    code = "print(atomic.beside(target).name, flush=True)\nif os.fork(): os.wait()\nelse: print(atomic.beside(target).name)"
+    process = python(code, tmp_path / "a.csv")
+    out, _ = process.communicate(timeout=30)
+    pids = [re.search(r"-(\d+)-\d*-[0-9a-f]{8}\.part\.csv$", line) for line in out.split()]
+    assert all(pids)
+    assert len({found.group(1) for found in pids if found}) == 2
+    assert str(process.pid) in {found.group(1) for found in pids if found}
+
+
+def test_names_that_do_not_tell_their_process_are_kept_until_they_are_old(tmp_path: Path) -> None:
+    old, new, mine = tmp_path / ".run.0123abcd.part", tmp_path / ".a.0123abcd.part.csv", tmp_path / "data.jpg.part"
+    old.mkdir()
+    (old / "x").write_text("")
+    new.write_text("")
+    mine.write_text("")
+    long_ago = time.time() - 30 * 24 * 3600
+    for path in (old, mine):
+        os.utime(path, (long_ago, long_ago))
+    atomic.write_text(tmp_path / "b.txt", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "b.txt", mine.name]
