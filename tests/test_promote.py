@@ -31,7 +31,7 @@ MODEL = "cardium-cmri"
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", tracking.REQUESTED):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", tracking.REQUESTED):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -487,3 +487,18 @@ def test_settings_reach_the_decision(settings: Any) -> None:
     assert 0.5 < result["comparison"]["probability_better"] < 1
     assert result["action"] == "kept"
     assert os.listdir(settings.root / "reports/cmri/promotion") == ["promotion.json"]  # noqa: PTH208
+
+
+def test_a_registry_of_its_own_is_where_versions_are_kept(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///registry.db")
+    run_folder(settings, "mobilenetv2", real=False)
+    evaluation(settings, {"cmri-mobilenetv2": 0.9})
+    assert [promote.promote(settings, "cmri").action for _ in range(2)] == ["promoted", "unchanged"]
+    assert registered(settings) == ({}, []), "nothing in the tracking store's"
+    with tracking.connected(settings) as client:
+        assert registry.aliases(client, MODEL) == {"champion": 1}
+        assert tracking.run_folder_of(Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}@champion")))
+    assert (settings.root / "registry.db").is_file()
+    assert os.environ["MLFLOW_REGISTRY_URI"] == "sqlite:///registry.db"

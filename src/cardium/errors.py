@@ -1,6 +1,14 @@
-"""The one error that a user sees: what is wrong, where, and what to do, in one line."""
+"""The one error that a user sees: what is wrong, where, and what to do, in one line, without a secret."""
 
+from __future__ import annotations
+
+import re
 import sys
+
+# What an address in a text is: a scheme and what follows it, up to the next space, quote or bracket.
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>()]+")
+_LEFT_OUT = "***"
+_SERVER = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?!/)(.*)", re.DOTALL)
 
 
 class CardiumError(Exception):
@@ -26,3 +34,39 @@ def closest(name: str, known: list[str]) -> str:
 def unknown(kind: str, name: str, known: list[str]) -> CardiumError:
     """The error for a name that is not in a registry: it lists the names and the nearest one."""
     return CardiumError(f"Unknown {kind} `{name}`.{closest(name, known)} Known: {', '.join(known)}.")
+
+
+def printable(uri: str) -> str:
+    """The URI of a server or a database as it may be shown: without user, password and token, `***` for a query's values.
+
+    A user's name is left out too: many servers take a token in its place. A `/` or `@` that a password has unquoted is taken as
+    part of the password. Where a `?` or `#` stands before an `@`, nobody can tell a password from a query: only the scheme is
+    left.
+    """
+    server = _SERVER.fullmatch(uri)
+    if server is None:
+        return _without_values(uri)
+    scheme, rest = server.groups()
+    user, _, rest = rest.rpartition("@")
+    if {"?", "#"} & set(user):
+        return scheme + _LEFT_OUT
+    rest, sharp, _ = rest.partition("#")
+    return scheme + _without_values(rest) + (f"#{_LEFT_OUT}" if sharp else "")
+
+
+def masked(text: str, uri: str = "") -> str:
+    """`text`, an error's for instance, with every address in it made printable; `uri` first, as a whole."""
+    if uri:
+        text = text.replace(uri, printable(uri))
+    return _ADDRESS.sub(lambda found: printable(found.group()), text)
+
+
+def _without_values(rest: str) -> str:
+    """The path and the names of the query's values."""
+    path, question, query = rest.partition("?")
+    if not question:
+        return rest
+    names = [name for name, _, _ in (part.partition("=") for part in query.split("&"))]
+    # A part without `=` may be a secret itself.
+    shown = [f"{name}={_LEFT_OUT}" if "=" in part else _LEFT_OUT for name, part in zip(names, query.split("&"), strict=True)]
+    return f"{path}?{'&'.join(shown)}"

@@ -5,17 +5,20 @@ Every write can be repeated: it leaves the run as the first one did.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import pandas
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run
+
+Made = TypeVar("Made")
 
 # The id in run.json, and whether everything of the run was written. SAME_AS: the MLflow run that a mirror shows.
 ID, COMPLETE, SAME_AS = "cardium.id", "cardium.complete", "cardium.same_as"
@@ -34,8 +37,78 @@ def find_run(client: MlflowClient, tag: str, value: str) -> list[Run]:
     return list(runs)
 
 
+def find_or_restore(client: MlflowClient, tag: str, value: str) -> list[Run]:
+    """As `find_run`; where there is none, those that were deleted, with their experiment or alone, restored.
+
+    Logged anew beside a deleted one, a run would be there twice as soon as its experiment is restored.
+    """
+    from mlflow.entities import ViewType
+
+    known = find_run(client, tag, value)
+    if known:
+        return known
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=ViewType.ALL)]
+    deleted = client.search_runs(experiments, f"tags.`{tag}` = '{value}'", run_view_type=ViewType.ALL)
+    for run in deleted:
+        restore(client, run)
+    return find_run(client, tag, value) if deleted else []
+
+
+def restore(client: MlflowClient, run: Run) -> None:
+    """Makes a deleted run active again, and its experiment; leaves an active one."""
+    if client.get_experiment(run.info.experiment_id).lifecycle_stage != "active":
+        client.restore_experiment(run.info.experiment_id)  # and its runs
+    if client.get_run(run.info.run_id).info.lifecycle_stage != "active":
+        client.restore_run(run.info.run_id)
+
+
+def create_once(create: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
+    """What `create` makes in the store, or what a failed attempt of it has made there: `find` looks before the second one.
+
+    A server may have done what it was asked to and then answer with an error. MLflow would repeat the request at once, and the
+    thing would be there twice. So its own repeats are off meanwhile. Raises MlflowException if the second attempt fails too.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for attempt in (1, 2):
+        try:
+            with _without_repeats():
+                return create()
+        except MlflowException as error:
+            if "API request to" not in str(error):
+                raise
+            made = find()
+            if made is not None:
+                return made
+            if attempt == 2:
+                raise
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _without_repeats() -> Iterator[None]:
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def create_run(client: MlflowClient, experiment: str, own_id: str, **options: Any) -> Run:
+    """A new MLflow run with the tag cardium.id among the `tags` of `options`, made once even if the server fails meanwhile."""
+    return create_once(lambda: client.create_run(experiment, **options), lambda: next(iter(find_run(client, ID, own_id)), None))
+
+
 def find_opened(client: MlflowClient, name: str, own_id: str) -> Run | None:
-    """The run that `mlflow run` opened, if it was asked for the run or search `name` and holds none but that of `own_id`."""
+    """The run that `mlflow run` opened, if it was asked for the run or search `name` and holds none but that of `own_id`.
+
+    Such a run is still running: one that has ended, named by an MLFLOW_RUN_ID left in the environment, stays as it is.
+    """
     from mlflow.exceptions import MlflowException
 
     run_id = os.environ.get("MLFLOW_RUN_ID")
@@ -44,6 +117,8 @@ def find_opened(client: MlflowClient, name: str, own_id: str) -> Run | None:
     try:
         run = client.get_run(run_id)
     except MlflowException:  # of another store
+        return None
+    if run.info.status != "RUNNING" or run.info.lifecycle_stage != "active":
         return None
     return run if run.data.tags.get(ID, own_id) == own_id else None
 

@@ -65,11 +65,11 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
         params=named,
     )
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    artifacts = {"run": str(run.folder)}
+    artifacts = {"run": _artifact(run.folder)}
     split = _own_split(settings, run)
     if split is not None:
         # What this model has seen: a later promotion must know it when the split has changed since.
-        artifacts["split"] = str(split)
+        artifacts["split"] = _artifact(split)
     package = Path(cardium.__file__).parent
     with TemporaryDirectory() as temporary:
         place = Path(temporary) / "model"
@@ -89,6 +89,11 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
     # The scores show on the model's own page too.
     log_batches(client, run_id, metrics=final_metrics(run, model_id=logged.model_id))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _artifact(path: Path) -> str:
+    """A file or folder as MLflow takes it: it unescapes what stands before the last name, and nothing in that."""
+    return f"{path.resolve().parent.as_uri()}/{path.name}"
 
 
 def model_of(client: MlflowClient, run_id: str) -> LoggedModel | None:

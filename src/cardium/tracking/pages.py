@@ -13,7 +13,8 @@ from cardium.tracking.mlflow_run import (
     COMPLETE,
     ID,
     NOTE,
-    find_run,
+    create_run,
+    find_or_restore,
     is_complete,
     log_batches,
     milliseconds,
@@ -98,12 +99,12 @@ def _add_page(
     A page that has changed is a new run: the older ones stay, with what they held then.
     """
     own_id = f"{kind}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"
-    run = next(iter(find_run(client, ID, own_id)), None)
+    run = next(iter(find_or_restore(client, ID, own_id)), None)
     if is_complete(run):
         return False
     if run is None:
         own_tags = to_tags({ID: own_id, "dataset": dataset, "kind": kind, **tags})
-        run = client.create_run(experiment_id(client, settings, dataset), run_name=kind, tags=own_tags)
+        run = create_run(client, experiment_id(client, settings, dataset), own_id, run_name=kind, tags=own_tags)
     run_id = run.info.run_id
     stamp = milliseconds(path.stat().st_mtime)
     log_batches(client, run_id, metrics=to_metrics({f"{kind}_{name}": value for name, value in values.items()}, stamp))

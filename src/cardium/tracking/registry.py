@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardium.errors import CardiumError
-from cardium.tracking.mlflow_run import ID, NAME, find_run, to_tags
+from cardium.tracking.mlflow_run import ID, NAME, create_once, find_run, to_tags
 from cardium.tracking.models import model_of
 
 if TYPE_CHECKING:
@@ -70,16 +70,22 @@ def register(client: MlflowClient, name: str, run_id: str) -> Version:
             "run `dvc repro`; otherwise `cardium sync` tells why it could not be logged."
         )
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(
-            name, description="Classifies image files; see each version for why it was promoted or not."
+        about = "Classifies image files; see each version for why it was promoted or not."
+        create_once(
+            lambda: client.create_registered_model(name, description=about),
+            lambda: next(iter(client.search_registered_models(f"name = '{name}'")), None),
         )
     run = runs[0]
     tags = {ID: run_id, NAME: run.data.tags[NAME], "model": run.data.tags["model"]}
     # Its tags go in with its creation: a kill leaves no version that would be registered again.
-    made = client.create_model_version(
-        name, source=model.artifact_location, run_id=run.info.run_id, tags=tags, model_id=model.model_id
+    return create_once(
+        lambda: _version(
+            client.create_model_version(
+                name, source=model.artifact_location, run_id=run.info.run_id, tags=tags, model_id=model.model_id
+            )
+        ),
+        lambda: next((version for version in versions(client, name) if version.id == run_id), None),
     )
-    return _version(made)
 
 
 def set_aliases(client: MlflowClient, name: str, wanted: dict[str, int | None]) -> None:

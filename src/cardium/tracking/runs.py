@@ -28,8 +28,9 @@ from cardium.tracking.mlflow_run import (
     ID,
     NOTE,
     SAME_AS,
+    create_run,
     find_opened,
-    find_run,
+    find_or_restore,
     finish,
     is_complete,
     log_batches,
@@ -65,14 +66,16 @@ def log_run(settings: Settings, run_folder: Path) -> str | None:
 def add_run(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str, bool]:
     """The MLflow run's id, and whether anything was logged. Raises CardiumError if the folder holds no whole run."""
     run = TrainedRun.read(folder)
-    known = find_run(client, ID, run.id)
+    known = find_or_restore(client, ID, run.id)
     opened = find_opened(client, run.name, run.id)
     logged = known[0] if known else opened
     new = not is_complete(logged)
     if logged is None:
         # The id goes in with the creation, in one request: a kill leaves no run that cannot be found again.
-        logged = client.create_run(
+        logged = create_run(
+            client,
             experiment_id(client, settings, run.run.dataset),
+            run.id,
             start_time=milliseconds(run_values.began(run)),
             tags=run_values.tags(run),
             run_name=run_values.title(run),

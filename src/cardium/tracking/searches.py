@@ -19,12 +19,14 @@ from cardium.tracking.mlflow_run import (
     NOTE,
     PARENT,
     SAME_AS,
+    create_run,
     find_opened,
-    find_run,
+    find_or_restore,
     finish,
     is_complete,
     log_batches,
     milliseconds,
+    restore,
     set_tags,
     text,
     timestamp,
@@ -61,13 +63,15 @@ def add_search(client: MlflowClient, settings: Settings, folder: Path) -> tuple[
     """The MLflow run's id, and whether anything was new."""
     study = json.loads((folder / FILE).read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
-    known = find_run(client, ID, study["id"])
+    known = find_or_restore(client, ID, study["id"])
     opened = find_opened(client, f"tune {study['run']}", study["id"])
     run = known[0] if known else opened
     ended = timestamp(study["created"])
     if run is None:
-        run = client.create_run(
+        run = create_run(
+            client,
             experiment_id(client, settings, study["dataset"]),
+            study["id"],
             start_time=milliseconds(ended - float(study["seconds"]["trials"])),
             tags=_tags(study),
             run_name=_title(study),
@@ -142,15 +146,18 @@ def _write(client: MlflowClient, run: Run, settings: Settings, folder: Path, stu
 def _log_trials(client: MlflowClient, parent: Run, folder: Path, study: Mapping[str, Any]) -> None:
     """A child run for each trial that has ended and has none yet."""
     import pandas as pd
+    from mlflow.entities import ViewType
 
-    experiment = parent.info.experiment_id
-    children = client.search_runs([experiment], f"tags.`{PARENT}` = '{parent.info.run_id}'", max_results=_MOST_TRIALS)
+    experiment, of_parent = parent.info.experiment_id, f"tags.`{PARENT}` = '{parent.info.run_id}'"
+    children = client.search_runs([experiment], of_parent, ViewType.ALL, max_results=_MOST_TRIALS)
     logged = {run.data.tags.get(ID): run for run in children}
     trials = pd.read_csv(folder / "trials.csv", keep_default_na=False)
     for row in trials[trials["state"].isin(["complete", "pruned"])].to_dict("records"):
         trial = {str(name): value for name, value in row.items()}
         own_id = f"{study['id']}/{trial['trial']}"
         run = logged.get(own_id)
+        if run is not None and run.info.lifecycle_stage != "active":
+            restore(client, run)
         if is_complete(run):
             continue
         began = timestamp(str(trial["started"]))
@@ -166,9 +173,8 @@ def _log_trials(client: MlflowClient, parent: Run, folder: Path, study: Mapping[
                 "note": str(trial["note"]),
                 "defaults": "true" if str(trial["defaults"]) == "True" else "",
             }
-            run = client.create_run(
-                experiment, start_time=milliseconds(began), tags=to_tags(tags), run_name=f"trial {trial['trial']}"
-            )
+            name = f"trial {trial['trial']}"
+            run = create_run(client, experiment, own_id, start_time=milliseconds(began), tags=to_tags(tags), run_name=name)
         settings = {name.removeprefix("set."): value for name, value in trial.items() if name.startswith("set.")}
         scores = {"val_balanced_accuracy": trial["score"], "seconds": trial["seconds"]}
         scores |= {name: value for name, value in trial.items() if name.startswith("fold_")}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cardium.config import Settings
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, masked, printable
+from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,21 +33,37 @@ _MLFLOW = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _PROBE_SECONDS = 3.0
+# The port of a database's server where its URI names none.
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# The package that brings a database's driver, by the module that MLflow misses.
+_DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
 class StoreAway(CardiumError):  # noqa: N818
     """The tracking store cannot be reached, or not written to."""
 
     def __init__(self, uri: str, why: str) -> None:
-        super().__init__(f"MLflow at {without_password(uri)} does not answer ({why}): nothing lost, run `cardium sync` later.")
+        why = masked(why, uri)
+        super().__init__(f"MLflow at {printable(uri)} does not answer ({why}): nothing lost, run `cardium sync` later.")
 
 
 def tracking_uri(settings: Settings) -> str:
     """MLFLOW_TRACKING_URI, else tracking.uri of params.yaml, else mlflow.db in the project's root. Never relative to cwd."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{settings.root / uri.removeprefix('sqlite:///')}"
-    return uri
+    return _absolute(os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri or "sqlite:///mlflow.db", settings.root)
+
+
+def registry_uri(settings: Settings) -> str:
+    """MLFLOW_REGISTRY_URI, else the tracking store. Never relative to cwd."""
+    given = os.environ.get("MLFLOW_REGISTRY_URI")
+    return _absolute(given, settings.root) if given else tracking_uri(settings)
+
+
+def _absolute(uri: str, root: Path) -> str:
+    database = database_of(uri)
+    if database is None or database.is_absolute():
+        return uri
+    _, question, query = uri.partition("?")
+    return sqlite_uri(root / database) + question + query
 
 
 def experiment_name(settings: Settings, dataset: str) -> str:
@@ -74,29 +91,75 @@ def experiment_id(client: MlflowClient, settings: Settings, dataset: str) -> str
 def connected(settings: Settings) -> Iterator[MlflowClient]:
     """A client of the tracking store and registry, with the store locked against this project's other processes.
 
-    Creates the store at first use: under the lock, since creating it from several processes at once breaks it for good.
-    MLflow's process-wide settings are put back at the end. Raises StoreAway within seconds if the store cannot be reached.
+    Makes a local store at first use: under the lock, and beside its place. MLflow's process-wide settings are put back at the
+    end. Raises StoreAway within seconds if the store cannot be reached, CardiumError for what a store cannot do: one that is
+    read-only, damaged, of another version, without its driver. Within the block every error of MLflow's becomes one of these.
     """
-    uri = tracking_uri(settings)
-    probe(uri)
-    with _environment({key: value for key, value in _MLFLOW.items() if key not in os.environ}), store_lock(settings):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        with _quiet(), _process_wide_uri(uri):
-            try:
-                client = mlflow.MlflowClient(uri, registry_uri=uri)
-                client.search_experiments(max_results=1)
-            except (MlflowException, OSError) as error:
-                raise StoreAway(uri, first_line(error)) from None
-            except Exception as error:  # sqlalchemy's, urllib3's: MLflow lets its backends' errors through
-                raise StoreAway(uri, f"{type(error).__name__}: {first_line(error)}") from None
-            try:
-                yield client
-            except MlflowException as error:
-                if "API request to" in str(error):
-                    raise StoreAway(uri, "it stopped answering") from None
+    uri, registry = tracking_uri(settings), registry_uri(settings)
+    for address in dict.fromkeys([uri, registry]):
+        probe(address)
+    quick = {key: value for key, value in _MLFLOW.items() if key not in os.environ}
+    with _environment(quick), store_lock(settings), _quiet(), _process_wide_uris(uri, registry):
+        try:
+            client = _opened(settings, uri, registry)
+        except CardiumError:
+            raise
+        except Exception as error:  # sqlalchemy's, urllib3's: MLflow lets its backends' errors through
+            raise in_words(error, uri) or StoreAway(uri, f"{type(error).__name__}: {first_line(error)}") from None
+        try:
+            yield client
+        except CardiumError:
+            raise
+        except Exception as error:
+            told = in_words(error, uri)
+            if told is None:
                 raise
+            raise told from None
+
+
+def _opened(settings: Settings, uri: str, registry: str) -> MlflowClient:
+    """A client whose stores have answered once; local ones are made first where they are missing."""
+    for address in dict.fromkeys([uri, registry]):
+        database = database_of(address)
+        if database is not None:
+            make_ready(address, database, settings.root / "mlruns")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = mlflow.MlflowClient(uri, registry_uri=registry)
+        client.search_experiments(max_results=1)
+        if registry != uri:
+            client.search_registered_models(max_results=1)
+    except MlflowException as error:
+        raise in_words(error, uri) or StoreAway(uri, first_line(error)) from None
+    return client
+
+
+def in_words(error: BaseException, uri: str) -> CardiumError | None:
+    """The one line for an error of the store at `uri`, of MLflow's or of its files; None for an error of another kind."""
+    from mlflow.exceptions import MlflowException
+
+    words, database = str(error), database_of(uri)
+    if isinstance(error, ImportError):
+        module = str(getattr(error, "name", "") or first_line(error))
+        package = _DRIVERS.get(module, module)
+        return CardiumError(
+            f"The MLflow store {printable(uri)} needs a driver that is not installed: `uv pip install '{package}'` into this "
+            "environment, then run `cardium sync`."
+        )
+    if database is not None and is_sqlite_error(error):
+        return unusable(database, error)
+    if "out-of-date database schema" in words or "Can't locate revision" in words:
+        return other_version(uri)
+    if isinstance(error, MlflowException):
+        if "API request to" in words:
+            return StoreAway(uri, "it stopped answering")
+        return CardiumError(
+            f"MLflow at {printable(uri)} refused this ({masked(first_line(error), uri)}): nothing lost; see to that, then run "
+            "`cardium sync`."
+        )
+    return None
 
 
 @contextlib.contextmanager
@@ -109,7 +172,7 @@ def store_lock(settings: Settings, name: str = "store", seconds: float = _LOCK_S
     import filelock
 
     uri = tracking_uri(settings)
-    database = _database(uri)
+    database = database_of(uri)
     if database is not None:
         if not database.parent.is_dir():
             raise StoreAway(uri, "its folder does not exist")
@@ -134,13 +197,16 @@ def store_lock(settings: Settings, name: str = "store", seconds: float = _LOCK_S
 
 def store_exists(settings: Settings) -> bool:
     """False for a local store that nothing has been logged to: looking into it would create it."""
-    database = _database(tracking_uri(settings))
+    database = database_of(tracking_uri(settings))
     return database is None or database.is_file()
 
 
 def probe(uri: str) -> None:
-    """Raises StoreAway if an HTTP server does not answer within seconds; MLflow itself would try for minutes."""
-    if not uri.startswith(("http://", "https://")):
+    """Raises StoreAway if a server does not answer within seconds; MLflow itself would try for minutes."""
+    scheme = uri.partition("://")[0].partition("+")[0]
+    if scheme in _PORTS:
+        _probe_port(uri, _PORTS[scheme])
+    if scheme not in ("http", "https"):
         return
     import requests
 
@@ -152,6 +218,22 @@ def probe(uri: str) -> None:
         ) from None
     except ValueError as error:
         raise StoreAway(uri, first_line(error)) from None
+
+
+def _probe_port(uri: str, port: int) -> None:
+    import socket
+
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port or port
+    except ValueError:  # what SQLAlchemy may still read
+        return
+    if not host:  # a socket of this machine
+        return
+    try:
+        socket.create_connection((host, port), timeout=_PROBE_SECONDS).close()
+    except OSError as error:
+        raise StoreAway(uri, error.strerror or first_line(error)) from None
 
 
 @contextlib.contextmanager
@@ -172,17 +254,6 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def without_password(uri: str) -> str:
-    """The URI as it may be printed."""
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.username}:{parts.password}@", "") if parts.password else uri
-
-
-def _database(uri: str) -> Path | None:
-    """The file of a local store; None for a server."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
-
-
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in values}
@@ -198,21 +269,27 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _process_wide_uri(uri: str) -> Iterator[None]:
-    """Sets the process' store, which Model.log and the artifact repositories ask for; puts it and its variable back."""
+def _process_wide_uris(uri: str, registry: str) -> Iterator[None]:
+    """Sets the process' store and registry, which Model.log and the artifact repositories ask for; puts them and their
+    variables back."""
     import mlflow
-    from mlflow.tracking._tracking_service import utils
+    from mlflow.tracking._model_registry import utils as of_registry
+    from mlflow.tracking._tracking_service import utils as of_tracking
 
-    variable, before = os.environ.get("MLFLOW_TRACKING_URI"), utils._tracking_uri
+    variables = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    before, registry_before = of_tracking._tracking_uri, of_registry._registry_uri
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(registry)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-        if variable is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = variable
-        elif before is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        mlflow.set_registry_uri(registry_before)  # type: ignore[arg-type]
+        for name, value in variables.items():
+            if value is not None:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

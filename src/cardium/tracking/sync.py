@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypedDict
 
 from cardium.config import Settings
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, printable
 from cardium.evaluation.evaluation import FILE as EVALUATION
 from cardium.tracking.evaluations import add_evaluation, add_explanations
 from cardium.tracking.pages import add_audit, add_report
 from cardium.tracking.runs import add_run, run_folders
 from cardium.tracking.searches import FILE as STUDY
 from cardium.tracking.searches import add_search
-from cardium.tracking.store import connected, first_line, probe, tracking_uri, without_password
+from cardium.tracking.store import connected, first_line, in_words, probe, tracking_uri
 
 
 class Synced(TypedDict):
@@ -52,7 +52,8 @@ def sync(settings: Settings, dataset: str | None = None) -> Synced:
             synced["failed"].append(f"{name}: {error}")
         except Exception as error:
             probe(tracking_uri(settings))
-            synced["failed"].append(f"{name}: {type(error).__name__}: {first_line(error)}")
+            told = in_words(error, tracking_uri(settings)) or f"{type(error).__name__}: {first_line(error)}"
+            synced["failed"].append(f"{name}: {told}")
 
     def relative(folder: Path) -> str:
         return folder.relative_to(settings.root).as_posix()
@@ -82,7 +83,7 @@ def sync(settings: Settings, dataset: str | None = None) -> Synced:
 
 def sync_text(settings: Settings, synced: Synced) -> str:
     """What `sync` did, in a line or two."""
-    place = without_password(tracking_uri(settings))
+    place = printable(tracking_uri(settings))
     lines = [
         f"Logged {len(synced['logged'])} runs and {len(synced['evaluated'])} evaluations to {place}; "
         f"{len(synced['known'])} runs were there."

@@ -29,7 +29,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, printable
 from cardium.parallel import started
 
 # What a trial says of itself, beside Optuna's own.
@@ -59,7 +59,7 @@ def open_storage(url: str, journal: Path) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(path)))
         except (OSError, ValueError) as error:
             raise CardiumError(f"--storage: {path} is no journal that can be written to ({error}).") from None
-    shown = _without_password(url)
+    shown = printable(url)
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ImportError as error:
@@ -330,8 +330,3 @@ def importance(study: optuna.Study, seed: int) -> dict[str, float]:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()]
     return lines[0][:160] if lines else type(error).__name__
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
