@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from run_folders import CLASSES, evaluation, make_project, run_folder
 
 from cardium import tracking
 from cardium.errors import CardiumError
 from cardium.runs.trained_run import TrainedRun
-from cardium.tracking import store
+from cardium.tracking import mlflow_run, registry, store
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
@@ -502,3 +503,77 @@ def test_a_report_and_an_audit_are_runs_of_their_own_and_each_page_is_logged_onc
     assert "audit_shortcut_size" not in found.metrics
     assert found.tags["verdict"] == "leak"
     assert "A split by files leaks" in found.tags["mlflow.note.content"]
+
+
+# -------------------------------------------------------------------------------------- servers that fail, runs that ended
+
+
+@pytest.mark.parametrize("end", ["FINISHED", "FAILED", "deleted"])
+def test_a_run_that_has_ended_is_not_taken_over(settings: Any, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    client = client_of(settings)
+    ended = client.create_run("0", run_name="mine").info.run_id
+    if end == "deleted":
+        client.delete_run(ended)
+    else:
+        client.set_terminated(ended, end)
+    monkeypatch.setenv("MLFLOW_RUN_ID", ended)
+    monkeypatch.setenv(tracking.REQUESTED, "cmri-mobilenetv2")
+    assert mlflow_run.find_opened(client, "cmri-mobilenetv2", "x") is None
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    assert mlflow_run.find_opened(client, "cmri-mobilenetv2", "x") is not None
+
+
+def failing_once(done: Any) -> Any:
+    """`done`, which does what it is asked to and then fails as a server's answer 500 does; the second time it does not fail."""
+    calls: list[Any] = []
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0", "MLflow would ask again at once"
+        made = done(*arguments, **options)
+        if len(calls) == 1:
+            raise MlflowException("API request to http://x failed with exception: too many 500 error responses")
+        return made
+
+    return called
+
+
+def test_a_server_that_acts_and_then_fails_gets_each_thing_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("create_run", "create_registered_model", "create_model_version"):
+        monkeypatch.setattr(MlflowClient, name, failing_once(getattr(MlflowClient, name)))
+    folder = run_folder(settings, real=False)
+    run_id = tracking.log_run(settings, folder)
+    assert run_id is not None
+    assert [run.info.run_id for run in all_runs(settings)] == [run_id]
+    own_id = json.loads((folder / "run.json").read_text())["id"]
+    with tracking.connected(settings) as client:
+        assert registry.register(client, "cardium-cmri", own_id).number == 1
+        assert [version.id for version in registry.versions(client, "cardium-cmri")] == [own_id]
+
+
+def test_what_failed_before_it_was_done_is_tried_once_more() -> None:
+    tries: list[int] = []
+
+    def fails() -> str:
+        tries.append(1)
+        raise MlflowException("API request to http://x failed")
+
+    with pytest.raises(MlflowException):
+        mlflow_run.create_once(fails, lambda: None)
+    assert len(tries) == 2
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+@pytest.mark.parametrize("deleted", ["experiment", "run"])
+def test_a_deleted_run_is_restored_and_not_logged_twice(settings: Any, deleted: str) -> None:
+    folder = run_folder(settings, real=False)
+    run_id = tracking.log_run(settings, folder)
+    assert run_id is not None
+    client = client_of(settings)
+    if deleted == "run":
+        client.delete_run(run_id)
+    else:
+        client.delete_experiment(client.get_run(run_id).info.experiment_id)
+    assert tracking.log_run(settings, folder) == run_id
+    assert [run.info.run_id for run in all_runs(settings)] == [run_id]
+    assert len(whole(settings)) == 1
