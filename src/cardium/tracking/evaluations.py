@@ -17,6 +17,7 @@ from cardium.tracking.mlflow_run import (
     ID,
     SAME_AS,
     find_run,
+    has_artifact,
     log_batches,
     log_confusion,
     log_predictions,
@@ -63,7 +64,7 @@ def add_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> li
         mirrors = [mirror for run in known for mirror in find_run(client, SAME_AS, run.info.run_id)]
         for run in [*known, *mirrors]:
             run_id = run.info.run_id
-            if run.data.tags.get(EVALUATION) == digest:
+            if run.data.tags.get(EVALUATION) == digest and has_artifact(run, "evaluation.json"):
                 continue
             log_batches(client, run_id, metrics=to_metrics(_test_scores(row), stamp))
             _log_evaluation_files(client, run_id, folder, evaluation, row)
@@ -102,7 +103,7 @@ def add_explanations(client: MlflowClient, folder: Path) -> int:
     new = 0
     for run in find_run(client, ID, explanations["run_id"]):
         run_id = run.info.run_id
-        if run.data.tags.get(tag) == digest:
+        if run.data.tags.get(tag) == digest and has_artifact(run, place):
             continue
         log_batches(client, run_id, metrics=to_metrics(scores, stamp))
         log_table(client, run_id, pd.read_csv(folder / "faithfulness.csv"), f"{place}/faithfulness_table.json")

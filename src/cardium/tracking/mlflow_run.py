@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cardium.tracking.moved import local_path
+
 if TYPE_CHECKING:
     import pandas
     from mlflow import MlflowClient
@@ -126,6 +128,12 @@ def find_opened(client: MlflowClient, name: str, own_id: str) -> Run | None:
 def is_complete(run: Run | None) -> bool:
     """Whether everything of a run was written: one that was killed half-way is not."""
     return run is not None and run.data.tags.get(COMPLETE) == "true"
+
+
+def has_artifact(run: Run, name: str) -> bool:
+    """Whether a file or folder among a run's artifacts is still there; True where they are on a server, which is not asked."""
+    place = local_path(run.info.artifact_uri)
+    return place is None or (place / name).exists()
 
 
 def finish(client: MlflowClient, run_id: str, ended: float) -> None:

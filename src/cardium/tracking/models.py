@@ -12,6 +12,7 @@ from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.runs.trained_run import FILE, TrainedRun
 from cardium.tracking.mlflow_run import ID, NAME, log_batches
+from cardium.tracking.moved import local_path
 from cardium.tracking.run_values import final_metrics
 from cardium.tracking.signature import input_example, signature
 from cardium.workspace import Workspace
@@ -37,7 +38,8 @@ _REQUIREMENTS = (
 
 
 def log_model(client: MlflowClient, run_id: str, settings: Settings, run: TrainedRun) -> None:
-    """Logs the run folder as a served model. Skipped if the MLflow run has one that is whole.
+    """Logs the run folder as a served model. Skipped if the MLflow run has one that is whole; one whose files were deleted gets
+    them again, in its own place: the registry knows it by that.
 
     The steps are those of mlflow.pyfunc.log_model but for one: that serves the input example at once, and so would load every
     network a second time, right after its training.
@@ -51,20 +53,23 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
 
     import cardium
 
-    if model_of(client, run_id) is not None:
+    logged = model_of(client, run_id)
+    if logged is not None and has_files(logged):
         return
     experiment = client.get_run(run_id).info.experiment_id
     for left_half_way in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(left_half_way.model_id)
+        if logged is None or left_half_way.model_id != logged.model_id:
+            client.delete_logged_model(left_half_way.model_id)
     named = {"dataset": run.run.dataset, "model": run.run.model, "protocol": run.run.protocol}
-    logged = client.create_logged_model(
-        experiment,
-        name="model",
-        source_run_id=run_id,
-        tags={ID: run.id, NAME: run.name, "protocol": run.run.protocol},
-        params=named,
-    )
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    if logged is None:
+        logged = client.create_logged_model(
+            experiment,
+            name="model",
+            source_run_id=run_id,
+            tags={ID: run.id, NAME: run.name, "protocol": run.run.protocol},
+            params=named,
+        )
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     artifacts = {"run": _artifact(run.folder)}
     split = _own_split(settings, run)
     if split is not None:
@@ -103,6 +108,12 @@ def model_of(client: MlflowClient, run_id: str) -> LoggedModel | None:
     experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
     return next((model for model in found if model.status == LoggedModelStatus.READY), None)
+
+
+def has_files(model: LoggedModel) -> bool:
+    """Whether a model's files are still there; True where they are on a server, which is not asked."""
+    place = local_path(model.artifact_location)
+    return place is None or (place / "MLmodel").is_file()
 
 
 def run_folder_of(model_folder: Path) -> Path:

@@ -15,6 +15,7 @@ from cardium.tracking.mlflow_run import (
     NOTE,
     create_run,
     find_or_restore,
+    has_artifact,
     is_complete,
     log_batches,
     milliseconds,
@@ -100,7 +101,7 @@ def _add_page(
     """
     own_id = f"{kind}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"
     run = next(iter(find_or_restore(client, ID, own_id)), None)
-    if is_complete(run):
+    if run is not None and is_complete(run) and has_artifact(run, kind):
         return False
     if run is None:
         own_tags = to_tags({ID: own_id, "dataset": dataset, "kind": kind, **tags})

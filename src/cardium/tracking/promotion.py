@@ -39,6 +39,7 @@ from cardium.tracking import registry
 from cardium.tracking.mlflow_run import ID, find_run
 from cardium.tracking.models import model_of, run_folder_of
 from cardium.tracking.registry import Version
+from cardium.tracking.runs import trained_runs
 from cardium.tracking.store import StoreAway, connected, experiment_name, store_exists, store_lock
 from cardium.tracking.sync import sync
 from cardium.workspace import Workspace
@@ -77,14 +78,23 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
     if not dry:
         for line in sync(settings, dataset)["failed"]:
             print(f"warning: not logged: {line}")
-    champion, challenger = _registered(settings, name, row, dry)
+    champion, challenger, gone = _registered(settings, name, row, dry)
+    if gone and champion is not None and champion.id == row.run_id:
+        raise CardiumError(
+            f"The model of {champion} is gone from MLflow, and its run folder too: run `dvc repro evaluate@{dataset}`, then "
+            "this again."
+        )
     if champion is not None and champion.id == row.run_id:
         reason = champion.tags.get(registry.REASON, "")
         verdict = Verdict("unchanged", f"{best} is champion already (version {champion.number})", [reason])
     else:
-        verdict = _contest(settings, evaluation, row, champion, challenger)
+        verdict = _contest(settings, evaluation, row, None if gone else champion, challenger)
+        if gone:
+            verdict.reasons.append(
+                f"note: {champion} was champion and cannot be served any more: its model is gone from MLflow"
+            )
         if not dry and challenger is not None:
-            _record(settings, name, verdict, champion, challenger)
+            _record(settings, name, verdict, champion, challenger, gone=gone)
     return Promotion(
         dataset=dataset,
         model=name,
@@ -137,6 +147,10 @@ def rollback(settings: Settings, dataset: str, dry_run: bool = False) -> None:
             raise CardiumError(
                 f"{name} has no previous champion to go back to: `cardium promote --dry-run` says what is champion."
             )
+        if not registry.is_there(client, previous):
+            raise CardiumError(
+                f"The model of {previous} is gone from MLflow: `cardium sync` logs it if its run folder is left."
+            )
         before = previous.tags.get(registry.BEFORE)
         if not dry_run:
             client.set_model_version_tag(name, str(champion.number), registry.ROLLED_BACK, "true")
@@ -159,16 +173,20 @@ def print_promotion(promotion: Promotion) -> None:
 # ------------------------------------------------------------------------------------------------------------- comparison
 
 
-def _registered(settings: Settings, name: str, row: RunScores, dry: bool) -> tuple[Version | None, Version | None]:
-    """Champion and challenger in the registry; the challenger is registered unless dry."""
+def _registered(settings: Settings, name: str, row: RunScores, dry: bool) -> tuple[Version | None, Version | None, bool]:
+    """Champion and challenger in the registry, and whether the champion's model is gone; the challenger is registered unless
+    dry. While its run folder is there a model is not gone: `sync` logs it again."""
     if not store_exists(settings):
-        return None, None
+        return None, None, False
     run_id = row.run_id or ""
     with connected(settings) as client:
         champion = registry.by_alias(client, name, registry.CHAMPION)
+        gone = champion is not None and not registry.is_there(client, champion)
         if not dry:
-            return champion, registry.register(client, name, run_id)
-        return champion, next((version for version in registry.versions(client, name) if version.id == run_id), None)
+            return champion, registry.register(client, name, run_id), gone
+        gone = gone and champion is not None and champion.id not in {one.id for one in trained_runs(settings.root)}
+        known = next((version for version in registry.versions(client, name) if version.id == run_id), None)
+        return champion, known, gone
 
 
 def _contest(
@@ -320,15 +338,20 @@ def _check_rendering(champion: TrainedRun, folder: Path, dataset: str) -> None:
 # --------------------------------------------------------------------------------------------------------------- registry
 
 
-def _record(settings: Settings, name: str, verdict: Verdict, champion: Version | None, challenger: Version) -> None:
-    """Writes the decision into the registry: the version's tags and description first, the alias champion last."""
+def _record(
+    settings: Settings, name: str, verdict: Verdict, champion: Version | None, challenger: Version, *, gone: bool
+) -> None:
+    """Writes the decision into the registry: the version's tags and description first, the alias champion last.
+
+    gone: the champion's model cannot be served any more, so nobody can go back to it.
+    """
     tags = {registry.REASON: verdict.reasons[0], "cardium.decision": verdict.action}
     if verdict.comparison is not None:
         compared = dataclasses.asdict(verdict.comparison)
         tags |= {name: f"{compared[name]:.4f}" for name in _TAGGED}
         tags["rival"] = verdict.comparison.rival
     promoted = verdict.action == "promoted"
-    if promoted and champion is not None:
+    if promoted and champion is not None and not gone:
         tags[registry.BEFORE] = str(champion.number)
     description = "\n\n".join([f"**{verdict.summary}.**", *verdict.reasons[1:]])
     with connected(settings) as client:
@@ -339,7 +362,7 @@ def _record(settings: Settings, name: str, verdict: Verdict, champion: Version |
         registry.describe(client, name, challenger, tags, description)
         if promoted:
             wanted: dict[str, int | None] = {registry.CHALLENGER: None}
-            if champion is not None:
+            if champion is not None and not gone:
                 wanted[registry.PREVIOUS] = champion.number
             registry.set_aliases(client, name, {**wanted, registry.CHAMPION: challenger.number})
         else:

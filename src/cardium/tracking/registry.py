@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cardium.errors import CardiumError
 from cardium.tracking.mlflow_run import ID, NAME, create_once, find_run, to_tags
-from cardium.tracking.models import model_of
+from cardium.tracking.models import has_files, model_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ def register(client: MlflowClient, name: str, run_id: str) -> Version:
         return known
     runs = find_run(client, ID, run_id)
     model = model_of(client, runs[0].info.run_id) if runs else None
-    if model is None:
+    if model is None or not has_files(model):
         raise CardiumError(
             f"The evaluated run {run_id} is not in the tracking store, or without its model: if it was trained again since, "
             "run `dvc repro`; otherwise `cardium sync` tells why it could not be logged."
@@ -86,6 +86,17 @@ def register(client: MlflowClient, name: str, run_id: str) -> Version:
         ),
         lambda: next((version for version in versions(client, name) if version.id == run_id), None),
     )
+
+
+def is_there(client: MlflowClient, version: Version) -> bool:
+    """Whether the version's model can still be served; False once it was deleted from the store, or its files were.
+
+    Of a version that cardium did not register nothing is known: True.
+    """
+    if not version.mlflow_run:
+        return True
+    model = model_of(client, version.mlflow_run)
+    return model is not None and has_files(model)
 
 
 def set_aliases(client: MlflowClient, name: str, wanted: dict[str, int | None]) -> None:

@@ -32,6 +32,7 @@ from cardium.tracking.mlflow_run import (
     find_opened,
     find_or_restore,
     finish,
+    has_artifact,
     is_complete,
     log_batches,
     log_confusion,
@@ -41,7 +42,8 @@ from cardium.tracking.mlflow_run import (
     to_metrics,
     to_params,
 )
-from cardium.tracking.models import log_model
+from cardium.tracking.models import has_files, log_model, model_of
+from cardium.tracking.moved import local_path
 from cardium.tracking.store import connected, errors_as_warnings, experiment_id
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def add_run(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str
     known = find_or_restore(client, ID, run.id)
     opened = find_opened(client, run.name, run.id)
     logged = known[0] if known else opened
-    new = not is_complete(logged)
+    new = not is_complete(logged) or _lost_files(client, logged)
     if logged is None:
         # The id goes in with the creation, in one request: a kill leaves no run that cannot be found again.
         logged = create_run(
@@ -90,21 +92,34 @@ def add_run(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str
     return run_id, new
 
 
+def _lost_files(client: MlflowClient, run: Run | None) -> bool:
+    """Whether files of a run that was logged to its end were deleted since: its artifacts' or its model's."""
+    if run is None or local_path(run.info.artifact_uri) is None:
+        return False
+    model = model_of(client, run.info.run_id)
+    return not has_artifact(run, FILE) or (model is not None and not has_files(model))
+
+
 def run_folders(root: Path, dataset: str | None = None) -> Iterator[Path]:
     """The run folders of the project, of all datasets or one: trained by the pipeline, then experiments with overrides."""
     for path in sorted([*root.glob(f"models/**/{FILE}"), *root.glob(f"experiments/**/{FILE}")]):
         if any(part.startswith(".") for part in path.relative_to(root).parts):
             continue  # half-written, beside its place
-        if dataset is None or _dataset_of(path.parent) == dataset:
+        if dataset is None or any(run.run.dataset == dataset for run in _read(path.parent)):
             yield path.parent
 
 
-def _dataset_of(folder: Path) -> str | None:
-    """The dataset of a run folder; None where it holds no whole run."""
+def trained_runs(root: Path) -> list[TrainedRun]:
+    """The whole runs of the project's run folders."""
+    return [run for folder in run_folders(root) for run in _read(folder)]
+
+
+def _read(folder: Path) -> list[TrainedRun]:
+    """The run of a run folder; none where it holds no whole one."""
     try:
-        return TrainedRun.read(folder).run.dataset
+        return [TrainedRun.read(folder)]
     except (CardiumError, OSError):
-        return None
+        return []
 
 
 def _write(client: MlflowClient, run_id: str, settings: Settings, run: TrainedRun) -> None:

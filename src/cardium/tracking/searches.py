@@ -23,6 +23,7 @@ from cardium.tracking.mlflow_run import (
     find_opened,
     find_or_restore,
     finish,
+    has_artifact,
     is_complete,
     log_batches,
     milliseconds,
@@ -77,7 +78,7 @@ def add_search(client: MlflowClient, settings: Settings, folder: Path) -> tuple[
             run_name=_title(study),
         )
     run_id = run.info.run_id
-    new = run.data.tags.get(SEARCH) != digest
+    new = run.data.tags.get(SEARCH) != digest or not has_artifact(run, FILE)
     if new:
         _write(client, run, settings, folder, study)
         set_tags(client, run_id, {SEARCH: digest, COMPLETE: "true"})

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from cardium.config import Settings
 from cardium.errors import CardiumError, masked, printable
 from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
+from cardium.tracking.moved import ARTIFACTS, bring_along
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def experiment_id(client: MlflowClient, settings: Settings, dataset: str) -> str
         return str(known.experiment_id)
     place = None
     if tracking_uri(settings).startswith("sqlite:"):
-        place = (settings.root / "mlruns" / name).as_uri()
+        place = (settings.root / ARTIFACTS / name).as_uri()
     # The UI's word for what this is not: its pages for language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(name, artifact_location=place, tags=tags))
@@ -122,7 +123,8 @@ def _opened(settings: Settings, uri: str, registry: str) -> MlflowClient:
     for address in dict.fromkeys([uri, registry]):
         database = database_of(address)
         if database is not None:
-            make_ready(address, database, settings.root / "mlruns")
+            make_ready(address, database, settings.root / ARTIFACTS)
+            bring_along(database, settings.root)
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -280,6 +282,8 @@ def _process_wide_uris(uri: str, registry: str) -> Iterator[None]:
     before, registry_before = of_tracking._tracking_uri, of_registry._registry_uri
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(registry)
+    # MLflow remembers where a run's files lie by the run alone; a project's copy has the same runs.
+    getattr(of_tracking, "_artifact_repos_cache", {}).clear()
     try:
         yield
     finally:
