@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.runs.trained_run import FILE, TrainedRun
-from cardium.tracking.mlflow_run import ID, NAME, log_batches
+from cardium.tracking.mlflow_run import ID, NAME, create_once, log_batches
 from cardium.tracking.moved import local_path
 from cardium.tracking.run_values import final_metrics
 from cardium.tracking.signature import input_example, signature
@@ -62,12 +62,10 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             client.delete_logged_model(left_half_way.model_id)
     named = {"dataset": run.run.dataset, "model": run.run.model, "protocol": run.run.protocol}
     if logged is None:
-        logged = client.create_logged_model(
-            experiment,
-            name="model",
-            source_run_id=run_id,
-            tags={ID: run.id, NAME: run.name, "protocol": run.run.protocol},
-            params=named,
+        tags = {ID: run.id, NAME: run.name, "protocol": run.run.protocol}
+        logged = create_once(
+            lambda: client.create_logged_model(experiment, "model", source_run_id=run_id, tags=tags, params=named),
+            lambda: next(iter(client.search_logged_models([experiment], f"source_run_id = '{run_id}'")), None),
         )
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     artifacts = {"run": _artifact(run.folder)}

@@ -22,6 +22,7 @@ from cardium.tracking.mlflow_run import (
     to_metrics,
     to_tags,
 )
+from cardium.tracking.orphans import PROJECT, end_left_behind, project
 from cardium.tracking.store import connected, errors_as_warnings, experiment_id
 from cardium.workspace import Workspace
 
@@ -100,16 +101,17 @@ def _add_page(
     A page that has changed is a new run: the older ones stay, with what they held then.
     """
     own_id = f"{kind}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"
+    end_left_behind(client, settings, {"dataset": dataset, "kind": kind}, lambda: {own_id})
     run = next(iter(find_or_restore(client, ID, own_id)), None)
     if run is not None and is_complete(run) and has_artifact(run, kind):
         return False
     if run is None:
-        own_tags = to_tags({ID: own_id, "dataset": dataset, "kind": kind, **tags})
+        own_tags = to_tags({ID: own_id, "dataset": dataset, "kind": kind, PROJECT: project(settings), **tags})
         run = create_run(client, experiment_id(client, settings, dataset), own_id, run_name=kind, tags=own_tags)
     run_id = run.info.run_id
     stamp = milliseconds(path.stat().st_mtime)
     log_batches(client, run_id, metrics=to_metrics({f"{kind}_{name}": value for name, value in values.items()}, stamp))
     client.log_artifacts(run_id, str(path.parent), kind)
-    client.set_tag(run_id, COMPLETE, "true")
     client.set_terminated(run_id)
+    client.set_tag(run_id, COMPLETE, "true")
     return True

@@ -26,6 +26,7 @@ from cardium.tracking import run_values
 from cardium.tracking.mlflow_run import (
     COMPLETE,
     ID,
+    NAME,
     NOTE,
     SAME_AS,
     create_run,
@@ -44,6 +45,7 @@ from cardium.tracking.mlflow_run import (
 )
 from cardium.tracking.models import has_files, log_model, model_of
 from cardium.tracking.moved import local_path
+from cardium.tracking.orphans import PROJECT, end_left_behind, project
 from cardium.tracking.store import connected, errors_as_warnings, experiment_id
 
 if TYPE_CHECKING:
@@ -79,13 +81,17 @@ def add_run(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str
             experiment_id(client, settings, run.run.dataset),
             run.id,
             start_time=milliseconds(run_values.began(run)),
-            tags=run_values.tags(run),
+            tags={**run_values.tags(run), PROJECT: project(settings)},
             run_name=run_values.title(run),
         )
     run_id = logged.info.run_id
     if new:
         _write(client, run_id, settings, run)
         finish(client, run_id, run_values.ended(run))
+        # Last: what was killed before is done again, and none stays RUNNING.
+        client.set_tag(run_id, COMPLETE, "true")
+    of_name = {NAME: run.name, "kind": run.kind}
+    end_left_behind(client, settings, of_name, lambda: {one.id for one in trained_runs(settings.root)})
     if opened is not None and opened.info.run_id != run_id and SAME_AS not in opened.data.tags:
         _mirror(client, client.get_run(run_id), opened.info.run_id, run)
         new = True
@@ -134,7 +140,6 @@ def _write(client: MlflowClient, run_id: str, settings: Settings, run: TrainedRu
     _log_dataset(client, run_id, run)
     _log_files(client, run_id, run)
     log_model(client, run_id, settings, run)
-    client.set_tag(run_id, COMPLETE, "true")
 
 
 def _mirror(client: MlflowClient, source: Run, run_id: str, run: TrainedRun) -> None:

@@ -35,6 +35,7 @@ from cardium.tracking.mlflow_run import (
     to_params,
     to_tags,
 )
+from cardium.tracking.orphans import PROJECT, end_left_behind, project
 from cardium.tracking.store import connected, errors_as_warnings, experiment_id
 from cardium.workspace import Workspace
 
@@ -74,15 +75,16 @@ def add_search(client: MlflowClient, settings: Settings, folder: Path) -> tuple[
             experiment_id(client, settings, study["dataset"]),
             study["id"],
             start_time=milliseconds(ended - float(study["seconds"]["trials"])),
-            tags=_tags(study),
+            tags=_tags(study) | {PROJECT: project(settings)},
             run_name=_title(study),
         )
     run_id = run.info.run_id
     new = run.data.tags.get(SEARCH) != digest or not has_artifact(run, FILE)
     if new:
         _write(client, run, settings, folder, study)
-        set_tags(client, run_id, {SEARCH: digest, COMPLETE: "true"})
         finish(client, run_id, ended)
+        set_tags(client, run_id, {SEARCH: digest, COMPLETE: "true"})
+    end_left_behind(client, settings, {NAME: study["run"], "kind": "tune"}, lambda: {study["id"]})
     if opened is not None and opened.info.run_id != run_id and SAME_AS not in opened.data.tags:
         note = f"This search was logged before, in run {run_id}: its trials and figures are there. {study['verdict']}"
         tags = _tags(study) | {NOTE: note, "mlflow.runName": _title(study), SAME_AS: run_id}

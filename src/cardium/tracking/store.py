@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from cardium.config import Settings
 from cardium.errors import CardiumError, masked, printable
 from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
+from cardium.tracking.mlflow_run import create_once
 from cardium.tracking.moved import ARTIFACTS, bring_along
 from cardium.workspace import Workspace
 
@@ -85,7 +86,12 @@ def experiment_id(client: MlflowClient, settings: Settings, dataset: str) -> str
         place = (settings.root / ARTIFACTS / name).as_uri()
     # The UI's word for what this is not: its pages for language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=place, tags=tags))
+
+    def found() -> str | None:
+        made = client.get_experiment_by_name(name)
+        return str(made.experiment_id) if made else None
+
+    return str(create_once(lambda: client.create_experiment(name, artifact_location=place, tags=tags), found))
 
 
 @contextlib.contextmanager
