@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cardium import atomic
+from cardium.errors import CardiumError
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -131,3 +133,71 @@ def test_names_that_do_not_tell_their_process_are_kept_until_they_are_old(tmp_pa
         os.utime(path, (long_ago, long_ago))
     atomic.write_text(tmp_path / "b.txt", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "b.txt", mine.name]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_the_disk_refuses_is_one_line_and_leaves_what_was_there(project: Path, number: int, folder: bool) -> None:
+    target = project / "models" / "a"
+    write: Any = atomic.replacing_folder if folder else atomic.replacing
+    with write(target) as part:
+        (part / "x" if folder else part).write_text("old")
+
+    def refused(part: Path) -> None:
+        (part / "x" if folder else part).write_text("n")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(CardiumError) as caught, write(target) as part:
+        refused(part)
+    assert os.strerror(number) in str(caught.value)
+    assert str(target) in str(caught.value)
+    assert "then run the same command again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (target / "x" if folder else target).read_text() == "old"
+    assert parts_of(project) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["98304 requested and 20480 written", "Can't write data (file write failed: errno = 28, error message = 'No space')"],
+)
+def test_numpys_and_h5pys_words_are_understood(tmp_path: Path, words: str) -> None:
+    with pytest.raises(CardiumError, match="No space left"), atomic.replacing(tmp_path / "a.npy"):
+        raise OSError(words)
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / "a.npy"):
+        (tmp_path / "none").read_text()
+    with pytest.raises(OSError, match="image file is truncated"), atomic.replacing(tmp_path / "a.npy"):
+        raise OSError("image file is truncated")
+
+
+def test_a_files_size_may_be_limited(project: Path) -> None:
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+from cardium.errors import CardiumError
+try:
+    atomic.write_text(target, "x" * 100_000)
+except CardiumError as error:
+    print(error)
+"""
+    out, _ = python(code, project / "models" / "a.txt").communicate(timeout=30)
+    assert "ulimit -f" in out
+    assert list((project / "models").iterdir()) == parts_of(project) == []
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = project / "models" / "run"
+    with atomic.replacing_folder(target) as part:
+        (part / "x").write_text("old")
+
+    def refused(*_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(target))
+
+    monkeypatch.setattr(atomic, "_rename", refused)
+    with pytest.raises(CardiumError, match="the right to it"), atomic.replacing_folder(target) as part:
+        (part / "x").write_text("new")
+    assert (target / "x").read_text() == "old"
+    assert parts_of(project) == []

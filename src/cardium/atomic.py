@@ -21,6 +21,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cardium.errors import CardiumError
+
+# What a user can do about a write that was refused.
+_MENDED_BY = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f unlimited`)",
+    errno.EROFS: "mount its file system writable",
+    errno.EACCES: "give yourself the right to it",
+    errno.EPERM: "give yourself the right to it",
+}
+_NUMBER, _SHORT = re.compile(r"errno\s*=?\s*(\d+)", re.IGNORECASE), re.compile(r"\d+ requested and \d+ written")
 # `.<stem>.<machine>-<pid>-<start>-<random>.part<suffix>`; before, `.<stem>.<random>.part<suffix>`.
 _PART = re.compile(r"\..*\.(?:([0-9a-f]{6})-(\d+)-(\d*)-)?[0-9a-f]{8}\.part(?:\.[^.]*)?")
 # After this long, a name that does not tell whether its process lives counts as left behind.
@@ -40,37 +52,56 @@ def beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write a file to; renamed to `path` when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(path)
-    try:
-        yield part
-        _rename(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Yields a temporary path to write a file to; renamed to `path` when the block ends well, removed when it does not.
+
+    Raises CardiumError where the disk, a limit or a permission forbids it, in this function or in the block.
+    """
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_of(path)
+        try:
+            yield part
+            _rename(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `replacing`, for a folder: whatever stood at `path` is replaced as a whole when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(path)
-    part.mkdir()
-    try:
-        yield part
-        old = part.with_name(beside(path).name)
-        if path.exists():
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_of(path)
+        part.mkdir()
+        try:
+            yield part
+            old = _out_of_the_way(path, part)
             try:
-                path.replace(old)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                old = beside(path)
-                path.replace(old)
-        _rename(part, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+                _rename(part, path)
+            except BaseException:
+                if old.exists() and not path.exists():
+                    old.replace(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def cannot_write(error: OSError, path: Path, then: str = "run the same command again") -> CardiumError | None:
+    """The one line for an error of a write to `path` that a user can mend; None for any other error.
+
+    then: what to do once it is mended.
+    """
+    number = error.errno
+    if number is None:  # h5py's and numpy's
+        said = _NUMBER.search(str(error))
+        number = int(said.group(1)) if said else errno.ENOSPC if _SHORT.search(str(error)) else None
+    if number not in _MENDED_BY:
+        return None
+    place = path if error.filename is None or number == errno.ENOSPC else error.filename
+    # It may be a file that the block reads.
+    what = "read or written" if number in (errno.EACCES, errno.EPERM) else "written"
+    return CardiumError(f"{place} cannot be {what} ({os.strerror(number)}): {_MENDED_BY[number]}, then {then}.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,6 +112,32 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON in its own key order, with a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turns what the disk, a limit or a permission refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        told = cannot_write(error, path)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _out_of_the_way(path: Path, part: Path) -> Path:
+    """Renames what stands at `path` to a temporary name: beside `part`, or beside itself where that is another mount's."""
+    old = part.with_name(beside(path).name)
+    if path.exists():
+        try:
+            path.replace(old)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            old = beside(path)
+            path.replace(old)
+    return old
 
 
 def _part_of(path: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cardium.atomic import cannot_write
 from cardium.config import Settings
 from cardium.errors import CardiumError, masked, printable
 from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
@@ -119,6 +120,8 @@ def connected(settings: Settings) -> Iterator[MlflowClient]:
             raise
         except Exception as error:
             told = in_words(error, uri)
+            if told is None and isinstance(error, OSError):
+                told = cannot_write(error, settings.root / ARTIFACTS, "run `cardium sync`")
             if told is None:
                 raise
             raise told from None
