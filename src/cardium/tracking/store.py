@@ -255,7 +255,7 @@ def errors_as_warnings() -> Iterator[None]:
     except CardiumError as error:
         print(f"warning: {error}", file=sys.stderr)
     except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = masked(f"{type(error).__name__}: {first_line(error)}")
         print(f"warning: MLflow could not log this ({reason}): nothing lost, run `cardium sync` later.", file=sys.stderr)
 
 
