@@ -249,7 +249,8 @@ def test_bytes_that_are_no_image_name_their_row(classifier: Classifier, data: by
         classifier.classify([encoded(picture()), data])
 
 
-def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: Path) -> None:
+def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a relative folder is looked for here first, and a demo may have trained one of that name
     good, bad = tmp_path / "good.png", tmp_path / "bad.jpg"
     good.write_bytes(encoded(picture(2)))
     bad.write_bytes(b"\xff\xd8\xff nothing")

