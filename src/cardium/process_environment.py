@@ -7,10 +7,11 @@ Threads and devices are the user's to choose. They can change a result's last bi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,28 @@ def settle() -> None:
     if new:
         print(f"note: set aside, since results would depend on it: {', '.join(new)}.", file=sys.stderr)
         os.environ[OVERRIDDEN] = ", ".join(filter(None, [said, *new]))
+
+
+@contextlib.contextmanager
+def variables_restored(*names: str) -> Iterator[None]:
+    """Puts the named variables back at the end of the block as they were at its start, whatever the block sets them to."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def variables_set(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables within the block."""
+    with variables_restored(*values):
+        os.environ.update(values)
+        yield
 
 
 def settle_keras() -> None:

@@ -4,11 +4,9 @@ put in place as a whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from cardium import atomic
@@ -17,6 +15,7 @@ from cardium.download import mendeley, rar
 from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.spec import Limits
+from cardium.process_environment import variables_set
 from cardium.workspace import Workspace
 
 # Of one file that is decoded, as `ingest` of params.yaml has them.
@@ -59,7 +58,8 @@ def download(
         if source == "mendeley":
             fetched = _fetch_mendeley(collection, staging, limits)
         else:
-            with _cache_in(staging):
+            # On data/'s own disk, so that files are moved instead of copied.
+            with variables_set({"KAGGLEHUB_CACHE": str(staging)}):
                 fetched = (fetch or _fetch_kaggle)(collection.handle)
             _unpack_archives(fetched, limits)
             fetched = _unwrapped(fetched, collection)
@@ -110,20 +110,6 @@ def _unpack_archives(folder: Path, limits: DownloadLimits = DEFAULT_LIMITS) -> N
             beside = beside.with_name(f"{beside.name}_unpacked")
         for part in rar.unpack(archive, beside, limits):
             part.unlink()
-
-
-@contextlib.contextmanager
-def _cache_in(folder: Path) -> Iterator[None]:
-    """Sets kagglehub's cache to `folder`, on data/'s own disk, so that files are moved instead of copied."""
-    before = os.environ.get("KAGGLEHUB_CACHE")
-    os.environ["KAGGLEHUB_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["KAGGLEHUB_CACHE"]
-        else:
-            os.environ["KAGGLEHUB_CACHE"] = before
 
 
 def _check_network(collection: Collection, seconds: float) -> None:

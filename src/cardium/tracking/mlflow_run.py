@@ -5,7 +5,6 @@ Every write can be repeated: it leaves the run as the first one did.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cardium.process_environment import variables_set
 from cardium.tracking.moved import local_path
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def create_once(create: Callable[[], Made], find: Callable[[], Made | None]) -> 
 
     for attempt in (1, 2):
         try:
-            with _without_repeats():
+            with variables_set({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
                 return create()
         except MlflowException as error:
             if "API request to" not in str(error):
@@ -85,20 +85,6 @@ def create_once(create: Callable[[], Made], find: Callable[[], Made | None]) -> 
             if attempt == 2:
                 raise
     raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def _without_repeats() -> Iterator[None]:
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    before = os.environ.get(name)
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def create_run(client: MlflowClient, experiment: str, own_id: str, **options: Any) -> Run:

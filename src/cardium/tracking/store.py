@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from cardium.atomic import cannot_write
 from cardium.config import Settings
 from cardium.errors import CardiumError, masked, printable
+from cardium.process_environment import variables_restored, variables_set
 from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
 from cardium.tracking.mlflow_run import create_once
 from cardium.tracking.moved import ARTIFACTS, bring_along
@@ -107,7 +108,7 @@ def connected(settings: Settings) -> Iterator[MlflowClient]:
     for address in dict.fromkeys([uri, registry]):
         probe(address)
     quick = {key: value for key, value in _MLFLOW.items() if key not in os.environ}
-    with _environment(quick), store_lock(settings), _quiet(), _process_wide_uris(uri, registry):
+    with variables_set(quick), store_lock(settings), _quiet(), _process_wide_uris(uri, registry):
         try:
             client = _opened(settings, uri, registry)
         except CardiumError:
@@ -266,20 +267,6 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-@contextlib.contextmanager
 def _process_wide_uris(uri: str, registry: str) -> Iterator[None]:
     """Sets the process' store and registry, which Model.log and the artifact repositories ask for; puts them and their
     variables back."""
@@ -287,22 +274,17 @@ def _process_wide_uris(uri: str, registry: str) -> Iterator[None]:
     from mlflow.tracking._model_registry import utils as of_registry
     from mlflow.tracking._tracking_service import utils as of_tracking
 
-    variables = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     before, registry_before = of_tracking._tracking_uri, of_registry._registry_uri
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(registry)
-    # MLflow remembers where a run's files lie by the run alone; a project's copy has the same runs.
-    getattr(of_tracking, "_artifact_repos_cache", {}).clear()
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-        mlflow.set_registry_uri(registry_before)  # type: ignore[arg-type]
-        for name, value in variables.items():
-            if value is not None:
-                os.environ[name] = value
-            else:
-                os.environ.pop(name, None)
+    with variables_restored("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(registry)
+        # MLflow remembers where a run's files lie by the run alone; a project's copy has the same runs.
+        getattr(of_tracking, "_artifact_repos_cache", {}).clear()
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+            mlflow.set_registry_uri(registry_before)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
