@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cardium.config.schema import Protocol, Train
 from cardium.workspace import RunId, run_name
-
-if TYPE_CHECKING:
-    pass
 
 # DVC takes no list out of plan.yaml: dvc.yaml names so many members, the last one of fewer repeated.
 MOST_MEMBERS = 8
@@ -86,7 +83,7 @@ class RunSpec:
     def reads(self) -> str:
         """The folder that it trains from, below the project's root: its bank or its rendering."""
         if self.bank:
-            return f"features/{self.dataset}/{self.protocol}/{self.bank}"
+            return self.bank_spec.folder
         return f"processed/{self.dataset}/{self.rendering}"
 
     @property

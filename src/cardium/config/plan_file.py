@@ -29,7 +29,7 @@ _HEAD = """\
 def plan_table(settings: Settings) -> RawTable:
     """The content of plan.yaml: what dvc.yaml goes through and what its stages watch."""
     plan = settings.plan
-    evaluate = asdict(settings.evaluate)
+    evaluate = {name: asdict(settings.evaluate)[name] for name in ("bootstrap", "interval", "threshold")}
     active = settings.active
     table: RawTable = {"profile": settings.profile, "datasets": active, "ingest": asdict(settings.ingest)}
     table |= {"split": asdict(settings.split), "validate": asdict(settings.validate)}
@@ -38,7 +38,7 @@ def plan_table(settings: Settings) -> RawTable:
             "seed": settings.seed,
             "audit": asdict(settings.audit),
             "features": asdict(settings.features),
-            "evaluate": {name: evaluate[name] for name in ("bootstrap", "interval", "threshold")},
+            "evaluate": dict(evaluate),
             "limits": asdict(settings.ingest.limits),
             "render": _render(settings, dataset),
             "weights": settings.datasets[dataset].train.weights,
@@ -63,7 +63,7 @@ def plan_table(settings: Settings) -> RawTable:
             "runs": [f"{run.name}: {plan.verb_of(run)}" for run in plan.ids(dataset)],
             "seed": settings.seed,
             "test_folds": settings.test_folds(dataset),
-            "evaluate": {name: evaluate[name] for name in ("bootstrap", "interval", "threshold")},
+            "evaluate": dict(evaluate),
         }
         for dataset in active
     }
@@ -71,7 +71,7 @@ def plan_table(settings: Settings) -> RawTable:
         dataset: {
             "seed": settings.seed,
             "promote": asdict(settings.promote),
-            "evaluate": {name: evaluate[name] for name in ("bootstrap", "interval", "threshold")},
+            "evaluate": dict(evaluate),
         }
         for dataset in active
     }
@@ -106,7 +106,7 @@ def _bank_entry(settings: Settings, spec: BankSpec) -> RawTable:
         **asdict(spec),
         "folder": spec.folder,
         "seed": settings.seed,
-        "test_folds": _test_folds(settings, spec.dataset, spec.protocol),
+        "test_folds": settings.test_folds(spec.dataset, spec.protocol),
         "scaling": settings.protocols[spec.protocol].scaling,
         "weights": dataset.train.weights,
         "views": dataset.train.views,
@@ -126,7 +126,7 @@ def _run_entry(settings: Settings, spec: RunSpec) -> RawTable:
         "system": spec.system,
         "tuned": spec.tuned,
         "seed": settings.seed,
-        "test_folds": _test_folds(settings, spec.dataset, spec.protocol),
+        "test_folds": settings.test_folds(spec.dataset, spec.protocol),
         "threshold": settings.evaluate.threshold,
         **asdict(settings.protocols[spec.protocol]),
         "render": dataset.render[spec.rendering].as_dict(),
@@ -145,11 +145,6 @@ def _joint_entry(settings: Settings, spec: JointSpec) -> RawTable:
         "threshold": settings.evaluate.threshold,
         **({"train": asdict(spec.train)} if spec.train else {}),
     }
-
-
-def _test_folds(settings: Settings, dataset: str, protocol: str) -> list[int]:
-    """Under `published` there is one split only."""
-    return settings.test_folds(dataset) if protocol == "honest" else [0]
 
 
 def _repeated(names: list[str], count: int) -> list[str]:

@@ -73,8 +73,10 @@ class Settings:
         """What these settings come to: every run, bank and rendering with its effective settings."""
         return make_plan(self)
 
-    def test_folds(self, dataset: str) -> list[int]:
-        """The folds that are held out in turn: [t], or all of them."""
+    def test_folds(self, dataset: str, protocol: str = "honest") -> list[int]:
+        """The folds that are held out in turn: [t], or all of them; [0] under `published`, which has one split only."""
+        if protocol != "honest":
+            return [0]
         if self.evaluate.test_folds == "all" or dataset in self.evaluate.cross_validated:
             return list(range(self.split.folds))
         return [int(self.evaluate.test_folds)]

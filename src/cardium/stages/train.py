@@ -65,7 +65,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     models = build_models(settings, spec, source, whole=True)
     whole = models.whole
     assert whole is not None
-    folds = settings.test_folds(spec.dataset) if spec.protocol == "honest" else [0]
+    folds = settings.test_folds(spec.dataset, spec.protocol)
     history: list[dict[str, Any]] = []
     phases: list[Phase] = []
     validation = []

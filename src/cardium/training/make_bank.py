@@ -68,7 +68,6 @@ def make_bank(settings: Settings, spec: BankSpec, folder: Path) -> Bank:
 def training_records(settings: Settings, spec: BankSpec, manifest: pandas.DataFrame) -> np.ndarray:
     """Returns the sorted numbers of the records that are training records of at least one held-out fold."""
     folder = Workspace(settings.root).split(spec.dataset)
-    # Under `published` there is one split only.
-    folds = settings.test_folds(spec.dataset) if spec.protocol == "honest" else [0]
+    folds = settings.test_folds(spec.dataset, spec.protocol)
     parts = [read_parts(folder, manifest, spec.protocol, fold).train for fold in folds]
     return np.unique(np.concatenate(parts))
