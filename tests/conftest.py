@@ -1,6 +1,7 @@
 """Tests see none of the caller's settings: a store, a run or a weights folder of the machine would change what they test."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,16 @@ _LONGEST = ("test_whole_way.py", "test_models.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a store without runs: making one takes seconds, copying it none."""
+    from run_folders import make_project
+
+    from cardium.tracking.store import connected
+
+    settings = make_project(tmp_path_factory.mktemp("store"))
+    with connected(settings):
+        pass
+    return settings.root / "mlflow.db"

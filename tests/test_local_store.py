@@ -24,18 +24,10 @@ from cardium.tracking import local_store, store
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
-@pytest.fixture(scope="session")
-def whole_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = make_project(tmp_path_factory.mktemp("store"))
-    with tracking.connected(settings):
-        pass
-    return settings.root / "mlflow.db"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, whole_store: Path) -> Any:
+def settings(tmp_path: Path, empty_store: Path) -> Any:
     made = make_project(tmp_path / "project")
-    shutil.copy(whole_store, made.root / "mlflow.db")
+    shutil.copy(empty_store, made.root / "mlflow.db")
     return made
 
 
@@ -136,9 +128,9 @@ def test_a_store_that_cannot_be_written_to_is_one_line(settings: Any, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["what?x", "a%20b", "a#b ä"])
-def test_a_folders_name_is_no_part_of_the_uris_grammar(tmp_path: Path, whole_store: Path, name: str) -> None:
+def test_a_folders_name_is_no_part_of_the_uris_grammar(tmp_path: Path, empty_store: Path, name: str) -> None:
     settings = make_project(tmp_path / name)
-    shutil.copy(whole_store, settings.root / "mlflow.db")
+    shutil.copy(empty_store, settings.root / "mlflow.db")
     folder = run_folder(settings, real=False)
     run_id = tracking.log_run(settings, folder)
     with contextlib.closing(sqlite3.connect(settings.root / "mlflow.db")) as connection:

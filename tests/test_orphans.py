@@ -19,18 +19,10 @@ class Killed(BaseException):
     pass
 
 
-@pytest.fixture(scope="session")
-def whole_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = make_project(tmp_path_factory.mktemp("store"))
-    with tracking.connected(settings):
-        pass
-    return settings.root / "mlflow.db"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, whole_store: Path) -> Any:
+def settings(tmp_path: Path, empty_store: Path) -> Any:
     made = make_project(tmp_path / "project")
-    shutil.copy(whole_store, made.root / "mlflow.db")
+    shutil.copy(empty_store, made.root / "mlflow.db")
     return made
 
 

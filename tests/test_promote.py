@@ -35,18 +35,10 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="session")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = make_project(tmp_path_factory.mktemp("store"))
-    with tracking.connected(settings):
-        pass
-    return settings.root / "mlflow.db"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, made_store: Path) -> Any:
+def settings(tmp_path: Path, empty_store: Path) -> Any:
     made = make_project(tmp_path / "project", **{"evaluate.bootstrap": 300})
-    shutil.copy(made_store, made.root / "mlflow.db")
+    shutil.copy(empty_store, made.root / "mlflow.db")
     return made
 
 

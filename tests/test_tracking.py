@@ -26,15 +26,6 @@ TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without runs: making one takes seconds, copying it none."""
-    settings = make_project(tmp_path_factory.mktemp("store"))
-    with tracking.connected(settings):
-        pass
-    return settings.root / "mlflow.db"
-
-
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", tracking.REQUESTED):
