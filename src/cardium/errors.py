@@ -15,6 +15,12 @@ class CardiumError(Exception):
     """A user's mistake or a missing thing outside the program. The command line prints it as one line, without a traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 200 characters; its type where it has no text."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def not_installed(module: str) -> str:
     """The words for a library that this Python lacks, most often because the project's environment is not activated."""
     return (

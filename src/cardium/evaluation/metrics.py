@@ -152,16 +152,12 @@ def paired_difference(
     Both are scored on the same resamples. Returns difference, low, high (the interval), and probability_better: the share of
     the resamples in which `a` is the better one, ties counting one half.
     """
-    y, p = _checked(labels, a)
-    _, q = _checked(labels, b)
-    index = bootstrap.index(groups)
-    value = _balanced_accuracy(_confusions(y, p, np.zeros(len(y), dtype=np.int64), np.ones((1, 1)), threshold))[0]
-    value -= _balanced_accuracy(_confusions(y, q, np.zeros(len(y), dtype=np.int64), np.ones((1, 1)), threshold))[0]
-    draws = _balanced_accuracy(_confusions(y, p, index, bootstrap.weights, threshold))
-    draws = draws - _balanced_accuracy(_confusions(y, q, index, bootstrap.weights, threshold))
+    value_a, draws_a = balanced_accuracy_under(labels, a, groups, bootstrap, threshold)
+    value_b, draws_b = balanced_accuracy_under(labels, b, groups, bootstrap, threshold)
+    draws = draws_a - draws_b
     low, high = _quantiles(draws, interval)
     better = float((draws > _TIE).mean() + 0.5 * (np.abs(draws) <= _TIE).mean())
-    return {"difference": float(value), "low": float(low or 0.0), "high": float(high or 0.0), "probability_better": better}
+    return {"difference": value_a - value_b, "low": float(low or 0.0), "high": float(high or 0.0), "probability_better": better}
 
 
 def per_group(labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike) -> tuple[Ints, Floats, NDArray[np.str_]]:

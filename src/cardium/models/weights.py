@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, first_line
 from cardium.models.backbones import get_backbone, layers_of_backbone
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def _plain(backbone: str, height: int, width: int, file: Path | None) -> keras.M
         plain = application(include_top=False, weights=None, input_shape=(height, width, 3))
         plain.load_weights(str(file))
     except Exception as error:  # h5py and Keras raise many kinds for a file that does not fit.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CardiumError(f"{file} does not hold the weights of {backbone} without its top: {reason[:160]}") from None
+        raise CardiumError(
+            f"{file} does not hold the weights of {backbone} without its top: {first_line(error)[:160]}"
+        ) from None
     return plain
 
 

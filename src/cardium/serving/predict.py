@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cardium.config import Settings
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, first_line
 from cardium.serving.classifier import Classifier
 from cardium.serving.request import BadRequest
 from cardium.tracking.models import run_folder_of
@@ -38,7 +38,7 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
         try:
             downloaded = Path(mlflow.artifacts.download_artifacts(model))
         except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0].removeprefix("RESOURCE_DOES_NOT_EXIST: ")
+            reason = first_line(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
             raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
     return Classifier(run_folder_of(downloaded), downloaded_version(downloaded), limits)
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from cardium.errors import CardiumError, printable
+from cardium.errors import CardiumError, first_line, printable
 
 _SCHEME = "sqlite:///"
 # SQLite keeps what a killed writer left undone in files beside the database: they belong to that database and no other.
@@ -94,7 +94,7 @@ def unusable(database: Path, error: BaseException) -> CardiumError:
     elif "not a database" in words or "malformed" in words:
         what, do = "is damaged, or no SQLite database", "put a backup in its place, or move it away"
     else:
-        what, do = f"cannot be used ({words.splitlines()[0][:160] if words else type(error).__name__})", "see to that"
+        what, do = f"cannot be used ({first_line(error)[:160]})", "see to that"
     return CardiumError(f"MLflow's database {database} {what}: {do}, then run `cardium sync`.")
 
 

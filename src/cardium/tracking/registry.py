@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, first_line
 from cardium.tracking.mlflow_run import ID, NAME, create_once, find_run, to_tags
 from cardium.tracking.models import has_files, model_of
 
@@ -127,9 +127,7 @@ def fetch(client: MlflowClient, mlflow_run: str) -> Path:
             raise OSError("its model was deleted")
         return Path(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}"))
     except (MlflowException, OSError) as error:
-        raise CardiumError(
-            f"The model of MLflow run {mlflow_run} cannot be read: {str(error).splitlines()[0][:200]}."
-        ) from None
+        raise CardiumError(f"The model of MLflow run {mlflow_run} cannot be read: {first_line(error)}.") from None
 
 
 def downloaded_version(model_folder: Path) -> str | None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from cardium.atomic import cannot_write
 from cardium.config import Settings
-from cardium.errors import CardiumError, masked, printable
+from cardium.errors import CardiumError, first_line, masked, printable
 from cardium.process_environment import variables_restored, variables_set
 from cardium.tracking.local_store import database_of, is_sqlite_error, make_ready, other_version, sqlite_uri, unusable
 from cardium.tracking.mlflow_run import create_once
@@ -258,12 +258,6 @@ def errors_as_warnings() -> Iterator[None]:
     except Exception as error:
         reason = masked(f"{type(error).__name__}: {first_line(error)}")
         print(f"warning: MLflow could not log this ({reason}): nothing lost, run `cardium sync` later.", file=sys.stderr)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters; its type where it has no text."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

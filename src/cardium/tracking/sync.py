@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypedDict
 
 from cardium.config import Settings
-from cardium.errors import CardiumError, printable
+from cardium.errors import CardiumError, first_line, printable
 from cardium.evaluation.evaluation import FILE as EVALUATION
 from cardium.tracking.evaluations import add_evaluation, add_explanations
 from cardium.tracking.pages import add_audit, add_report
 from cardium.tracking.runs import add_run, run_folders
 from cardium.tracking.searches import FILE as STUDY
 from cardium.tracking.searches import add_search
-from cardium.tracking.store import connected, first_line, in_words, probe, tracking_uri
+from cardium.tracking.store import connected, in_words, probe, tracking_uri
 
 
 class Synced(TypedDict):
