@@ -310,6 +310,7 @@ def _train(arguments: argparse.Namespace) -> None:
 def _tune(arguments: argparse.Namespace) -> None:
     import os
 
+    from cardium import tracking
     from cardium.models import parse_name
     from cardium.pipeline import experiment
 
@@ -327,9 +328,8 @@ def _tune(arguments: argparse.Namespace) -> None:
     spec = run_spec(settings, RunId(dataset, arguments.model))
     search_space(settings, spec, arguments.space)  # Its errors come before anything is made.
     # This search takes the run that `mlflow run` has opened; what is made on the way does not.
-    os.environ["CARDIUM_MLFLOW_RUN"] = f"tune {dataset}-{arguments.model}"
+    os.environ[tracking.REQUESTED] = f"tune {dataset}-{arguments.model}"
     reads = experiment.make_input(settings, settings, spec)
-    from cardium import tracking
     from cardium.stages.tune import tune_run
     from cardium.workspace import Workspace
 
@@ -372,8 +372,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 
 def _promote(arguments: argparse.Namespace) -> None:
-    import json
-
+    from cardium.evaluation.promotion import Promotion
     from cardium.pipeline import dvc
     from cardium.tensorflow_import import import_tensorflow
     from cardium.tracking import promotion as promoting
@@ -391,10 +390,9 @@ def _promote(arguments: argparse.Namespace) -> None:
         return
     # Asked for by name, it is done again: the registry may have been away, or changed, since.
     dvc.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
-    written = Workspace(settings.root).promotion(dataset) / "promotion.json"
-    promotion = json.loads(written.read_text(encoding="utf-8"))
-    if promotion["action"] == "skipped":
-        raise CardiumError(promotion["summary"])
+    promotion = Promotion.read(Workspace(settings.root).promotion(dataset))
+    if promotion is not None and promotion.action == "skipped":
+        raise CardiumError(promotion.summary)
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from cardium.errors import CardiumError
 
@@ -135,6 +136,10 @@ class Workspace:
 
 
 # A run folder's models: the first held-out fold's, and, where there is one, what answers requests in its place.
+# In the order of their blocks on a leaderboard.
+Protocol = Literal["honest", "published"]
+PROTOCOLS: tuple[Protocol, ...] = ("honest", "published")
+
 MODEL, SERVED = "model.keras", "served.keras"
 
 

@@ -19,7 +19,6 @@ from cardium.config.schema import (
     Features,
     Ingest,
     Promote,
-    Protocol,
     Serve,
     Split,
     Train,

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cardium.config.check import build, check_part, check_train, dotted, expect_table, overlay
-from cardium.config.schema import PROTOCOLS, Dataset, Dimension, RawTable, StudiedModel, Study, Train
+from cardium.config.schema import Dataset, Dimension, RawTable, StudiedModel, Study, Train
 from cardium.config.settings import Settings
 from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError, closest, unknown
 from cardium.imaging.spec import Augment, Render
+from cardium.workspace import PROTOCOLS
 from cardium.yaml_file import read_yaml
 
 # The kinds of records, whose sections hold what all datasets of the kind share.

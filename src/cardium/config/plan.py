@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cardium.config.schema import Protocol, Train
-from cardium.workspace import RunId, run_name
+from cardium.config.schema import Train
+from cardium.workspace import Protocol, RunId, run_name
 
 # DVC takes no list out of plan.yaml: dvc.yaml names so many members, the last one of fewer repeated.
 MOST_MEMBERS = 8

@@ -22,9 +22,8 @@ from cardium.ranges import (
     Seed,
     Share,
 )
+from cardium.workspace import Protocol
 
-Protocol = Literal["honest", "published"]
-PROTOCOLS: tuple[Protocol, ...] = ("honest", "published")
 # A table of the file as YAML gives it, before it is checked.
 RawTable = dict[str, Any]
 

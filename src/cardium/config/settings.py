@@ -34,7 +34,7 @@ from cardium.download.limits import DownloadLimits
 from cardium.errors import CardiumError, closest
 from cardium.models import bank_of, parse_name, reads_rendering, rendering_of
 from cardium.ranges import Seed
-from cardium.workspace import RunId, run_name
+from cardium.workspace import PROTOCOLS, RunId, run_name
 from cardium.yaml_file import read_yaml
 
 
@@ -95,7 +95,7 @@ def make_plan(settings: Settings) -> Plan:
                 parse_name(model)
             except CardiumError as error:
                 raise CardiumError(f"{where}.models: {error}") from None
-        for protocol in ("honest", "published"):
+        for protocol in PROTOCOLS:
             for model, studied in study.models.items():
                 if protocol in (studied.protocols or study.protocols):
                     _add_run(plan, run_spec(settings, RunId(dataset, model, protocol)), where)

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from cardium.data.manifest import is_distinct
 from cardium.errors import CardiumError, unknown
+from cardium.workspace import PROTOCOLS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROTOCOLS = ["honest", "published"]
 # Keras' own expression is int(0.2 * n): written with the same float, it rounds the same.
 PUBLISHED_SHARE = 0.2
 # The part of a record that the published split does not use.
@@ -182,7 +182,7 @@ def read_parts(split_folder: Path, manifest: pd.DataFrame, protocol: str, test_f
     import json
 
     if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+        raise unknown("protocol", protocol, list(PROTOCOLS))
     try:
         folds = int(json.loads((split_folder / "split.json").read_text(encoding="utf-8"))["folds"])
         table = read_folds(split_folder) if protocol == "honest" else read_published(split_folder)

@@ -17,10 +17,8 @@ from cardium import atomic
 from cardium.errors import CardiumError
 from cardium.runs.data_version import DataVersion
 from cardium.runs.trained_run import Seconds
-from cardium.workspace import RunId, suffix
+from cardium.workspace import PROTOCOLS, RunId, suffix
 
-# The order of their blocks on a leaderboard.
-PROTOCOLS = ("honest", "published")
 FILE = "metrics.json"
 NAIVE = "naive"
 

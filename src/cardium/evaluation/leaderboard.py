@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cardium.evaluation.evaluation import PROTOCOLS, Evaluation, RunScores, rounded
+from cardium.evaluation.evaluation import Evaluation, RunScores, rounded
+from cardium.workspace import PROTOCOLS
 
 if TYPE_CHECKING:
     import pandas

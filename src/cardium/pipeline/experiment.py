@@ -26,13 +26,15 @@ def train(root: Path, run: RunId, overrides: dict[str, Any]) -> None:
     Without overrides, a run of the plan is trained as its DVC stage, into models/. Anything else is an experiment:
     experiments/<run>/<overrides>/, the same folder contract, logged to MLflow with its overrides.
     """
+    from cardium import tracking
+
     plain = config.load(root)
     if run.protocol not in plain.protocols:
         raise CardiumError(f"--protocol: `{run.protocol}` is not one of {', '.join(plain.protocols)}.")
     used = run_spec(plain, run).train
     changed = {key: value for key, value in overrides.items() if getattr(used, key.rpartition(".")[2]) != value}
     # Whichever run is asked for takes the run that `mlflow run` has opened; what is made on the way does not.
-    os.environ["CARDIUM_MLFLOW_RUN"] = run.name
+    os.environ[tracking.REQUESTED] = run.name
     if not changed and run.name in plain.plan.runs:
         _train_stage(plain, run)
         return
@@ -41,7 +43,6 @@ def train(root: Path, run: RunId, overrides: dict[str, Any]) -> None:
     settings = dataclasses.replace(config.load(root, changed), overrides={**changed, **departs})
     spec = run_spec(settings, run)
     out = Workspace(root).experiment(run.name, _slug(changed))
-    from cardium import tracking
     from cardium.stages.train import train_run
 
     if changed:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from cardium.config import Settings
 from cardium.evaluation.evaluation import Evaluation
 from cardium.evaluation.leaderboard import leaderboard_text
+from cardium.evaluation.promotion import Promotion
 from cardium.workspace import Workspace
 
 
@@ -21,9 +19,9 @@ def demo_summary(settings: Settings) -> str:
     workspace = Workspace(settings.root)
     lines: list[str] = []
     for dataset in settings.active:
-        path = workspace.promotion(dataset) / "promotion.json"
-        promotion: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        lines += [leaderboard(settings, dataset), "", f"Promotion: {promotion['summary']}", ""]
+        promotion = Promotion.read(workspace.promotion(dataset))
+        summary = promotion.summary if promotion else f"none yet: run `cardium promote --dataset {dataset}`."
+        lines += [leaderboard(settings, dataset), "", f"Promotion: {summary}", ""]
     first = settings.active[0]
     lines += [
         "Next:",

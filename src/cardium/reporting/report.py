@@ -20,7 +20,7 @@ from cardium.data.manifest import read_fingerprint
 from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
-from cardium.evaluation.evaluation import PROTOCOLS, Evaluation, Interval, RunScores
+from cardium.evaluation.evaluation import Evaluation, Interval, RunScores
 from cardium.evaluation.promotion import Promotion
 from cardium.evaluation.published import SOURCES
 from cardium.evaluation.table import arrays
@@ -29,7 +29,7 @@ from cardium.provenance import Provenance, dvc_md5
 from cardium.reporting import plots
 from cardium.reporting.page import embedded, render
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
-from cardium.workspace import RunId, Workspace, suffix
+from cardium.workspace import PROTOCOLS, RunId, Workspace, suffix
 
 # Runs whose curves and matrices are shown; the leaderboard has all.
 _SHOWN = 3
