@@ -66,6 +66,38 @@ def test_another_plan_makes_another_bank(backbone: keras.Model, tmp_path: Path) 
     assert not np.array_equal(first, other.view(1))
 
 
+@pytest.mark.parametrize("changed", ["code", "engine"])
+def test_a_bank_that_was_made_otherwise_is_told_and_made_anew(
+    changed: str, backbone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = fill(tmp_path / "whole", backbone)
+    plan = dataclasses.replace(PLAN, made_by={**PLAN.made_by, "code": "other code"}) if changed == "code" else PLAN
+    with monkeypatch.context() as before:
+        before.setattr(bank, "_CHUNK", 1)
+        before.setattr(bank, "augment_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fill(tmp_path / "killed", backbone, plan)
+    info = json.loads((tmp_path / "killed" / "bank.json").read_text())
+    assert info["done"] == {"0": 11}
+    np.save(tmp_path / "killed" / "view0.npy", np.zeros_like(whole.view(0)))
+    if changed == "engine":
+        (tmp_path / "killed" / "bank.json").write_text(json.dumps({**info, "engine": "another"}))
+    capsys.readouterr()
+    made_anew = fill(tmp_path / "killed", backbone)
+    assert capsys.readouterr().out == f"The bank killed was made with other {changed}: starting anew.\n"
+    for view in range(3):
+        np.testing.assert_array_equal(whole.view(view), made_anew.view(view))
+
+
+def test_what_differs_between_two_plans_is_said_in_words() -> None:
+    now = dataclasses.asdict(PLAN)
+    before = {**now, "architecture": "another", "pixels_sha256": "others", "manifest_sha256": "another"}
+    assert bank._changed(before, now) == ["data", "data", "architecture"]
+    # A bank of an earlier version says nothing of its code.
+    old = {name: value for name, value in now.items() if name not in ("architecture", "made_by")}
+    assert bank._changed(old, now) == ["architecture", "code", "libraries"]
+
+
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(bank.BankPlan)])
 def test_each_part_of_the_plan_is_in_the_key(field: str) -> None:
     value: Any = getattr(PLAN, field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from cardium.errors import CardiumError
@@ -82,6 +84,50 @@ def test_of_equals_the_defaults_are_the_best(tmp_path: Path) -> None:
     assert best.number == 0
 
 
+class Killed(BaseException):
+    """Ends a worker at once: nothing of it runs any more, not even what a `finally` would do to the journal."""
+
+
+def test_killed_at_any_write_a_search_draws_and_finds_what_an_unbroken_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = JournalFileBackend.append_logs
+    writes = {"left": -1, "done": 0}
+    life = {"number": 0}
+
+    def dying(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if writes["left"] == 0:
+            raise Killed
+        writes["left"] -= 1
+        writes["done"] += 1
+        append(self, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", dying)
+    # Each life is a process of its own.
+    monkeypatch.setattr(queue, "started", lambda _: str(life["number"]))
+
+    def found(folder: Path) -> list[tuple[Any, ...]]:
+        folder.mkdir(exist_ok=True)
+        study = study_in(folder)
+        run(study, 9, folder, drawn)
+        return [(trial.params, trial.value) for trial in kept(study)]
+
+    def drawn(trial: optuna.Trial) -> float:
+        trial.suggest_float("y", 1e-3, 1.0, log=True)
+        return objective(trial)
+
+    unbroken = found(tmp_path / "unbroken")
+    total = writes["done"]
+    assert len(unbroken) == 9
+    for number in range(1, total, 9):
+        for left in (number, 7):
+            writes["left"], life["number"] = left, life["number"] + 1
+            with contextlib.suppress(Killed):
+                found(tmp_path / f"killed {number}")
+        writes["left"], life["number"] = -1, life["number"] + 1
+        assert found(tmp_path / f"killed {number}") == unbroken, number
+
+
 def test_what_is_drawn_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
     drawn = []
     for name, seed in (("one", 7), ("again", 7), ("other", 8)):
@@ -150,7 +196,7 @@ def test_a_worker_of_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) 
     trial.set_user_attr(queue.BEAT, time.time() - 3600)
     assert queue.recover(study) == [trial.number]
     # Should it come back, its result is not taken beside the one of whoever does the trial now.
-    queue._run(study, trial, lambda _: 1.0)
+    queue._run(study, trial, lambda _: 1.0, tmp_path / "s.lock")
     assert study.get_trials()[trial.number].state == TrialState.FAIL
 
 

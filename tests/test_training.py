@@ -17,8 +17,19 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from cardium.errors import CardiumError
 from cardium.models import create_head
+from cardium.models.graph import graph_digest
+from cardium.provenance import code_digest, made_by
+from cardium.training import fit as fit_module
 from cardium.training.fit import Checkpoint, Examples, Optimization, Recipe, class_weights, fit, learned_variables, predict
 from cardium.training.schedule import Schedule
+
+
+class Twice(keras.layers.Layer):
+    """A layer whose configuration does not say what it does."""
+
+    def call(self, inputs: Any) -> Any:
+        return 2 * inputs
+
 
 SCHEDULE = Schedule(1e-2, 5, 3, 0.5, 1e-6)
 MAPS = np.random.default_rng(0).normal(size=(3, 60, 2, 2, 8)).astype("float32")
@@ -36,7 +47,8 @@ def examples(rows: slice, training: bool) -> Examples:
 
 
 def train(state: Path, epochs: int = 6, seed: int = 3, pause: float = 0.0, **changes: Any) -> tuple[list[np.ndarray], Any]:
-    head = create_head("mobilenetv2_spatial", classes=2, map_shape=(2, 2, 8), dropout=0.5, seed=seed)
+    name = changes.pop("model", "mobilenetv2_spatial")
+    head = create_head(name, classes=2, map_shape=(2, 2, 8), dropout=0.5, seed=seed)
 
     def show(line: str) -> None:
         print(line, flush=True)
@@ -110,6 +122,44 @@ def test_the_state_of_another_training_is_not_taken(tmp_path: Path) -> None:
     fresh, _ = train(tmp_path / "fresh", epochs=3)
     train(tmp_path / "state", epochs=2, key="something else")
     assert same(fresh, train(tmp_path / "state", epochs=3)[0])
+
+
+@pytest.mark.parametrize("changed", ["architecture", "libraries"])
+def test_a_state_that_was_made_otherwise_is_told_and_not_taken(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh, _ = train(tmp_path / "fresh", epochs=2)
+    with monkeypatch.context() as before:
+        if changed == "libraries":
+            before.setattr(fit_module, "made_by", lambda *code: {**made_by(*code), "libraries": "keras 3.14.0"})
+        # Weights of other shapes: taken up, they would be an error.
+        train(tmp_path / "state", epochs=1, model="mobilenetv2_" + ("se" if changed == "architecture" else "spatial"))
+    capsys.readouterr()
+    assert same(fresh, train(tmp_path / "state", epochs=2)[0])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"  the state of an earlier training was made with other {changed}: starting anew."
+    train(tmp_path / "state", epochs=3)
+    assert capsys.readouterr().out.splitlines()[0] == "  goes on after epoch 2"
+
+
+def test_a_graphs_hash_is_of_what_it_computes_and_not_of_names_or_comments(tmp_path: Path) -> None:
+    def model(units: int = 4, activation: str = "relu", own: bool = False) -> keras.Model:
+        inputs = keras.Input((2, 2, 8))
+        hidden = keras.layers.Dense(units, activation=activation)(inputs)
+        return keras.Model(inputs, keras.layers.Softmax()(Twice()(hidden) if own else hidden))
+
+    first = graph_digest(model())
+    assert graph_digest(model()) == first  # Keras has counted its layers' names on.
+    frozen = model()
+    frozen.layers[1].trainable = False
+    others = [graph_digest(other) for other in (model(5), model(activation="tanh"), model(own=True), frozen)]
+    assert len({first, *others}) == 5
+    files = [tmp_path / f"{number}.py" for number in range(3)]
+    files[0].write_text('def f(x):\n    """Doubles."""\n    return 2 * x  # twice\n')
+    files[1].write_text("def f(x): return (2 *\n  x)\n")
+    files[2].write_text("def f(x): return 3 * x\n")
+    one, same_code, other = map(code_digest, files)
+    assert one == same_code != other
 
 
 def test_a_damaged_state_is_begun_again(tmp_path: Path) -> None:

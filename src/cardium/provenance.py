@@ -1,14 +1,22 @@
-"""Where a result comes from: the commit, the data's version, the versions of what computed it."""
+"""Where a result comes from: the commit, the data's version, the versions of what computed it.
+
+What a process that was killed has left behind comes from somewhere, too: of other code or libraries it is no beginning of this
+one's result, and its owner starts anew and says so (`made_by`, `said_anew`).
+"""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import datetime
+import functools
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +24,8 @@ from typing import Any
 
 from cardium.process_environment import in_force
 
+_PACKAGE = Path(__file__).parent
+_LIBRARIES = ("keras", "numpy", "tensorflow")
 _PACKAGES = ("cardium", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "openvino", "mlflow", "dvc", "pillow")
 
 
@@ -60,13 +70,49 @@ def dvc_md5(root: Path) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
+    return {"python": platform.python_version(), **_versions(_PACKAGES)}
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the packages that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
+
+
+def made_by(*code: str, libraries: Iterable[str] = _LIBRARIES) -> dict[str, str]:
+    """The parts of a state's key that are no settings: `code`, a hash, and `libraries`, their versions.
+
+    code: rooms or files of cardium, such as `training` or `imaging/augment.py`. libraries: those that are installed count.
+    """
+    digest = hashlib.sha256("".join(_room_digest(name) for name in sorted(code)).encode()).hexdigest()
+    return {
+        "code": digest,
+        "libraries": ", ".join(f"{name} {version}" for name, version in _versions(sorted(libraries)).items()),
+    }
+
+
+def said_anew(what: str, changed: Iterable[str]) -> str:
+    """The line for a state that is not taken up. changed: what it was made with otherwise, such as `code`."""
+    return f"{what} was made with other {' and '.join(dict.fromkeys(changed))}: starting anew."
+
+
+@functools.cache
+def code_digest(file: Path) -> str:
+    """Hashes what a Python file says to the interpreter: comments, docstrings and layout do not count."""
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _room_digest(name: str) -> str:
+    place = _PACKAGE / name
+    files = [place] if place.suffix else sorted(place.rglob("*.py"))
+    return "".join(f"{file.relative_to(_PACKAGE).as_posix()} {code_digest(file)}\n" for file in files)
 
 
 @dataclass(frozen=True)

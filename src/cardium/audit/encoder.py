@@ -9,17 +9,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import is_distinct, manifest_sha256
-from cardium.data.render_records import RenderJob, render_records
+from cardium.data.render_records import RenderJob, render_records, renderer
 from cardium.data.rendering import read_pixels
 from cardium.imaging.spec import Render
 from cardium.models.backbones import FRAMES, build_image_encoder
+from cardium.models.graph import graph_digest
 from cardium.models.weights import load_weights
 from cardium.training.bank import Bank, BankPlan, FrozenBackbone, calibrate, fill_bank, hash_records
 from cardium.training.engine import compile_forward
@@ -76,6 +79,7 @@ def open_encoder(settings: Settings, dataset: str, manifest: pd.DataFrame, volum
         views=0,
         augment={},
         training_records=hash_records(distinct),
+        architecture=graph_digest(model),
     )
     scratch.mkdir(parents=True, exist_ok=True)
     if weights.used == "random":
@@ -104,28 +108,32 @@ def _rendering(
     wanted = {"kind": kind, **size.as_dict(), "manifest_sha256": manifest_sha256(manifest)}
     made = places.scratch() / "audit" / dataset / kind
     for folder in (places.rendering(dataset, kind), made):
-        try:
-            info = json.loads((folder / "render.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            continue
-        if {key: info.get(key) for key in wanted} == wanted:
+        info = _json(folder / "render.json")
+        # The pipeline's own is made anew with its code.
+        current = folder != made or _json(folder / "made_by.json") == renderer()
+        if current and {key: info.get(key) for key in wanted} == wanted:
             pixels, _ = read_pixels(folder, manifest)
             return pixels, str(info["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
     job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     render_records(job, records, wanted["manifest_sha256"], made)
+    atomic.write_json(made / "made_by.json", renderer())
     return np.load(made / "pixels.npy", mmap_mode="r"), json.loads((made / "render.json").read_text())["pixels_sha256"]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _existing(folder: Path, plan: BankPlan) -> Bank | None:
     """The pipeline's bank, if its plain view was made from the same pixels with the same weights."""
-    try:
-        info = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    info = _json(folder / "bank.json")
     same = ("manifest_sha256", "pixels_sha256", "scaling", "height", "width", "weights_sha256")
-    if not info["complete"] or any(info["plan"][key] != getattr(plan, key) for key in same):
+    if not info.get("complete") or any(info["plan"][key] != getattr(plan, key) for key in same):
         return None
     return Bank(folder, info)
 

@@ -29,10 +29,13 @@ from cardium.imaging.render import render_file, shape_of
 from cardium.imaging.spec import Limits, Render
 from cardium.parallel import in_chunks
 from cardium.progress import progress
+from cardium.provenance import made_by
 
 _CHUNK = 32
 # A sheet takes as long as many images: its layout has to be found.
 _CHUNK_OF_SHEETS = 8
+
+_LIBRARIES = ("nibabel", "numpy", "pillow", "pydicom", "scipy")
 
 # (path below the folder, sha256 of the file)
 Record = tuple[str, str]
@@ -88,6 +91,11 @@ def write_rendering(job: RenderJob, records: Sequence[Record], manifest_hash: st
     hashes = {"manifest_sha256": manifest_hash, "pixels_sha256": digest.hexdigest()}
     atomic.write_json(folder / "render.json", {**about, **hashes})
     return warned
+
+
+def renderer() -> dict[str, str]:
+    """The code and the libraries that render: a rendering that no stage of the pipeline watches is kept with them."""
+    return made_by("imaging", "data/render_records.py", libraries=_LIBRARIES)
 
 
 def render_chunk(job: RenderJob, records: Sequence[Record]) -> list[Rendered]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cardium import config
+from cardium import atomic, config
 from cardium.config import RenderingSpec, RunSpec, Settings, run_spec
 from cardium.errors import CardiumError
 from cardium.pipeline import dvc
@@ -73,6 +73,7 @@ def make_input(plain: Settings, settings: Settings, spec: RunSpec) -> Path:
 def _prepare(settings: Settings, rendering: RenderingSpec) -> None:
     """A rendering that no run of the plan reads, made where it is missing or of other data or another size."""
     from cardium.data.manifest import read_fingerprint
+    from cardium.data.render_records import renderer
     from cardium.stages.prepare import prepare_rendering
 
     dvc.reproduce(settings.root, [f"validate@{rendering.dataset}"])
@@ -80,8 +81,13 @@ def _prepare(settings: Settings, rendering: RenderingSpec) -> None:
     wanted = read_fingerprint(places.manifest(rendering.dataset))["manifest_sha256"]
     size = settings.datasets[rendering.dataset].render[rendering.kind].as_dict()
     there = _json(places.rendering(rendering.dataset, rendering.kind) / "render.json")
-    if any(there.get(name) != value for name, value in {**size, "manifest_sha256": wanted}.items()):
+    # No stage watches the code of this one.
+    made_by = places.scratch() / "renderings" / f"{rendering.name}.json"
+    if _json(made_by) != renderer() or any(
+        there.get(name) != value for name, value in {**size, "manifest_sha256": wanted}.items()
+    ):
         prepare_rendering(settings, rendering)
+        atomic.write_json(made_by, renderer())
 
 
 def _json(path: Path) -> dict[str, Any]:

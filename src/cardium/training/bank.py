@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from cardium.imaging.augment import augment_batch
 from cardium.imaging.spec import Augment
 from cardium.models.weights import WeightsUsed
 from cardium.progress import progress
+from cardium.provenance import made_by, said_anew
 from cardium.training.engine import Forward, compile_forward
 
 if TYPE_CHECKING:
@@ -37,13 +38,21 @@ if TYPE_CHECKING:
 _CHUNK = 8
 # Images that measure the batch norm statistics of a backbone with random weights.
 _CALIBRATION_IMAGES = 64
+# The code and the libraries that decide what a bank holds, beside the backbone's own.
+_CODE = ("training/bank.py", "training/engine.py", "models/weights.py", "imaging/augment.py", "data/rendering.py")
+_LIBRARIES = ("keras", "numpy", "openvino", "tensorflow")
+# The words for parts of a plan; the others are settings.
+_WORDS = dict.fromkeys(("manifest_sha256", "pixels_sha256", "training_records"), "data") | {
+    "architecture": "architecture", "weights_used": "weights", "weights_sha256": "weights",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class BankPlan:
     """Everything that determines a bank's content.
 
-    training_records: `hash_records` of the records that get augmented views.
+    training_records: `hash_records` of the records that get augmented views. architecture: `graph_digest` of the backbone.
+    made_by: the code and the libraries.
     """
 
     manifest_sha256: str
@@ -58,6 +67,8 @@ class BankPlan:
     views: int
     augment: dict[str, Any]
     training_records: str
+    architecture: str = ""
+    made_by: dict[str, str] = field(default_factory=lambda: made_by(*_CODE, libraries=_LIBRARIES))
 
     def key(self) -> str:
         """Hashes the plan. Banks of different plans have different keys."""
@@ -172,6 +183,8 @@ def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np
     if info_path.is_file():
         info = json.loads(info_path.read_text(encoding="utf-8"))
     if info.get("key") != plan.key():
+        if "plan" in info:
+            print(said_anew(f"The bank {folder.name}", _changed(info["plan"], asdict(plan))))
         # Another plan's features are of no use; the first note written is that this bank is unfinished.
         for old in folder.glob("*.npy"):
             old.unlink()
@@ -190,7 +203,11 @@ def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np
         print(f"The bank is up to date: {info['records']} records, {plan.views} augmented views.")
         return Bank(folder, info)
 
-    forward, info["engine"] = compile_forward(backbone.model, backbone.batch, backbone.engine)
+    forward, engine = compile_forward(backbone.model, backbone.batch, backbone.engine)
+    if info["done"] and info["engine"] != engine:
+        print(said_anew(f"The bank {folder.name}", ["engine"]))
+        info |= {"done": {}, "seconds": 0.0}
+    info["engine"] = engine
     batch = backbone.batch
     if frames:
         forward, batch = _each_frame(forward, batch), 1
@@ -201,6 +218,13 @@ def fill_bank(folder: Path, plan: BankPlan, backbone: FrozenBackbone, pixels: np
     info["complete"] = True
     atomic.write_json(info_path, info)
     return Bank(folder, info)
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The words for what differs between two plans."""
+    made, makes = before.get("made_by", {}), now["made_by"]
+    parts = [_WORDS.get(name, "settings") for name, value in now.items() if name != "made_by" and before.get(name) != value]
+    return parts + [name for name in makes if made.get(name) != makes[name]]
 
 
 def of_slices(pixels: np.ndarray) -> bool:

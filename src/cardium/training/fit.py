@@ -10,6 +10,7 @@ import itertools
 import json
 import time
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,9 @@ import numpy as np
 
 from cardium import atomic
 from cardium.errors import CardiumError
+from cardium.models.graph import graph_digest
 from cardium.parallel import cores
+from cardium.provenance import made_by, said_anew
 from cardium.training.schedule import Schedule, schedule_of, step_after
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 # Batches read ahead at once: augmentation runs outside of Python's lock, and a GPU outruns one thread of it.
 _READERS = min(8, cores())
+# The code whose every word decides what an epoch leaves behind. A model's own is in the hash of its graph.
+_CODE = ("training", "imaging/augment.py", "data/rendering.py")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,11 @@ def recipe_of(train: Train, labels: np.ndarray, classes: int, seed: int) -> Reci
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state after each epoch is stored. A stored state is used only if its `key` is the same."""
+    """Where the state after each epoch is stored.
+
+    key: of the settings and the data. A stored state is used only if its key, the model's graph, cardium's code and the
+    libraries are the same.
+    """
 
     folder: Path
     key: str
@@ -139,10 +148,17 @@ def fit(
     """
     schedule, how = recipe.schedule, recipe.optimization
     _prepare(model, schedule, how)
-    history, seconds = _restore(model, checkpoint)
-    if history:
+    history: list[dict[str, float]] = []
+    best: list[np.ndarray] | None = None
+    seconds = 0.0
+    made = _parts_of_key(model, checkpoint)
+    found = _stored(checkpoint)
+    if found is not None and (changed := [part for part in made if found[0].get(part) != made[part]]):
+        show(f"  {said_anew('the state of an earlier training', changed)}")
+        found = None
+    if found is not None:
+        history, best, seconds = _restore(model, *found)
         show(f"  goes on after epoch {len(history)}")
-    best = _read_best(checkpoint)
     while True:
         step = step_after([row["val_loss"] for row in history], schedule)
         if step.stop or len(history) >= recipe.epochs:
@@ -160,7 +176,7 @@ def fit(
         if after.best_epoch == len(history) - 1:
             best = [variable.numpy() for variable in learned_variables(model)]
         if checkpoint is not None:
-            _save(model, checkpoint, history, best, seconds)
+            _save(model, checkpoint, made, history, best, seconds)
         mark = " *" if after.best_epoch == len(history) - 1 else ""
         show(
             f"  epoch {len(history)}/{recipe.epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}, "
@@ -293,49 +309,48 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*learned_variables(model), *model.optimizer.variables]
 
 
+def _parts_of_key(model: keras.Model, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """All that a stored state and the training that takes it up must agree in, by the words for it."""
+    if checkpoint is None:
+        return {}
+    return {"settings or data": checkpoint.key, "architecture": graph_digest(model), **made_by(*_CODE)}
+
+
 def _save(
-    model: keras.Model, checkpoint: Checkpoint, history: list[dict[str, float]], best: list[np.ndarray] | None, seconds: float
+    model: keras.Model,
+    checkpoint: Checkpoint,
+    made: dict[str, str],
+    history: list[dict[str, float]],
+    best: list[np.ndarray] | None,
+    seconds: float,
 ) -> None:
     checkpoint.folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"v{i}": variable.numpy() for i, variable in enumerate(_variables(model))}
     arrays |= {f"best{i}": value for i, value in enumerate(best or [])}
     # History and weights in one file: one rename is what makes an epoch done.
-    note = json.dumps({"key": checkpoint.key, "history": history, "seconds": seconds})
+    note = json.dumps({**made, "history": history, "seconds": seconds})
     with atomic.replacing(checkpoint.folder / "state.npz") as part:
         np.savez(part, note=np.array(note), **arrays)
 
 
-def _stored(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], Any] | None:
-    """Loads the note and the arrays of a state with this key; None if there is none or it is damaged."""
+def _stored(checkpoint: Checkpoint | None) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """Loads the note and the arrays of a stored state; None if there is none or it is damaged."""
     if checkpoint is None:
         return None
-    path = checkpoint.folder / "state.npz"
-    if not path.is_file():
-        return None
     try:
-        stored = np.load(path)
-        note = json.loads(str(stored["note"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with np.load(checkpoint.folder / "state.npz") as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        note = json.loads(str(arrays.pop("note")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    return (note, stored) if note["key"] == checkpoint.key else None
+    return note, arrays
 
 
-def _restore(model: keras.Model, checkpoint: Checkpoint | None) -> tuple[list[dict[str, float]], float]:
-    """Loads the stored state into `model` and returns its history and seconds; an empty history if there is none."""
-    found = _stored(checkpoint)
-    if found is None:
-        return [], 0.0
-    note, stored = found
+def _restore(
+    model: keras.Model, note: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[list[dict[str, float]], list[np.ndarray], float]:
+    """Puts a stored state into `model`. Returns its history, the best epoch's weights so far, and its seconds."""
     for i, variable in enumerate(_variables(model)):
-        variable.assign(stored[f"v{i}"])
-    return note["history"], note["seconds"]
-
-
-def _read_best(checkpoint: Checkpoint | None) -> list[np.ndarray] | None:
-    """Loads the best epoch's weights so far; None if no state is stored."""
-    found = _stored(checkpoint)
-    if found is None:
-        return None
-    _, stored = found
-    names = [name for name in stored.files if name.startswith("best")]
-    return [stored[f"best{i}"] for i in range(len(names))]
+        variable.assign(arrays[f"v{i}"])
+    best = [arrays[f"best{i}"] for i in range(sum(name.startswith("best") for name in arrays))]
+    return note["history"], best, note["seconds"]

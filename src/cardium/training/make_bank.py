@@ -13,6 +13,7 @@ from cardium.data.manifest import read_manifest
 from cardium.data.rendering import read_pixels
 from cardium.data.splits import read_parts
 from cardium.models.backbones import FRAMES, build_backbone, build_image_encoder
+from cardium.models.graph import graph_digest
 from cardium.models.weights import load_weights
 from cardium.training.bank import Bank, BankPlan, FrozenBackbone, calibrate, fill_bank, hash_records
 from cardium.workspace import Workspace
@@ -53,6 +54,7 @@ def make_bank(settings: Settings, spec: BankSpec, folder: Path) -> Bank:
         views=train.views,
         augment=asdict(dataset.augment),
         training_records=hash_records(records),
+        architecture=graph_digest(model),
     )
     if weights.used == "random":
         calibrate(model, pixels, records, folder, plan.key())

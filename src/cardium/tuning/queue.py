@@ -29,11 +29,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from cardium.errors import CardiumError, printable
+from cardium.errors import CardiumError, first_line, printable
 from cardium.parallel import started
 
 # What a trial says of itself, beside Optuna's own.
 WORKER, BEAT, ATTEMPT, RETRY_OF, DEFAULTS, NOTE = "worker", "beat", "attempt", "retry_of", "defaults", "note"
+# The place in the search of a trial that takes up a killed one.
+PLACE = "place"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _TAKEN = (*ENDED, TrialState.RUNNING)
 # A settings' worker may be killed for what they need (memory): after so many attempts they are left alone.
@@ -99,6 +101,11 @@ def _end_last_line(journal: Path) -> None:
         lock.release()
 
 
+def study_names(storage: BaseStorage) -> list[str]:
+    """Returns the names of all studies in a storage."""
+    return list(optuna.get_all_study_names(storage))
+
+
 def open_study(storage: BaseStorage, name: str, defaults: dict[str, Any], seed: int, startup: int) -> optuna.Study:
     """Opens the study `name`. A new study is created with a trial of the `defaults` in its queue.
 
@@ -107,7 +114,7 @@ def open_study(storage: BaseStorage, name: str, defaults: dict[str, Any], seed: 
     options: dict[str, Any] = {
         "storage": storage,
         "study_name": name,
-        "sampler": _SeededByNumber(seed, startup),
+        "sampler": _SeededByPlace(seed, startup),
         "pruner": optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=0),
     }
     try:
@@ -127,22 +134,27 @@ def _has_defaults(study: optuna.Study) -> bool:
     return any(trial.user_attrs.get(DEFAULTS) for trial in trials)
 
 
-class _SeededByNumber(BaseSampler):
-    """TPE (Bergstra et al. 2011, NeurIPS) whose draws are a function of seed, trial number and earlier trials.
+class _SeededByPlace(BaseSampler):
+    """TPE (Bergstra et al. 2011, NeurIPS) whose draws are a function of seed, the trial's place and the trials that ended.
 
-    With one seed per process, workers on two machines would all draw the same first trials.
+    A trial that takes up a killed one has that one's place, and those after it count on as if nothing had been killed: a
+    search of one worker draws the same with and without kills. With one seed per process, workers on two machines would all
+    draw the same first trials.
     """
 
     def __init__(self, seed: int, startup: int) -> None:
         self._seed, self._startup = seed, startup
-        self._tpe = self._made(0)
+        self._place = 0
+        self._tpe = self._made()
 
-    def _made(self, number: int) -> TPESampler:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+    def _made(self, name: str = "") -> TPESampler:
+        """A sampler for this place. name: of a setting that is drawn alone: it must not depend on those drawn before it."""
+        seed = int(np.random.SeedSequence([self._seed, self._place, *name.encode()]).generate_state(1)[0])
         return TPESampler(seed=seed, n_startup_trials=self._startup, multivariate=True, constant_liar=True)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._tpe = self._made(trial.number)
+        self._place = _place(study, trial)
+        self._tpe = self._made()
         self._tpe.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -156,10 +168,18 @@ class _SeededByNumber(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+        return self._made(param_name).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._tpe.after_trial(study, trial, state, values)
+
+
+def _place(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Returns a trial's place in the search: how many others came before it, those that took up a killed one left out."""
+    given = trial.user_attrs.get(PLACE)
+    if given is not None:
+        return int(given)
+    return sum(other.number < trial.number and RETRY_OF not in other.user_attrs for other in study.get_trials(deepcopy=False))
 
 
 @dataclass(frozen=True)
@@ -204,15 +224,25 @@ def run_trials(study: optuna.Study, total: int, objective: Objective, lock: Path
             trial = _claim(study, total)
         if trial is None:
             return
-        _run(study, trial, objective)
+        _run(study, trial, objective, lock)
         yield trial.number
 
 
 def recover(study: optuna.Study) -> list[int]:
-    """Fails the trials whose worker is gone, queues their settings again, and returns their numbers."""
+    """Fails the trials whose worker is gone, queues their settings again, and returns their numbers.
+
+    Call it under the lock of this machine's workers.
+    """
+    trials = study.get_trials(deepcopy=False)
+    # A worker that was killed between failing a trial and queueing it again.
+    taken_up = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    for trial in trials:
+        left = trial.state == TrialState.FAIL and NOTE not in trial.user_attrs and trial.number not in taken_up
+        if left and _is_of_this_machine(study, trial):
+            _queue_again(study, trial)
     found = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _alive(trial) and _give_back(study, trial):
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and not _alive(study, trial) and _give_back(study, trial):
             found.append(trial.number)
     return found
 
@@ -233,7 +263,9 @@ def _claim(study: optuna.Study, total: int) -> optuna.Trial | None:
     return trial
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective) -> None:
+def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective, lock: Path) -> None:
+    import filelock
+
     value: float | None = None
     state = TrialState.COMPLETE
     try:
@@ -242,17 +274,19 @@ def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective) -> None
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except CardiumError as error:
+        trial.set_user_attr(NOTE, str(error))
         if trial.user_attrs.get(DEFAULTS):  # Not the settings' fault.
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        trial.set_user_attr(NOTE, str(error))
         state = TrialState.PRUNED
     except UpdateFinishedTrialError:
         return  # This machine was silent for so long that another has taken the trial over.
     except KeyboardInterrupt:
-        _give_back(study, study.get_trials(deepcopy=False)[trial.number])
+        with filelock.FileLock(lock):
+            _give_back(study, study.get_trials(deepcopy=False)[trial.number])
         raise
-    except Exception:
+    except Exception as error:
+        trial.set_user_attr(NOTE, f"{type(error).__name__}: {first_line(error)}")
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         raise
     with contextlib.suppress(UpdateFinishedTrialError):
@@ -265,13 +299,18 @@ def _give_back(study: optuna.Study, trial: FrozenTrial) -> bool:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
-    attempt = int(trial.user_attrs.get(ATTEMPT, 1))
-    # What it had drawn, or was to try; a trial that was killed before is made up for by a new one.
-    settings = trial.params or trial.system_attrs.get("fixed_params")
-    if settings and attempt < _ATTEMPTS:
-        kept = {DEFAULTS: True} if trial.user_attrs.get(DEFAULTS) else {}
-        study.enqueue_trial(settings, user_attrs={ATTEMPT: attempt + 1, RETRY_OF: trial.number, **kept})
+    _queue_again(study, trial)
     return True
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queues what a failed trial had drawn or was to try; what it had not drawn yet, its follower draws in its place."""
+    attempt = int(trial.user_attrs.get(ATTEMPT, 1))
+    if attempt < _ATTEMPTS:
+        settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        kept = {DEFAULTS: True} if trial.user_attrs.get(DEFAULTS) else {}
+        about = {ATTEMPT: attempt + 1, RETRY_OF: trial.number, PLACE: _place(study, trial), **kept}
+        study.enqueue_trial(settings, user_attrs=about)
 
 
 # ------------------------------------------------------------------------------------------------------------ who is alive
@@ -281,14 +320,23 @@ def _myself() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
-def _alive(trial: FrozenTrial) -> bool:
+def _is_of_this_machine(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether a trial's worker is a process of this machine; one that has not signed yet is, if the storage is a file."""
+    worker = trial.user_attrs.get(WORKER)
+    return isinstance(study._storage, JournalStorage) if worker is None else bool(worker["host"] == socket.gethostname())
+
+
+def _alive(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Returns whether a running trial's worker is alive: its process on this machine, its heartbeat on others."""
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
-        # Between asking and signing lies a moment. Clocks and their zones may differ.
+        # Between asking and signing lies a moment: on this machine one under the lock, which the caller holds.
+        if _is_of_this_machine(study, trial):
+            return False
+        # Clocks and their zones may differ.
         begun = trial.datetime_start or datetime.datetime.now()
         return abs((datetime.datetime.now() - begun).total_seconds()) < 10
-    if worker["host"] == socket.gethostname():
+    if _is_of_this_machine(study, trial):
         since = started(int(worker["pid"]))
         return since is not None and since == worker["started"]
     return time.time() - float(trial.user_attrs.get(BEAT, 0.0)) < _SILENT_SECONDS

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import score
 from cardium.models import is_spatial
-from cardium.provenance import new_id
+from cardium.models.graph import graph_digest
+from cardium.provenance import made_by, new_id, said_anew
 from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import prediction_rows
 from cardium.training.bank import average_places
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     import optuna
     import pandas
     from optuna.trial import FrozenTrial
+
+# What a trial's score depends on beside its models' graphs, and what its settings are drawn by.
+_CODE = ("training", "tuning", "imaging/augment.py", "data/rendering.py", "data/splits.py", "evaluation/metrics.py")
+_LIBRARIES = ("keras", "numpy", "optuna", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def plan_search(settings: Settings, spec: RunSpec, reads: Path, space: str = "")
     for fold in test_folds:
         with_views[read_parts(folder, inputs.manifest, "honest", fold).train] = True
     origin = inputs.bank.info if inputs.bank else inputs.rendered
-    determined = {
+    determined: dict[str, Any] = {
         "space": searched.as_dict(),
         "origin": [origin.get(name) for name in ("key", "manifest_sha256", "pixels_sha256")],
         "split": data.split_sha256,
@@ -116,6 +121,10 @@ def plan_search(settings: Settings, spec: RunSpec, reads: Path, space: str = "")
         "protocol": asdict(settings.protocols[spec.protocol]),
         "size": inputs.size.as_dict(),
     }
+    models = [dataclasses.replace(spec, id=dataclasses.replace(spec.id, model=model)) for model in searched.models()]
+    source = source_of(settings, spec, inputs, searched.train)
+    determined["architectures"] = [graph_digest(build_models(settings, one, source).learner) for one in models]
+    determined |= made_by(*_CODE, libraries=_LIBRARIES)
     digest = hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{spec.name}-{searched.name}-{digest}"
     return Search(settings, spec, reads, searched, inputs, data, held_out, folds, with_views, name)
@@ -129,7 +138,9 @@ def open_study(search: Search, storage: str) -> optuna.Study:
     # A new database must be made by one process alone.
     with filelock.FileLock(search.scratch / "storage.lock"):
         store = queue.open_storage(storage, search.scratch / f"{search.run}.journal")
-        settings = search.settings
+        settings, names = search.settings, queue.study_names(store)
+        if search.study_name not in names and any(name.startswith(f"{search.run}-{search.space.name}-") for name in names):
+            print(said_anew(f"An earlier search of {search.run}", ["settings, data, code or libraries"]))
         study = queue.open_study(store, search.study_name, search.space.defaults, settings.seed, settings.tune.startup)
         if "id" not in study.user_attrs:
             study.set_user_attr("id", new_id())

@@ -68,6 +68,10 @@ class SearchSpace:
                 changes |= dimension.sets[value] if dimension.sets else {name: value}
         return self._model(values.get(BLOCK)), dataclasses.replace(self.train, **changes)
 
+    def models(self) -> list[str]:
+        """Returns the models that a trial may train."""
+        return [self._model(block) for block in self.dimensions[BLOCK].choices] if BLOCK in self.dimensions else [self.model]
+
     def searched(self) -> set[str]:
         """Returns the names of the settings that a trial may change."""
         names = {name for name, dimension in self.dimensions.items() if name != BLOCK and not dimension.sets}

@@ -41,6 +41,8 @@ def run_trials(search: Search, study: optuna.Study, budget: Budget) -> Iterator[
 
     Raises CardiumError if a worker fails, or if workers are killed repeatedly before a trial ends.
     """
+    import filelock
+
     shown = 0
 
     def newly_ended() -> Iterator[None]:
@@ -60,7 +62,8 @@ def run_trials(search: Search, study: optuna.Study, budget: Budget) -> Iterator[
         else:
             for _ in _run_processes(search, budget):
                 yield from newly_ended()
-        queue.recover(study)
+        with filelock.FileLock(search.lock):
+            queue.recover(study)
         yield from newly_ended()
         now = queue.count_trials(study)
         rounds_without_trial = 0 if now.ended > before or now.running else rounds_without_trial + 1
