@@ -1,16 +1,18 @@
-"""The result of a search: the best trial, its gain over the run's own settings with an interval, and all trials."""
+"""The result of a search: the best trial, its gain over the run's own settings with a bound, and all trials."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cardium.config import run_spec
-from cardium.evaluation.metrics import GroupBootstrap, paired_difference
+from cardium.evaluation.metrics import GroupBootstrap
 from cardium.provenance import Provenance
 from cardium.runs.predictions import probability_columns
 from cardium.tuning import queue
-from cardium.tuning.search import Search, predictions_of
+from cardium.tuning.gain import gain_of_best
+from cardium.tuning.search import Search, kept_predictions, predictions_of
 from cardium.workspace import RunId, Workspace, run_name
 
 if TYPE_CHECKING:
@@ -40,7 +42,10 @@ def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) ->
     best = counts.best
     assert best is not None  # The defaults are never cut short.
     own, found = predictions_of(search, defaults), predictions_of(search, best)
-    gain = gain_of(search, own, found)
+    challengers = [
+        trial for trial in trials if trial.state in queue.ENDED and trial.number not in (defaults.number, best.number)
+    ]
+    gain = gain_of(search, own, found, _others(search, challengers), len(challengers) + 1)
     model, _ = search.space.applied(best.params)
     root, spec = search.settings.root, search.spec
     seconds_of_trials = round(
@@ -82,16 +87,31 @@ def conclude(search: Search, study: optuna.Study, asked: int, seconds: float) ->
     return SearchResult(info, _table(search, trials), own, found)
 
 
-def gain_of(search: Search, own: pandas.DataFrame, found: pandas.DataFrame) -> dict[str, float]:
-    """Compares the best trial with the defaults on all validation records: balanced accuracy, paired grouped bootstrap."""
-    order = ["test_fold", "record"]
-    own, found = own.sort_values(order, ignore_index=True), found.sort_values(order, ignore_index=True)
+def _others(search: Search, trials: list[FrozenTrial]) -> list[pandas.DataFrame]:
+    """Reads the predictions of those `trials` that were completed on this machine."""
+    import pandas as pd
+
+    files = [kept_predictions(search, trial.number) for trial in trials]
+    return [pd.read_parquet(file) for file in files if file.is_file()]
+
+
+def gain_of(
+    search: Search, own: pandas.DataFrame, found: pandas.DataFrame, others: Sequence[pandas.DataFrame] = (), tried: int = 1
+) -> dict[str, float]:
+    """Compares the best trial with the defaults on all validation records; as `gain.gain_of_best`, which see.
+
+    others: the predictions of the other completed trials that are at hand. tried: all trials but the defaults.
+    """
     columns = probability_columns(search.inputs.classes)
-    labels, groups = own["label"].to_numpy(), own["group"].to_numpy()
+    tables = [table.sort_values(["test_fold", "record"], ignore_index=True) for table in (own, found, *others)]
+    labels, groups = tables[0]["label"].to_numpy(), tables[0]["group"].to_numpy()
+    defaults, *trials = (table[columns].to_numpy() for table in tables)
     evaluate = search.settings.evaluate
     bootstrap = GroupBootstrap(groups, labels, evaluate.bootstrap, search.settings.seed)
-    a, b = found[columns].to_numpy(), own[columns].to_numpy()
-    return paired_difference(labels, groups, a, b, bootstrap, evaluate.threshold, evaluate.interval)
+    return gain_of_best(
+        labels, groups, defaults, trials, 0, bootstrap,
+        threshold=evaluate.threshold, interval=evaluate.interval, challengers=tried,
+    )  # fmt: skip
 
 
 def verdict(none_better: bool, gain: dict[str, float], trials: int) -> str:
@@ -99,10 +119,9 @@ def verdict(none_better: bool, gain: dict[str, float], trials: int) -> str:
     if none_better:
         return f"No gain: of {trials} trials none beat the run's own settings."
     interval = f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    caveat = f"optimistic, since the best of {trials} is scored on what chose it"
     if gain["low"] <= 0:
-        return f"No gain that can be told from chance: {interval}, {caveat}."
-    return f"A gain of {interval}, {caveat}."
+        return f"No gain that can be told from chance: {interval}; the best of {trials} equal trials would look as good."
+    return f"A gain of {interval}; its lower end allows for the best of {trials} having been picked, the rest is optimistic."
 
 
 def settings_to_take_over(search: Search, best: FrozenTrial) -> dict[str, Any]:
