@@ -63,7 +63,7 @@ def plan_table(settings: Settings) -> RawTable:
             "runs": [f"{run.name}: {plan.verb_of(run)}" for run in plan.ids(dataset)],
             "seed": settings.seed,
             "test_folds": settings.test_folds(dataset),
-            "evaluate": dict(evaluate),
+            "evaluate": {**evaluate, "compared": settings.evaluate.compared, "tolerance": settings.evaluate.tolerance},
         }
         for dataset in active
     }

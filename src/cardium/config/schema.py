@@ -182,13 +182,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """test_folds: `all`, or one fold held out. cross_validated: datasets for which it is always all."""
+    """test_folds: `all`, or one fold held out. cross_validated: datasets for which it is always all.
+
+    compared, tolerance: test records of a run whose scored and served probabilities may differ by so much; 0: none is compared.
+    """
 
     test_folds: str
     cross_validated: list[str]
     bootstrap: AtLeastTen
     interval: Share
     threshold: Share
+    compared: CountOrZero
+    tolerance: Share
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Parity:
+    """Scored predictions against those of the saved model, by its way of serving.
+
+    difference: the largest of a probability. decisions: the number of records that are decided otherwise.
+    """
+
+    records: int
+    difference: float
+    decisions: int
+
+
+@dataclass(frozen=True)
 class RunScores:
     """The scores of one run: a row of metrics.json.
 
@@ -53,6 +65,7 @@ class RunScores:
     published_*: the original's scores.
     seconds, epochs: None if nothing was trained; epochs are averaged over held-out folds.
     run_id: the id in its run.json; None for a naive row.
+    parity: whether it is served as it was scored; None where that was not asked.
     """
 
     name: str
@@ -78,6 +91,7 @@ class RunScores:
     validation_balanced_accuracy: float | None = None
     warnings: list[str] = field(default_factory=list)
     run_id: str | None = None
+    parity: Parity | None = None
 
     @property
     def balanced_accuracy(self) -> Interval:
@@ -97,12 +111,15 @@ class RunScores:
             known[part] = {metric: Interval(**score) for metric, score in (table.get(part) or {}).items()}
         seconds = table.get("seconds")
         known["seconds"] = Seconds(**seconds) if seconds else None
+        known["parity"] = Parity(**table["parity"]) if table.get("parity") else None
         return cls(**{**known, "name": name})
 
     def to_json(self) -> dict[str, Any]:
         """Returns the row's table in metrics.json, without its name, which is the key."""
         table = asdict(self)
         del table["name"]
+        if self.parity is None:
+            del table["parity"]
         return {**table, "seconds": table["seconds"] or {}}
 
 
@@ -202,6 +219,18 @@ class Evaluation:
             }
             for row in self.ranked()
         }
+
+    def served_as_scored(self) -> str:
+        """States in a sentence how far saved models say what was scored; "" if that was not asked."""
+        found = [(row.parity, row.name) for row in self.runs.values() if row.parity is not None]
+        if not found:
+            return ""
+        most, name = max(found, key=lambda one: one[0].difference)
+        records, changed = sum(parity.records for parity, _ in found), sum(parity.decisions for parity, _ in found)
+        return (
+            f"Served as scored: on {records} records of {len(found)} runs the saved models' probabilities differ by up to "
+            f"{most.difference:.4f} ({name}), {changed} decisions differ."
+        )
 
     def under_other_protocol(self, row: RunScores) -> RunScores | None:
         """Returns the same model's row under the other protocol, None if it was not run."""

@@ -157,6 +157,8 @@ def _footnotes(evaluation: Evaluation, unit: str, one_each: bool) -> list[str]:
             + " naive: the training records' class shares, for all.",
             "other: balanced accuracy under the other protocol. published: the original's accuracy, on its own split.",
         ]
+    if said := evaluation.served_as_scored():
+        lines += textwrap.wrap(said, 118, subsequent_indent="  ")
     ranked = evaluation.ranked()
     warned: dict[str, list[str]] = {}
     for row in ranked:

@@ -125,6 +125,7 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "picture_of_leaderboard": embedded(folder / "leaderboard.png"),
         "interval": f"{evaluation.interval:.0%}",
         "bootstrap": evaluation.bootstrap,
+        "served_as_scored": evaluation.served_as_scored(),
         "patients": evaluation.patients,
         "source": SOURCES.get(dataset, ""),
         "per_class": _per_class(evaluation, advice.run),

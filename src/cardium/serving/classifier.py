@@ -32,11 +32,14 @@ _PIECE = 32
 class Classifier:
     """The model of a run folder, loaded once and warmed up; its methods may be called from many threads at once.
 
-    model_version: of the registry, where it is known. limits: what a request may cost.
+    model_version: of the registry, where it is known. limits: what a request may cost. file: another model of the folder than
+    the one that answers requests.
     Raises CardiumError if the folder holds no whole run.
     """
 
-    def __init__(self, run_folder: Path, model_version: str | None = None, limits: Serve | None = None) -> None:
+    def __init__(
+        self, run_folder: Path, model_version: str | None = None, limits: Serve | None = None, file: Path | None = None
+    ) -> None:
         try:
             self.run = TrainedRun.read(run_folder)
         except NotTrainedError:
@@ -47,7 +50,7 @@ class Classifier:
         self.limits = limits or Serve()
         self.shape = shape_of(self.run.rendering, self.run.size)
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
-        self._forward = _load(self.run.served_file, self.shape)
+        self._forward = _load(file or self.run.served_file, self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     @property
