@@ -56,7 +56,7 @@ def test_what_the_saved_model_says_of_the_files_is_what_was_scored(
 def test_another_score_stops_with_one_line(scored: tuple[Settings, TrainedRun, pd.DataFrame, pd.DataFrame]) -> None:
     settings, run, manifest, predictions = scored
     other = predictions.assign(p_Normal=predictions["p_Normal"] + 0.05, p_Sick=predictions["p_Sick"] - 0.05)
-    with pytest.raises(CardiumError, match=r"up to 0\.05.*evaluate\.tolerance is 0\.02.*train anew") as caught:
+    with pytest.raises(CardiumError, match=r"up to 0\.05.*evaluate\.tolerance is 0\.005.*train anew") as caught:
         compare_served(settings, run, manifest, other)
     assert "\n" not in str(caught.value)
     inexact = dataclasses.replace(run, engine="openvino 2026.4.1 bf16")
@@ -87,5 +87,5 @@ def test_an_evaluation_keeps_and_tells_it(tmp_path: Path) -> None:
     evaluation = Evaluation("cmri", CLASSES, 0.95, 100, 0.5, DataVersion("", "m", "s"), rows)
     evaluation.write(tmp_path)
     assert Evaluation.read(tmp_path, "cmri") == evaluation
-    said = "on 2 records of 2 runs the saved models' probabilities differ by up to 0.1000 (b), 1 decisions differ."
+    said = "on 2 records of 2 runs the saved models' probabilities differ by up to 0.10000 (b), 1 decisions differ."
     assert evaluation.served_as_scored() == f"Served as scored: {said}"

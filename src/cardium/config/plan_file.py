@@ -143,6 +143,7 @@ def _joint_entry(settings: Settings, spec: JointSpec) -> RawTable:
         "reads": f"processed/{spec.id.dataset}/{settings.plan.runs[spec.members[0].name].rendering}",
         "seed": settings.seed,
         "threshold": settings.evaluate.threshold,
+        "calibration": settings.protocols[spec.id.protocol].calibration,
         **({"train": asdict(spec.train)} if spec.train else {}),
     }
 

@@ -125,10 +125,14 @@ class Validate:
 
 @dataclass(frozen=True)
 class ProtocolSettings:
-    """scaling: of a backbone's input. padding: whether a network of slices skips the empty ones at the end or reads them."""
+    """scaling: of a backbone's input. padding: whether a network of slices skips the empty ones at the end or reads them.
+
+    calibration: whether a model's logits are divided by a temperature that is fitted on validation.
+    """
 
     scaling: Literal["native", "unit"]
     padding: Literal["masked", "read"]
+    calibration: Literal["temperature", "none"] = "none"
 
 
 @dataclass(frozen=True)

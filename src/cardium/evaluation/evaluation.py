@@ -229,7 +229,7 @@ class Evaluation:
         records, changed = sum(parity.records for parity, _ in found), sum(parity.decisions for parity, _ in found)
         return (
             f"Served as scored: on {records} records of {len(found)} runs the saved models' probabilities differ by up to "
-            f"{most.difference:.4f} ({name}), {changed} decisions differ."
+            f"{most.difference:.5f} ({name}), {changed} decisions differ."
         )
 
     def under_other_protocol(self, row: RunScores) -> RunScores | None:

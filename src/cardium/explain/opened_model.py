@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardium.imaging.kinds import family
+from cardium.models.classifier import LAST
 
 if TYPE_CHECKING:
     import keras
@@ -184,7 +185,7 @@ def _before_activation(model: keras.Model) -> tuple[Any, Any]:
     import keras
 
     names = {layer.name for layer in model.layers}
-    name = next((name for name in ("score", "probabilities") if name in names), model.layers[-1].name)
+    name = next((name for name in LAST if name in names), model.layers[-1].name)
     layer = model.get_layer(name)
     if isinstance(layer, keras.layers.Dense) and layer.activation.__name__ in ("softmax", "sigmoid"):
         return layer.input, layer

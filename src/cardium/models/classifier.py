@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The dense layer behind which probabilities come: of two classes, of more.
+LAST = ("score", "probabilities")
 
 
 def classify_map(feature_map: Any, classes: int, dropout: float, hidden: int = 0) -> Any:
@@ -39,3 +46,11 @@ def classify_embedding(embedding: Any, classes: int, dropout: float) -> Any:
         negative = layers.Rescaling(-1.0, offset=1.0, name="score_of_first_class")(positive)
         return layers.Concatenate(name="probabilities")([negative, positive])
     return layers.Dense(classes, activation="softmax", name="probabilities")(kept)
+
+
+def with_temperature(trained: Mapping[str, np.ndarray], temperature: float) -> dict[str, np.ndarray]:
+    """Divides a model's logits by `temperature`: the weights of its last dense layer among `trained` (see trained.py)."""
+    return {
+        name: (value / value.dtype.type(temperature)) if name.rsplit("|", 1)[0] in LAST else value
+        for name, value in trained.items()
+    }

@@ -20,6 +20,7 @@ from cardium.models.fusion import create_fusion_head
 from cardium.models.trained import set_trained, trained_weights
 from cardium.runs.predictions import prediction_rows
 from cardium.runs.reading import open_reader, predict_records
+from cardium.runs.temperature import calibrate
 from cardium.runs.trained_run import Phase, TrainedRun
 from cardium.training.fit import Checkpoint, Examples, fit, predict, recipe_of
 from cardium.workspace import Workspace
@@ -34,7 +35,8 @@ class TrainedHeads:
     """The heads of all held-out folds.
 
     weights: fold -> the head's weights, as `models.trained` names them. predictions: on the validation records, in the
-    predictions format. history: one row per epoch. seconds: training time over all folds.
+    predictions format. history: one row per epoch. seconds: training time over all folds. temperatures: by fold, {} without
+    calibration.
     """
 
     weights: dict[int, dict[str, np.ndarray]]
@@ -42,6 +44,7 @@ class TrainedHeads:
     history: list[dict[str, Any]]
     phases: list[Phase]
     seconds: float
+    temperatures: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def train_heads(settings: Settings, spec: JointSpec, members: list[TrainedRun]) 
     state = workspace.scratch() / "training" / hashlib.sha256(spec.name.encode()).hexdigest()[:16]
     weights: dict[int, dict[str, np.ndarray]] = {}
     history: list[dict[str, Any]] = []
+    temperatures: dict[int, float] = {}
+    groups = manifest["group"].to_numpy()
     phases, tables, seconds = [], [], 0.0
     for fold in folds:
         parts = read_parts(workspace.split(spec.id.dataset), manifest, spec.id.protocol, fold)
@@ -103,9 +108,12 @@ def train_heads(settings: Settings, spec: JointSpec, members: list[TrainedRun]) 
         phases.append(Phase(fold, "head", **fitted.summary()))
         seconds += fitted.seconds
         probabilities = predict(head, validation, train.batch)
+        if settings.protocols[spec.id.protocol].calibration == "temperature":
+            scaled = calibrate(weights[fold], probabilities, labels[parts.validation], groups[parts.validation])
+            temperatures[fold], weights[fold], probabilities = scaled.temperature, scaled.weights, scaled.probabilities
         tables.append(prediction_rows(manifest, parts.validation, fold, labels, probabilities, classes))
     shutil.rmtree(state, ignore_errors=True)
-    return TrainedHeads(weights, pd.concat(tables, ignore_index=True), history, phases, seconds)
+    return TrainedHeads(weights, pd.concat(tables, ignore_index=True), history, phases, seconds, temperatures)
 
 
 def _open(settings: Settings, run: TrainedRun, manifest: pandas.DataFrame) -> _Member:

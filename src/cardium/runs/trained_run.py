@@ -36,7 +36,7 @@ _NOT_SAID = Provenance("", False, {}, "")
 
 # Each kind's keys, in the order of the file.
 _MADE = ("id", "commit", "dirty", "versions", "created", "environment", "run")
-_COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation")
+_COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation", "temperatures")
 _OF_MEMBERS = (
     "model", "kind", "dataset", "protocol", "members", "member_ids", "classes", "rendering", "weights", "test_folds", "folds",
     "data", "warnings",
@@ -92,6 +92,7 @@ class TrainedRun:
     tuned: the file with tuned settings that it took, "" for none.
     engine: the software that computed the bank, or that trained the model.
     validation: scores by name, over the validation records of all held-out folds.
+    temperatures: by held-out fold, what its model's logits were divided by; {} for a run that was not calibrated itself.
     members, member_ids: names and ids of the runs that it is made of.
     """
 
@@ -118,6 +119,7 @@ class TrainedRun:
     seconds: Seconds = Seconds()
     phases: list[Phase] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
+    temperatures: dict[int, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     member_ids: list[str] = field(default_factory=list)
@@ -175,6 +177,7 @@ class TrainedRun:
             seconds=Seconds(float(seconds.get("features", 0.0)), float(seconds.get("train", 0.0))),
             phases=[Phase(**phase) for phase in table.get("phases", [])],
             validation=dict(table.get("validation", {})),
+            temperatures={int(fold): float(value) for fold, value in (table.get("temperatures") or {}).items()},
             warnings=list(table.get("warnings", [])),
             members=list(table.get("members", [])),
             member_ids=list(table.get("member_ids", [])),
@@ -214,10 +217,11 @@ class TrainedRun:
             "seconds": asdict(self.seconds),
             "phases": [asdict(phase) for phase in self.phases],
             "validation": self.validation,
+            "temperatures": {str(fold): value for fold, value in self.temperatures.items()},
             "warnings": self.warnings,
         }
-        # Files of older versions have no environment, and get none.
-        return {key: content[key] for key in _KEYS[self.kind] if key != "environment" or content[key]}
+        # Files of older versions have neither, and get none.
+        return {key: content[key] for key in _KEYS[self.kind] if key not in ("environment", "temperatures") or content[key]}
 
     def write(self, folder: Path) -> None:
         """Writes run.json into `folder`."""

@@ -88,6 +88,7 @@ def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
             model_bytes=(part / MODEL).stat().st_size,
             seconds=Seconds(joint.seconds.features, round(train_seconds, 1)),
             phases=heads.phases if heads else [],
+            temperatures=heads.temperatures if heads else {},
             validation=score_predictions(table, classes, settings.evaluate.threshold),
         )
         made.write(part)

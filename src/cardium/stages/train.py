@@ -28,6 +28,7 @@ from cardium.provenance import Provenance, new_id
 from cardium.reporting.plots import learning_curves
 from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import prediction_rows
+from cardium.runs.temperature import calibrate
 from cardium.runs.trained_run import Phase, Seconds, TrainedRun, write_fold_weights
 from cardium.training.bank import Bank
 from cardium.training.fit import Checkpoint
@@ -70,6 +71,8 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     phases: list[Phase] = []
     validation = []
     weights: dict[int, dict[str, np.ndarray]] = {}
+    temperatures: dict[int, float] = {}
+    groups = inputs.manifest["group"].to_numpy()
     seconds = 0.0
     state = workspace.scratch() / "training" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
     checkpoint = Checkpoint(state, _training_key(settings, spec, inputs, data))
@@ -82,9 +85,12 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             history += [{"test_fold": fold, "phase": phase, **row} for row in fitted.history]
             phases.append(Phase(fold, phase, **fitted.summary()))
             seconds += fitted.seconds
-        rows = prediction_rows(inputs.manifest, parts.validation, fold, inputs.labels, trained.probabilities, classes)
+        weights[fold], probabilities = trained.weights, trained.probabilities
+        if settings.protocols[spec.protocol].calibration == "temperature":
+            scaled = calibrate(trained.weights, probabilities, inputs.labels[parts.validation], groups[parts.validation])
+            temperatures[fold], weights[fold], probabilities = scaled.temperature, scaled.weights, scaled.probabilities
+        rows = prediction_rows(inputs.manifest, parts.validation, fold, inputs.labels, probabilities, classes)
         validation.append(rows)
-        weights[fold] = trained.weights
 
     table = pd.concat(validation, ignore_index=True)
     set_trained(whole, weights[folds[0]])
@@ -124,6 +130,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             seconds=Seconds(round(bank.seconds, 1) if bank else 0.0, round(seconds, 1)),
             phases=phases,
             validation=score_predictions(table, classes, settings.evaluate.threshold),
+            temperatures=temperatures,
             warnings=[*_warnings(spec, bank, folds), *provenance.warnings],
             provenance=provenance,
         )
