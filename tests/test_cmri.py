@@ -1,6 +1,7 @@
 """The CAD collection's folders, as published, as users change them, and as systems litter them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from cardium.datasets import Found, Rejected, get_collection, list_collections
 from cardium.datasets.cmri import frame_number, scan
-from cardium.datasets.scan import natural
+from cardium.datasets.scan import UNKNOWN, natural
 from cardium.errors import CardiumError
 
 
@@ -65,6 +66,10 @@ def test_published_layout_in_natural_order(tmp_path):
         ("Sick/sick-directory-7-series4-IM00002.jpg", ("Sick", "Sick/Directory_7", "series4", 2)),
         ("Sick/Directory_7/IM00002.jpg", ("Sick", "Sick/Directory_7", "", 2)),
         ("Sick/patient007/SR_1/SC-HF-I-04-IM-0001-0087.png", ("Sick", "Sick/patient007", "SR_1", 87)),
+        ("Sick/patient007/IM00087.png", ("Sick", "Sick/patient007", "", 87)),
+        ("Sick/Directory_7 (2)/IM00002.jpg", ("Sick", "Sick/Directory_7", "", 2)),
+        ("Sick/Directory_7 - Copy/SR_1/IM2.jpg", ("Sick", "Sick/Directory_7", "SR_1", 2)),
+        ("Sick/Jose\u0301/IM2.jpg", ("Sick", "Sick/Jos\u00e9", "", 2)),
         ("Normal/IM00001.jpg", ("Normal", "", "", 1)),
         ("Normal/SR_4/IM00001.jpg", ("Normal", "", "SR_4", 1)),
         ("Normal/picture.jpg", ("Normal", "", "", -1)),
@@ -78,7 +83,7 @@ def test_what_is_no_record(tmp_path):
     lay(
         tmp_path, "Normal/Directory_1/SR_1/IM1.jpg", "Normal/.DS_Store", "Normal/Directory_1/._IM1.jpg", ".cache/Normal/IM1.jpg"
     )
-    lay(tmp_path, "__MACOSX/Normal/IM1.jpg", "Sick/Directory_1/Thumbs.db", "README.txt", "Abnormal/Directory_1/IM1.jpg")
+    lay(tmp_path, "__MACOSX/Normal/IM1.jpg", "Sick/Directory_1/Thumbs.db", "README.txt", "Abnormal/Directory_1/notes.txt")
     lay(tmp_path, "Normal/Sick/IM1.jpg")
     assert list(found(tmp_path)) == ["Normal/Directory_1/SR_1/IM1.jpg"]
     outside = "outside of a class folder: neither Normal nor Sick is above it"
@@ -89,9 +94,53 @@ def test_what_is_no_record(tmp_path):
         "__MACOSX/Normal/IM1.jpg": ("", "system file"),
         "Sick/Directory_1/Thumbs.db": ("", "system file"),
         "README.txt": ("", outside),
-        "Abnormal/Directory_1/IM1.jpg": ("", outside),
+        "Abnormal/Directory_1/notes.txt": ("", outside),
         "Normal/Sick/IM1.jpg": ("", "inside folders of two classes"),
     }
+
+
+@pytest.mark.parametrize("strange", ["Sick (2)", "Sick - Copy", "Norml", "sick_new"])
+@pytest.mark.parametrize("name", ["IM1.jpg", "IM0001", "1.2.840.113"])
+def test_a_folder_beside_the_classes_that_is_none_stops_the_scan(tmp_path, strange, name):
+    lay(tmp_path, "a/Normal/Directory_1/IM1.jpg", "a/Sick/Directory_1/IM1.jpg", f"a/{strange}/Directory_2/{name}")
+    with pytest.raises(CardiumError, match=re.escape(f"`a/{strange}` (1)")):
+        found(tmp_path)
+    (tmp_path / "a" / strange).rename(tmp_path / "a" / "notes")
+    (tmp_path / "a/notes/Directory_2" / name).rename(tmp_path / "a/notes/Directory_2/list.csv")
+    assert len(found(tmp_path)) == 2
+
+
+def test_a_folder_that_is_a_link_is_lost_with_its_files(tmp_path):
+    data = lay(tmp_path / "data", "Normal/Directory_1/IM1.jpg", "Sick/Directory_1/IM1.jpg")
+    away = lay(tmp_path / "away", "SR_1/IM1.jpg", "SR_1/IM2.jpg", "SR_2/IM1.jpg", ".DS_Store")
+    (data / "Sick/Directory_2").symlink_to(away)
+    (data / "Sick/Directory_3").symlink_to("Directory_1")
+    (data / "Sick/Directory_4").symlink_to("nowhere")
+    lost = {entry.path: entry for entry in get_collection("cmri").scan(data) if isinstance(entry, Rejected)}
+    assert lost["Sick/Directory_2"] == Rejected("Sick/Directory_2", "Sick", "link out of the data folder", 3)
+    assert lost["Sick/Directory_3"].files == 0  # It is read in its own place.
+    assert lost["Sick/Directory_4"] == Rejected("Sick/Directory_4", "Sick", "broken link", UNKNOWN)
+    # A class that is a link is that class, lost.
+    (data / "Normal").rename(tmp_path / "Normal")
+    (data / "Normal").symlink_to(tmp_path / "Normal")
+    lost = {entry.path: entry for entry in get_collection("cmri").scan(data) if isinstance(entry, Rejected)}
+    assert lost["Normal"] == Rejected("Normal", "Normal", "link out of the data folder", 1)
+
+
+@pytest.mark.parametrize("how", ["configured", "linked", "relative"])
+def test_a_cache_that_projects_share_belongs_to_the_data(tmp_path, how):
+    data = lay(tmp_path / "project" / "data" / "cmri", "Normal/Directory_1/IM1.jpg")
+    lay(tmp_path / "shared", "files/md5/ab/cdef")
+    dvc = tmp_path / "project" / ".dvc"
+    dvc.mkdir()
+    if how == "linked":
+        (dvc / "cache").symlink_to(tmp_path / "shared")
+    else:
+        place = tmp_path / "shared" if how == "configured" else "../../shared"
+        name = "config.local" if how == "configured" else "config"
+        (dvc / name).write_text(f"[cache]\n    dir = {place}\n    type = symlink\n")
+    (data / "Normal/Directory_1/IM2.jpg").symlink_to(tmp_path / "shared/files/md5/ab/cdef")
+    assert [path.rsplit("/", 1)[1] for path in found(data)] == ["IM1.jpg", "IM2.jpg"]
 
 
 def test_links_and_pipes(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,9 @@ def test_copies_join_their_patients_and_unknown_patients_stand_alone(root):
     (data / "Normal/Directory_1/SR_1/IM00009.png").write_bytes(original)  # sorts before what it is a copy of
     (data / "Normal/loose.png").write_bytes(original)
     save(data / "Sick/unknown.png")
-    ingest.run(settings_in(root), "cmri")
+    with pytest.raises(CardiumError, match=r"1 of 12 files of class Normal name no patient .*loose\.png.*<patient>/<file>"):
+        ingest.run(settings_in(root), "cmri")
+    ingest.run(settings_in(root, max_bad=0.2), "cmri")
     manifest, fingerprint, _ = results(root)
     by_path = manifest.set_index("path")
     first = by_path.loc["Normal/Directory_1/SR_1/IM00009.png"]
@@ -108,7 +111,7 @@ def test_copies_join_their_patients_and_unknown_patients_stand_alone(root):
     assert unknown["group"] == f"sha256:{unknown['sha256'][:16]}"
     # A group is found again by its content, wherever the file is put.
     (data / "Sick/unknown.png").rename(data / "Sick/elsewhere.png")
-    ingest.run(settings_in(root), "cmri")
+    ingest.run(settings_in(root, max_bad=0.2), "cmri")
     assert set(results(root)[0]["group"]) == set(manifest["group"])
     assert (fingerprint["copies"], fingerprint["unknown_patient"]) == (2, 2)
     assert fingerprint["counts"]["Normal"] == {"records": 12, "groups": 1, "distinct": 10}
@@ -173,6 +176,34 @@ def test_too_much_lost_of_one_class_stops_the_run_and_leaves_the_list(root):
     assert listed[0] == "path,label,reason"
     assert len(listed) == 3
     ingest.run(settings_in(root, max_bad=0.2), "cmri")
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("link", r"5 of 10 files of class Sick .*5 x link out of the data folder"),
+        ("gone", r"data/cmri/Sick/Directory_2: broken link: nobody can tell how much of class Sick"),
+        ("unreadable", r"data/cmri/Sick/Directory_2: folder cannot be read: Permission denied: nobody can tell"),
+    ],
+)
+def test_a_patients_folder_that_is_lost_counts_with_its_files(root, monkeypatch, lost, said):
+    folder = root / "data/cmri/Sick/Directory_2"
+    if lost == "unreadable":
+        scandir = os.scandir
+
+        def refused(path):
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refused)
+    else:
+        folder.rename(root / "elsewhere")
+        folder.symlink_to(root / ("elsewhere" if lost == "link" else "nowhere"))
+    with pytest.raises(CardiumError, match=said) as caught:
+        ingest.run(settings_in(root, max_bad=0.4), "cmri")
+    assert "\n" not in str(caught.value)
+    assert "Sick/Directory_2" in (root / ".cardium/ingest/cmri/rejected.csv").read_text()
 
 
 def test_nothing_to_read(tmp_path):

@@ -189,7 +189,7 @@ def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequen
         "rejected": {
             "total": len(rejected),
             "by_reason": _most_first(Counter(kind(entry.reason) for entry in rejected)),
-            "by_class": {name: sum(entry.label == name for entry in rejected) for name in classes},
+            "by_class": {name: sum(max(entry.files, 0) for entry in rejected if entry.label == name) for name in classes},
         },
         "sizes": _most_first(sizes),
         "modes": _most_first(Counter(manifest["mode"])),

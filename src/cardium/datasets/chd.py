@@ -107,8 +107,12 @@ def _tables(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _judge(entry: Entry, defects: Mapping[str, set[str]]) -> Found | Rejected:
-    if entry.litter or not entry.name:
-        return Rejected(entry.path, "", entry.litter or entry.fault)
+    if entry.litter:
+        return Rejected(entry.path, "", entry.litter)
+    if not entry.name:
+        if entry.files:  # Of whichever classes: nobody can tell which share of one is lost.
+            raise CardiumError(f"chd: {entry.path}: {entry.fault}: put its files there, or take it out.")
+        return Rejected(entry.path, "", entry.fault, 0)
     patient = patient_of(entry.name)
     if not patient:
         known = "a label map, not a volume" if _LABEL_MAP.fullmatch(entry.name) else "not called ct_<id>_image.nii.gz"

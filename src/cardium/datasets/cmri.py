@@ -5,8 +5,9 @@ published, nested deeper, or flattened into the class folder with the folders' n
 
 A patient is `<class>/Directory_<n>`. The class is part of the key because the publisher numbers the folders of both classes and
 a number may occur in both; joining two strangers would tie their classes together. If one person's images are filed under both
-classes, the identical files among them join the two patients into one group (manifest.py). A file whose path names no patient
-has none: guessing one from a bare file name could split a real patient or join strangers.
+classes, the identical files among them join the two patients into one group (manifest.py). Under another naming the outermost
+folder below the class is the patient's, unless it is called as a series is. A file whose path names no patient has none:
+guessing one from a bare file name could split a real patient or join strangers; `ingest` stops over more than a few of them.
 """
 
 from __future__ import annotations
@@ -16,26 +17,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cardium.datasets.collection import Collection, Found, Rejected
-from cardium.datasets.scan import Entry, last_number, walk
+from cardium.datasets.scan import Entry, check_folders, last_number, prefixes, walk
 
 CLASSES = ("Normal", "Sick")
 
 _BY_LOWER = {name.lower(): name for name in CLASSES}
 _DIRECTORY = re.compile(r"directory[ _-]?0*([0-9]+)", re.IGNORECASE)
+# A second folder of a patient: `Directory_3 (2)`, `Directory_3 - Copy`.
+_DIRECTORY_AND_MORE = re.compile(rf"{_DIRECTORY.pattern}(?![0-9]).*", re.IGNORECASE | re.DOTALL)
 _SERIES = re.compile(r"(?:series|sr)[ _-]?[0-9]+", re.IGNORECASE)
 _IMAGE = re.compile(r"im(?:age|g)?[ _-]?[0-9]+", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]+")
 
 
 def scan(folder: Path) -> Iterator[Found | Rejected]:
-    """Scans `folder` in natural order; see Collection.scan."""
-    yield from map(_judge, walk(folder))
+    """Scans `folder` in natural order; see Collection.scan.
+
+    Raises CardiumError for a folder of images beside the class folders that is none.
+    """
+    entries = list(walk(folder))
+    folders = {part for entry in entries if not entry.litter for _, part in prefixes(entry.folders)}
+    labels = {part: _BY_LOWER.get(part[-1].lower(), "") for part in folders}
+    if any(labels.values()):
+        check_folders(entries, labels, "cmri", ", ".join(CLASSES))
+    yield from map(_judge, entries)
 
 
 def _judge(entry: Entry) -> Found | Rejected:
     label = _label(entry.folders)
     if entry.litter or not entry.name:
-        return Rejected(entry.path, "" if entry.litter else label or "", entry.litter or entry.fault)
+        return Rejected(entry.path, "" if entry.litter else label or "", entry.litter or entry.fault, entry.files)
     if label is None:
         return Rejected(entry.path, "", f"outside of a class folder: neither {' nor '.join(CLASSES)} is above it")
     if label == "":
@@ -62,13 +73,13 @@ def _place(below: tuple[str, ...], label: str) -> tuple[str, str]:
     """(patient, series) of a file, from its folders below the class folder, or from its name if it has no such folders."""
     folders, name = below[:-1], below[-1]
     for i, part in enumerate(folders):
-        if match := _DIRECTORY.fullmatch(part):
+        if match := _DIRECTORY_AND_MORE.fullmatch(part):
             return f"{label}/Directory_{match[1]}", "/".join(folders[i + 1 :]) or _series_in(name)
     if match := _DIRECTORY.search(name):
         return f"{label}/Directory_{match[1]}", "/".join(folders) or _series_in(name)
-    # Another naming in the published nesting, <patient>/<series>/<file>: one level alone may be a patient's or a series'.
-    if len(folders) >= 2 and not _SERIES.fullmatch(folders[0]):
-        return f"{label}/{folders[0]}", "/".join(folders[1:])
+    # Another naming in the published nesting: <patient>/<series>/<file>, or <patient>/<file>.
+    if folders and not _SERIES.fullmatch(folders[0]):
+        return f"{label}/{folders[0]}", "/".join(folders[1:]) or _series_in(name)
     return "", "/".join(folders) or _series_in(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ class Found:
     """A file that is to become a record.
 
     path: below the collection's folder, with /. patient: "" if the file's place does not name one; such a file is a group of
-    its own. series: "" if unknown. frame: its number within the series, -1 if unknown.
+    its own. One name is one patient, whether its accents are written in one character or in two (Unicode's NFC and NFD).
+    series: "" if unknown. frame: its number within the series, -1 if unknown.
     """
 
     path: str
@@ -29,18 +31,22 @@ class Found:
     series: str = ""
     frame: int = -1
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patient", unicodedata.normalize("NFC", self.patient))
+
 
 @dataclass(frozen=True)
 class Rejected:
     """A file that does not become a record.
 
     label: the class that loses the file; "" if none does (system files, files outside of every class folder).
-    reason: `kind` or `kind: details`; reports count by kind.
+    reason: `kind` or `kind: details`; reports count by kind. files: how many are lost with it, as of `scan.Entry`.
     """
 
     path: str
     label: str
     reason: str
+    files: int = 1
 
 
 @dataclass(frozen=True)

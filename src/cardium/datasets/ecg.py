@@ -14,14 +14,12 @@ whose name names no class stops the scan.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from cardium.datasets.collection import Collection, Found, Mendeley, Rejected
-from cardium.datasets.scan import Entry, last_number, walk
-from cardium.errors import CardiumError
+from cardium.datasets.scan import Entry, check_folders, last_number, prefixes, walk
 
 # In system 001's order, and in system 003's (there: Covid, HB, MI, Normal, PMI).
 ECG4 = ("MI", "History", "Abnormal", "Normal")
@@ -52,7 +50,6 @@ _NO_CLASS = {
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 # A word ends where letters end and where a capital follows a small letter: HistoryOfMI.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pdf")
 
 
 def class_named(folder: str) -> str:
@@ -76,7 +73,7 @@ def scan(folder: Path, dataset: str, classes: Sequence[str]) -> Iterator[Found |
     """
     entries = list(walk(folder))
     labels = _folder_labels(entries)
-    _check_understood(entries, labels, dataset, classes)
+    check_folders(entries, labels, dataset, ", ".join(f"{label} ({_IN_WORDS[label]})" for label in classes))
     for entry in entries:
         yield _judge(entry, labels, dataset, classes)
 
@@ -84,11 +81,11 @@ def scan(folder: Path, dataset: str, classes: Sequence[str]) -> Iterator[Found |
 def _judge(entry: Entry, labels: dict[tuple[str, ...], str], dataset: str, classes: Sequence[str]) -> Found | Rejected:
     if entry.litter:
         return Rejected(entry.path, "", entry.litter)
-    above = [(depth, label) for depth, part in _prefixes(entry.folders) if (label := labels[part])]
+    above = [(depth, label) for depth, part in prefixes(entry.folders) if (label := labels[part])]
     found = {label for _, label in above}
     label = found.pop() if len(found) == 1 else ""
     if not entry.name:
-        return Rejected(entry.path, label if label in classes else "", entry.fault)
+        return Rejected(entry.path, label if label in classes else "", entry.fault, entry.files)
     if not above:
         return Rejected(entry.path, "", f"outside of a class folder: none of {', '.join(classes)} is above it")
     if not label:
@@ -101,50 +98,16 @@ def _judge(entry: Entry, labels: dict[tuple[str, ...], str], dataset: str, class
     return Found(entry.path, label, series="/".join(entry.folders[above[-1][0] :]), frame=last_number(stem))
 
 
-def _prefixes(folders: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yields (depth, folder) of every folder above a file, the outermost first."""
-    return ((depth, folders[:depth]) for depth in range(1, len(folders) + 1))
-
-
 def _folder_labels(entries: Sequence[Entry]) -> dict[tuple[str, ...], str]:
     """Folder -> its class; "" for none, and for a wrapper around folders of several classes."""
-    folders = {part for entry in entries if not entry.litter for _, part in _prefixes(entry.folders)}
+    folders = {part for entry in entries if not entry.litter for _, part in prefixes(entry.folders)}
     named = {folder: class_named(folder[-1]) for folder in folders}
     below: dict[tuple[str, ...], set[str]] = {folder: set() for folder in folders}
     for folder, label in named.items():
         if label:
-            for _, part in _prefixes(folder[:-1]):
+            for _, part in prefixes(folder[:-1]):
                 below[part].add(label)
     return {folder: "" if len(below[folder]) > 1 else label for folder, label in named.items()}
-
-
-def _check_understood(
-    entries: Sequence[Entry], labels: dict[tuple[str, ...], str], dataset: str, classes: Sequence[str]
-) -> None:
-    """Raises CardiumError for folders of images beside class folders, or right below data/<dataset>, that name no class."""
-    holds_class = {part for folder, label in labels.items() if label for _, part in _prefixes(folder)}
-    depths = {len(folder) for folder, label in labels.items() if label}
-    strange: Counter[tuple[str, ...]] = Counter()
-    for entry in entries:
-        if entry.litter or not entry.name.lower().endswith(_IMAGES):
-            continue
-        for depth, part in _prefixes(entry.folders):
-            innermost = depth == len(entry.folders)
-            if part not in holds_class and (depth in depths or (innermost and (depth == 1 or not depths))):
-                strange[part] += 1
-                break
-            if labels[part]:
-                break
-    if not strange:
-        return
-    listed = ", ".join(f"`{'/'.join(folder)}` ({count})" for folder, count in list(strange.items())[:6])
-    more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
-    known = ", ".join(f"{label} ({_IN_WORDS[label]})" for label in classes)
-    text = (
-        f"{dataset}: no class is read from the names of the folders (images) {listed}{more}; the classes are {known}:"
-        " rename these folders or take them out."
-    )
-    raise CardiumError(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 _PAGE = "https://data.mendeley.com/datasets/gwbz3fsgp8"

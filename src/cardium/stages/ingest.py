@@ -12,6 +12,7 @@ from cardium.config import Settings
 from cardium.data.manifest import build, kind, write_manifest, write_rejected
 from cardium.datasets import Collection, Found, Rejected, get_collection
 from cardium.datasets.measured import Measured, measure_all
+from cardium.datasets.scan import UNKNOWN
 from cardium.errors import CardiumError
 from cardium.progress import progress
 from cardium.workspace import Workspace
@@ -40,6 +41,7 @@ def run(settings: Settings, item: str) -> None:
         measured.append(result) if isinstance(result, Measured) else rejected.append(result)
     rejected.sort(key=lambda entry: entry.path)
     _check_losses(collection, measured, rejected, settings, workspace)
+    _check_patients(collection, measured, settings.ingest.max_bad)
 
     out = workspace.manifest(item)
     facts = write_manifest(out, collection, build(measured), rejected)
@@ -113,18 +115,49 @@ def _check_losses(
     settings: Settings,
     workspace: Workspace,
 ) -> None:
-    """Raises CardiumError if a class loses more than `ingest.max_bad`; the list of rejected files is written all the same."""
+    """Raises CardiumError if a class loses more than `ingest.max_bad`, or a part of which nobody can tell how large it is.
+
+    The list of rejected files is written all the same.
+    """
     read = Counter(record.found.label for record in measured)
-    lost = Counter(entry.label for entry in rejected)
     for name in collection.classes:
-        files = read[name] + lost[name]
-        if files and lost[name] > settings.ingest.max_bad * files:
-            listed = workspace.scratch() / "ingest" / collection.name / "rejected.csv"
+        of_class = [entry for entry in rejected if entry.label == name]
+        lost = sum(max(entry.files, 0) for entry in of_class)
+        files = read[name] + lost
+        unknown = next((entry for entry in of_class if entry.files == UNKNOWN), None)
+        listed = workspace.scratch() / "ingest" / collection.name / "rejected.csv"
+        if unknown or lost > settings.ingest.max_bad * files:
             with atomic.replacing(listed) as part:
                 write_rejected(part, rejected)
-            reasons = Counter(kind(entry.reason) for entry in rejected if entry.label == name).most_common(3)
+        if unknown:
             raise CardiumError(
-                f"data/{collection.name}: {lost[name]} of {files} files of class {name} cannot be used "
-                f"({', '.join(f'{count} x {reason}' for reason, count in reasons)}), more than ingest.max_bad "
+                f"data/{collection.name}/{unknown.path}: {unknown.reason}: nobody can tell how much of class {name} is lost "
+                "with it: make it readable or take it out."
+            )
+        if lost > settings.ingest.max_bad * files:
+            reasons: Counter[str] = Counter()
+            for entry in of_class:
+                reasons[kind(entry.reason)] += entry.files
+            raise CardiumError(
+                f"data/{collection.name}: {lost} of {files} files of class {name} cannot be used "
+                f"({', '.join(f'{count} x {reason}' for reason, count in reasons.most_common(3))}), more than ingest.max_bad "
                 f"{settings.ingest.max_bad:g} allows: mend or remove what {listed.relative_to(settings.root).as_posix()} lists."
+            )
+
+
+def _check_patients(collection: Collection, measured: Sequence[Measured], most: float) -> None:
+    """Raises CardiumError if more than the share `most` of a class's files name no patient, though the publisher does.
+
+    Each would be a patient of its own, and one patient's images would be trained and tested on.
+    """
+    if not collection.names_patients:
+        return
+    for name in collection.classes:
+        of_class = [record.found for record in measured if record.found.label == name]
+        unknown = [found for found in of_class if not found.patient]
+        if len(unknown) > most * len(of_class):
+            raise CardiumError(
+                f"data/{collection.name}: {len(unknown)} of {len(of_class)} files of class {name} name no patient "
+                f"(the first: {unknown[0].path}), so that one patient's files would be trained and tested on: "
+                f"put each patient's files into a folder, {name}/<patient>/<file>."
             )
