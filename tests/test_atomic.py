@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cardium import atomic
@@ -188,7 +190,65 @@ except CardiumError as error:
     assert list((project / "models").iterdir()) == parts_of(project) == []
 
 
+@pytest.mark.parametrize(("at_once", "in_project"), [(True, True), (False, True), (False, False)])
+def test_killed_at_any_step_a_folder_is_the_old_or_the_new_one(project: Path, at_once: bool, in_project: bool) -> None:
+    """Every rename and removal in turn is the last thing that a process does."""
+    if not in_project:
+        (project / "dvc.yaml").unlink()
+    target = project / "models" / "run"
+    code = f"""
+if not {at_once}: atomic._exchange = lambda one, other: False
+left = int(sys.argv[2])
+def counted(does):
+    def step(*given, **named):
+        global left
+        left -= 1
+        if left < 0: os.kill(os.getpid(), 9)
+        return does(*given, **named)
+    return step
+for name in ("_exchange", "_remove"): setattr(atomic, name, counted(getattr(atomic, name)))
+for name in ("replace", "symlink_to"): setattr(Path, name, counted(getattr(Path, name)))
+with atomic.replacing_folder(target) as part:
+    (part / "x").write_text("new")
+"""
+    found = []
+    for steps in range(20):
+        shutil.rmtree(target, ignore_errors=True)
+        with atomic.replacing_folder(target) as part:
+            (part / "x").write_text("old")
+        killed = python(code, target, Path(str(steps))).wait(30)
+        # The next process heals and sweeps at its first write.
+        assert python("atomic.write_text(target, '')", target.parent / "a.txt").wait(30) == 0
+        found.append((target / "x").read_text())
+        assert sorted(path.name for path in target.parent.iterdir()) == ["a.txt", "run"]
+        if in_project:
+            assert parts_of(project) == []
+        if not killed:
+            break
+    assert killed == 0
+    assert found[0] == "old"
+    assert found == sorted(found, reverse=True), "first old, then new"
+
+
+def test_room_is_kept_before_a_file_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npy"
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(100, 500))
+    assert path.stat().st_blocks * 512 < 50_000
+    atomic.preallocated(path, 128, 50_000)
+    assert 50_000 <= path.stat().st_blocks * 512 < 90_000
+    atomic.preallocated(path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 100_128
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CardiumError, match=r"a\.npy cannot be written .No space left on device.: make room"):
+        atomic.preallocated(path)
+
+
 def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
     target = project / "models" / "run"
     with atomic.replacing_folder(target) as part:
         (part / "x").write_text("old")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,39 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert message in said
     assert len(said.strip().splitlines()) == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "x", "/p/a.npy"), "error: /p/a.npy cannot be written (No space left on device): make room"),
+        (OSError(errno.EACCES, "x", b"/p/a\xff"), "(Permission denied): give yourself the right to it"),
+        (OSError(errno.EIO, "x", "/p/a.npy"), "error: /p/a.npy: Input/output error: see to that, then run the same command"),
+        (
+            OSError(errno.EDQUOT, "x"),
+            "error: A file of this project cannot be written (Disk quota exceeded): make room in your",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(cli._VERBS, "params", (None, cli._nothing, refused))
+    assert cli.main(["params"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_an_error_that_names_no_file_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(_: object) -> None:
+        raise OSError("h5py: unable to do this")
+
+    monkeypatch.setitem(cli._VERBS, "params", (None, cli._nothing, failed))
+    with pytest.raises(OSError, match="h5py"):
+        cli.main(["params"])
 
 
 def test_outside_a_project_it_says_so(

@@ -274,9 +274,13 @@ def test_sync_finds_models_experiments_and_evaluations(settings: Any) -> None:
     assert "Logged 3 runs" in tracking.sync_text(settings, summary)
 
 
+# What `mlflow run` writes into the run that it opens.
+OPENED = {"mlflow.project.entryPoint": "train"}
+
+
 def test_under_mlflow_run_the_requested_run_takes_the_opened_one(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client = client_of(settings)
-    opened = client.create_run("0")
+    opened = client.create_run("0", tags=OPENED)
     # As `mlflow run -P` logs them, in its own spelling.
     client.log_param(opened.info.run_id, "learning_rate", "1e-3")
     client.log_param(opened.info.run_id, "model", "resnet152v2")
@@ -299,7 +303,7 @@ def test_under_mlflow_run_a_run_logged_before_is_shown_and_not_doubled(settings:
     folder = run_folder(settings, "resnet152v2", real=False)
     first = tracking.log_run(settings, folder)
     client = client_of(settings)
-    opened = client.create_run("0").info.run_id
+    opened = client.create_run("0", tags=OPENED).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
     monkeypatch.setenv(tracking.REQUESTED, "cmri-resnet152v2")
     for _ in range(2):
@@ -502,7 +506,7 @@ def test_a_report_and_an_audit_are_runs_of_their_own_and_each_page_is_logged_onc
 @pytest.mark.parametrize("end", ["FINISHED", "FAILED", "deleted"])
 def test_a_run_that_has_ended_is_not_taken_over(settings: Any, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     client = client_of(settings)
-    ended = client.create_run("0", run_name="mine").info.run_id
+    ended = client.create_run("0", run_name="mine", tags=OPENED).info.run_id
     if end == "deleted":
         client.delete_run(ended)
     else:
@@ -510,7 +514,10 @@ def test_a_run_that_has_ended_is_not_taken_over(settings: Any, monkeypatch: pyte
     monkeypatch.setenv("MLFLOW_RUN_ID", ended)
     monkeypatch.setenv(tracking.REQUESTED, "cmri-mobilenetv2")
     assert mlflow_run.find_opened(client, "cmri-mobilenetv2", "x") is None
+    # A notebook's own is running too.
     monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    assert mlflow_run.find_opened(client, "cmri-mobilenetv2", "x") is None
+    monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0", tags=OPENED).info.run_id)
     assert mlflow_run.find_opened(client, "cmri-mobilenetv2", "x") is not None
 
 

@@ -2,11 +2,13 @@
 
 In a project the temporary files lie in .cardium/parts/: what a killed process leaves there is no part of any stage's outputs.
 A temporary name holds its process: the first write of a later one takes away what a process that is gone has left.
+A folder changes places with the one that it replaces, in one step where the system can: no kill finds neither in place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
@@ -34,7 +36,10 @@ _MENDED_BY = {
 }
 _NUMBER, _SHORT = re.compile(r"errno\s*=?\s*(\d+)", re.IGNORECASE), re.compile(r"\d+ requested and \d+ written")
 # `.<stem>.<machine>-<pid>-<start>-<random>.part<suffix>`; before, `.<stem>.<random>.part<suffix>`.
-_PART = re.compile(r"\..*\.(?:([0-9a-f]{6})-(\d+)-(\d*)-)?[0-9a-f]{8}\.part(?:\.[^.]*)?")
+_PART = re.compile(r"\..*\.(?:([0-9a-f]{6})-(\d+)-(\d*)-)?[0-9a-f]{8}\.part(?:\.[^.]*)?(?:\.home)?")
+# A link beside a folder that was put out of the way in two steps: where it came from.
+_HOME = ".home"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of <linux/fs.h>
 # After this long, a name that does not tell whether its process lives counts as left behind.
 _LEFT_BEHIND_SECONDS = 7 * 24 * 3600
 # The folders that were swept, each with the process that did: a worker inherits them and is another process.
@@ -56,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises CardiumError where the disk, a limit or a permission forbids it, in this function or in the block.
     """
-    with _refusals(path):
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _part_of(path)
         try:
@@ -69,22 +74,45 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `replacing`, for a folder: whatever stood at `path` is replaced as a whole when the block ends well."""
-    with _refusals(path):
+    with refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _part_of(path)
         part.mkdir()
         try:
             yield part
-            old = _out_of_the_way(path, part)
-            try:
-                _rename(part, path)
-            except BaseException:
-                if old.exists() and not path.exists():
-                    old.replace(path)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
+            # After it, `part` is the old one.
+            if not (path.is_dir() and _exchange(part, path)):
+                _replace_in_two_steps(part, path)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            _remove(part)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two folders change places at once; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def _replace_in_two_steps(part: Path, path: Path) -> None:
+    """Renames `part` to `path`. Killed between the steps it leaves a link to where the old one belongs, for `_sweep`."""
+    old = _out_of_the_way(path, part)
+    try:
+        _rename(part, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise
+    finally:
+        if path.exists():
+            _remove(old)
+            _remove(_home_of(old))
+
+
+def _home_of(old: Path) -> Path:
+    return old.with_name(old.name + _HOME)
 
 
 def cannot_write(error: OSError, path: Path, then: str = "run the same command again") -> CardiumError | None:
@@ -104,6 +132,31 @@ def cannot_write(error: OSError, path: Path, then: str = "run the same command a
     return CardiumError(f"{place} cannot be {what} ({os.strerror(number)}): {_MENDED_BY[number]}, then {then}.")
 
 
+@contextlib.contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turns what the disk, a limit or a permission refuses in the block, which writes to `path`, into one line."""
+    try:
+        yield
+    except OSError as error:
+        told = cannot_write(error, path)
+        if told is None:
+            raise
+        raise told from error
+
+
+def preallocated(path: Path, offset: int = 0, size: int = -1) -> None:
+    """Has the disk keep room for `size` bytes of a file from `offset` on (default: all of it).
+
+    A full disk under a memory map ends the process by SIGBUS, with no word. Here it is a CardiumError.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    size = path.stat().st_size - offset if size < 0 else size
+    if size:
+        with refusals(path), path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), offset, size)
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -114,28 +167,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-@contextlib.contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Turns what the disk, a limit or a permission refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        told = cannot_write(error, path)
-        if told is None:
-            raise
-        raise told from error
-
-
 def _out_of_the_way(path: Path, part: Path) -> Path:
     """Renames what stands at `path` to a temporary name: beside `part`, or beside itself where that is another mount's."""
     old = part.with_name(beside(path).name)
     if path.exists():
         try:
+            _home_of(old).symlink_to(path.absolute())
             path.replace(old)
         except OSError as error:
+            _remove(_home_of(old))
             if error.errno != errno.EXDEV:
                 raise
             old = beside(path)
+            _home_of(old).symlink_to(path.absolute())
             path.replace(old)
     return old
 
@@ -189,9 +233,19 @@ def _sweep(folder: Path) -> None:
         return
     _swept.add(done)
     with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
-            if _is_left_behind(entry):
-                _remove(entry)
+        left = [entry for entry in folder.iterdir() if _is_left_behind(entry)]
+        for entry in left:
+            _bring_home(entry)
+        for entry in left:
+            _remove(entry)
+
+
+def _bring_home(entry: Path) -> None:
+    """Puts an old folder back that a process moved away and was killed before it had the new one in its place."""
+    if entry.name.endswith(_HOME) and entry.is_symlink():
+        home, old = entry.readlink(), entry.with_name(entry.name.removesuffix(_HOME))
+        if old.exists() and not home.exists():
+            old.replace(home)
 
 
 def _is_left_behind(entry: Path) -> bool:

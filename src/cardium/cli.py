@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -48,6 +49,28 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
         return 128 + received[0] if received else 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        told = _refused(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
+
+
+def _refused(error: OSError) -> CardiumError | None:
+    """The one line for what the system refuses a command at a file; None for any other error."""
+    from pathlib import Path
+
+    from cardium.atomic import cannot_write
+
+    if error.filename is None and error.errno is None:
+        return None
+    # An open file that cannot grow has no name in the error.
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "A file of this project"
+    told = cannot_write(error, Path(name))
+    if told is None and error.filename is not None and error.errno is not None:
+        told = CardiumError(f"{name}: {os.strerror(error.errno)}: see to that, then run the same command again.")
+    return told
 
 
 @contextlib.contextmanager

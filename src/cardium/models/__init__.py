@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cardium.errors import CardiumError, unknown
+from cardium.errors import CardiumError, first_line, unknown
 from cardium.imaging.kinds import family, input_shape
 from cardium.models import cnn, fusion, sequence, traces  # noqa: F401  each registers its architectures
 from cardium.models.architectures import ARCHITECTURES, build_architecture
@@ -205,11 +205,17 @@ def _blocked(feature_map: keras.KerasTensor, parts: ModelName) -> keras.KerasTen
 def load_model(path: Path) -> keras.Model:
     """A saved model, for prediction only, in any process: it makes the blocks' own layers known to Keras first.
 
-    Raises CardiumError where Keras' settings would change the model.
+    Raises CardiumError where Keras' settings would change the model, and for a file that is no model or a damaged one.
     """
     check_keras()
     import keras
 
     from cardium.models import block_layers, frame_layers  # noqa: F401  register them
 
-    return keras.models.load_model(path, compile=False)
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # zipfile's, h5py's, json's, Keras' own
+        raise CardiumError(
+            f"{path} is damaged, or no model of this version ({first_line(error)}): have it back with `dvc checkout`, or train "
+            "the run again."
+        ) from error

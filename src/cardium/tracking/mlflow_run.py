@@ -25,6 +25,8 @@ Made = TypeVar("Made")
 # The id in run.json, and whether everything of the run was written. SAME_AS: the MLflow run that a mirror shows.
 ID, COMPLETE, SAME_AS = "cardium.id", "cardium.complete", "cardium.same_as"
 NAME, PARENT, NOTE = "cardium.run", "mlflow.parentRunId", "mlflow.note.content"
+# What `mlflow run` writes into a run that it opens.
+ENTRY_POINT = "mlflow.project.entryPoint"
 # Names the run that may take over the MLflow run that `mlflow run` opened (MLFLOW_RUN_ID): the one that was asked for, not the
 # stages before it.
 REQUESTED = "CARDIUM_MLFLOW_RUN"
@@ -95,7 +97,8 @@ def create_run(client: MlflowClient, experiment: str, own_id: str, **options: An
 def find_opened(client: MlflowClient, name: str, own_id: str) -> Run | None:
     """The run that `mlflow run` opened, if it was asked for the run or search `name` and holds none but that of `own_id`.
 
-    Such a run is still running: one that has ended, named by an MLFLOW_RUN_ID left in the environment, stays as it is.
+    Such a run is still running: one that has ended, named by an MLFLOW_RUN_ID left in the environment, stays as it is, and so
+    does a running one that something else opened, a notebook for instance.
     """
     from mlflow.exceptions import MlflowException
 
@@ -106,7 +109,7 @@ def find_opened(client: MlflowClient, name: str, own_id: str) -> Run | None:
         run = client.get_run(run_id)
     except MlflowException:  # of another store
         return None
-    if run.info.status != "RUNNING" or run.info.lifecycle_stage != "active":
+    if run.info.status != "RUNNING" or run.info.lifecycle_stage != "active" or ENTRY_POINT not in run.data.tags:
         return None
     return run if run.data.tags.get(ID, own_id) == own_id else None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cardium.config import Settings
 from cardium.tracking.local_store import database_of
-from cardium.tracking.mlflow_run import ID, NOTE, PARENT
+from cardium.tracking.mlflow_run import ENTRY_POINT, ID, NOTE, PARENT
 from cardium.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # Which project logs a run: on a server, another machine may be logging a run of the same name at this moment.
 PROJECT = "cardium.project"
-_ENTRY_POINT = "mlflow.project.entryPoint"
 _LEFT = "Left half-logged by a process that was killed; it was made anew since, and is logged in another run."
 
 
@@ -60,7 +59,7 @@ def _running(client: MlflowClient, tags: Mapping[str, str]) -> list[Run]:
 
 def _is_own(run: Run, settings: Settings) -> bool:
     """Whether this project began to log the run; in a local store, also one that does not say which did."""
-    if ID not in run.data.tags or _ENTRY_POINT in run.data.tags:
+    if ID not in run.data.tags or ENTRY_POINT in run.data.tags:
         return False
     local = database_of(tracking_uri(settings)) is not None
     mine = project(settings)

@@ -158,6 +158,7 @@ def average_places(bank: Bank, folder: Path) -> Bank:
                 view = bank.view(number)
                 shape = (len(view), 1, 1, view.shape[-1])
                 averages = np.lib.format.open_memmap(part / f"view{number}.npy", mode="w+", dtype=np.float32, shape=shape)
+                atomic.preallocated(part / f"view{number}.npy")
                 for start in range(0, len(view), _CHUNK * 16):
                     some = slice(start, start + _CHUNK * 16)
                     averages[some] = view[some].mean(axis=(1, 2), keepdims=True, dtype=np.float32)
@@ -272,6 +273,8 @@ def _fill_view(bank: Bank, view: _View, pixels: np.ndarray, forward: Forward, ba
     shape = (bank.records, *bank.map_shape)
     mode = "r+" if path.is_file() and done else "w+"
     features = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=None if mode == "r+" else shape)
+    if mode == "w+":
+        _keep_room(path, features, records)
     starts = list(range(done, len(records), batch))
     began = time.perf_counter()
     name = f"view {view.number}" if view.augment else "plain"
@@ -292,6 +295,19 @@ def _fill_view(bank: Bank, view: _View, pixels: np.ndarray, forward: Forward, ba
             info["seconds"] += time.perf_counter() - began
             began = time.perf_counter()
             atomic.write_json(bank.folder / "bank.json", info)
+
+
+def _keep_room(path: Path, features: np.memmap, records: np.ndarray) -> None:
+    """Has the disk keep room for the rows that will be filled; the others stay a hole. Raises CardiumError on a full disk."""
+    row = features.nbytes // max(1, len(features))
+    runs = np.split(records, np.flatnonzero(np.diff(records) != 1) + 1)
+    try:
+        for run in runs:
+            if len(run):
+                atomic.preallocated(path, features.offset + int(run[0]) * row, len(run) * row)
+    except CardiumError:
+        path.unlink()
+        raise
 
 
 def calibrate(model: keras.Model, pixels: np.ndarray, training_records: np.ndarray, folder: Path, key: str) -> None:
