@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,6 +158,45 @@ def test_bytes_served_and_bytes_trained_on_give_the_same_pixels(
     monkeypatch.setattr(classifier, "_forward", lambda pixels: given.append(pixels) or forward(pixels))
     classifier.classify(files_of([text(data) for data in files]))
     np.testing.assert_array_equal(np.concatenate(given), trained_on.astype(np.float32))
+
+
+def test_a_set_holds_what_cannot_be_ruled_out_and_says_how_often_it_is_right(folder: Path) -> None:
+    """Six patients of a class are too few for 0.9 and enough for 0.5, whose floors are counted here a second time."""
+    file = encoded(picture(3))
+    [row] = Classifier(folder, limits=Serve(coverage=0.9)).classify([file])
+    assert (row["set"], row["set_coverage"]) == (CLASSES, 0.9)
+    held_out = pd.read_parquet(folder / "validation.parquet")
+    floors = []
+    for number, name in enumerate(CLASSES):
+        own = held_out[held_out["label"] == number]
+        # Of seven patients, the unseen one among them, five records each, half lie above the floor: 17.5 records of 35.
+        floors.append(own[f"p_{name}"].sort_values(ascending=False).iloc[17])
+    p = [row["probabilities"][name] for name in CLASSES]
+    [row] = Classifier(folder, limits=Serve(coverage=0.5)).classify([file])
+    assert row["set"] == [name for name, value, floor in zip(CLASSES, p, floors, strict=True) if value >= floor]
+
+
+def test_it_abstains_only_where_asked_and_where_the_set_is_not_the_label_alone(folder: Path) -> None:
+    files = [encoded(picture(i)) for i in range(12)]
+    classifiers = {abstain: Classifier(folder, limits=Serve(coverage=0.5, abstain=abstain)) for abstain in (True, False)}
+    rows = {abstain: classifier.classify(files) for abstain, classifier in classifiers.items()}
+    for asked, plain in zip(rows[True], rows[False], strict=True):
+        sure = plain["set"] == [plain["label"]]
+        assert asked["label"] == (plain["label"] if sure else "unsure")
+        assert {**asked, "label": ""} == {**plain, "label": ""}
+    forced = classifiers[True]
+    for names, label in (([], "unsure"), (CLASSES, "unsure")):
+        forced.sets = dataclasses.replace(forced.sets, floors=np.full(2, 0.0 if names else 2.0))
+        [row] = forced.classify(files[:1])
+        assert (row["set"], row["label"]) == (names, label)
+
+
+def test_a_run_without_held_out_records_has_no_sets(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "validation.parquet").unlink()
+    [row] = Classifier(tmp_path / "run", limits=Serve(abstain=True)).classify([encoded(picture(3))])
+    assert (row["set"], row["set_coverage"]) == (None, None)
+    assert row["label"] in CLASSES
 
 
 def test_dicom_is_the_same_image_as_its_png(classifier: Classifier) -> None:

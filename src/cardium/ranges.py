@@ -38,5 +38,7 @@ AtLeastHundred = Annotated[int, Range(low=100)]
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Side = Annotated[int, Range(low=8)]
 Share = Annotated[float, Range(low=0, high=1)]
+# Of prediction sets: one that leaves nobody out holds every class.
+Coverage = Annotated[float, Range(low=0.5, high=0.99)]
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(low=0)]

@@ -64,6 +64,7 @@ def plan_table(settings: Settings) -> RawTable:
             "seed": settings.seed,
             "test_folds": settings.test_folds(dataset),
             "evaluate": {**evaluate, "compared": settings.evaluate.compared, "tolerance": settings.evaluate.tolerance},
+            "coverage": settings.serve.coverage,
         }
         for dataset in active
     }

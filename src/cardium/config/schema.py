@@ -17,6 +17,7 @@ from cardium.ranges import (
     AtLeastTwo,
     Count,
     CountOrZero,
+    Coverage,
     NotNegative,
     Positive,
     Seed,
@@ -267,8 +268,9 @@ class Tune:
 class Serve:
     """What one request to a served model may cost: how many files, and of each its bytes and what they decode to.
 
-    max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. A model logged before these numbers
-    were in params.yaml is served with the defaults.
+    max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. coverage: of the prediction sets.
+    abstain: whether the label is `unsure` where the set is not that one class. A model logged before these were in params.yaml
+    is served with the defaults.
     """
 
     max_rows: Count = 256
@@ -278,6 +280,8 @@ class Serve:
     max_voxels: Count = 300_000_000
     max_volume_bytes: Count = 400_000_000
     max_inflated_bytes: Count = 1_200_000_000
+    coverage: Coverage = 0.9
+    abstain: bool = False
 
     def rows(self, kind: str) -> int:
         """How many files a request may hold for a model that reads the rendering `kind`."""

@@ -54,6 +54,33 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class SetScores:
+    """How a run's prediction sets fare on test records (set_scores.py), and with which floors they are served.
+
+    wanted: the share of each class's records that should have it in their sets. covered: the share that has, by class.
+    single: the share of records whose set is one class. right: of these, the share whose class it is. size: classes in a set,
+    on average. floors, groups: the served ones, by class (runs/prediction_sets.py). too_few: classes of too few groups for a
+    floor; they are in every set.
+    """
+
+    wanted: float
+    covered: dict[str, Interval]
+    single: Interval
+    right: Interval
+    size: float
+    floors: dict[str, float]
+    groups: dict[str, int]
+    too_few: list[str]
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> SetScores:
+        """Builds them from their table in metrics.json."""
+        covered = {name: Interval(**share) for name, share in table["covered"].items()}
+        shares = {name: Interval(**table[name]) for name in ("single", "right")}
+        return cls(**{**table, "covered": covered, **shares})
+
+
+@dataclass(frozen=True)
 class RunScores:
     """The scores of one run: a row of metrics.json.
 
@@ -66,6 +93,8 @@ class RunScores:
     seconds, epochs: None if nothing was trained; epochs are averaged over held-out folds.
     run_id: the id in its run.json; None for a naive row.
     parity: whether it is served as it was scored; None where that was not asked.
+    calibration_error_before: per record, without the temperatures; None for a run that has none.
+    sets: None for a run without held-out records to fit them on.
     """
 
     name: str
@@ -92,6 +121,8 @@ class RunScores:
     warnings: list[str] = field(default_factory=list)
     run_id: str | None = None
     parity: Parity | None = None
+    calibration_error_before: float | None = None
+    sets: SetScores | None = None
 
     @property
     def balanced_accuracy(self) -> Interval:
@@ -112,14 +143,17 @@ class RunScores:
         seconds = table.get("seconds")
         known["seconds"] = Seconds(**seconds) if seconds else None
         known["parity"] = Parity(**table["parity"]) if table.get("parity") else None
+        known["sets"] = SetScores.from_json(table["sets"]) if table.get("sets") else None
         return cls(**{**known, "name": name})
 
     def to_json(self) -> dict[str, Any]:
         """Returns the row's table in metrics.json, without its name, which is the key."""
         table = asdict(self)
         del table["name"]
-        if self.parity is None:
-            del table["parity"]
+        # Files of older versions have none of these, and get none.
+        for name in ("parity", "calibration_error_before", "sets"):
+            if table[name] is None:
+                del table[name]
         return {**table, "seconds": table["seconds"] or {}}
 
 

@@ -79,7 +79,7 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         probabilities = predict_records(load_model(run.served_file), arrays[key], records)
         predictions = prediction_rows(kept, records, 0, labels, probabilities, classes)
         evaluated.append(dataclasses.replace(EvaluatedRun.of(run, predictions), test_folds=[0]))
-    scored = score_runs(settings, dataset, classes, evaluated, data, patients=False)
+    scored = score_runs(settings, dataset, classes, evaluated, data, patients=False, elsewhere=True)
     elsewhere = OtherCollection(name, manifest_sha256(kept), counts, len(excluded))
     evaluation = dataclasses.replace(scored, external=elsewhere)
     internal = _internal(places, dataset)

@@ -20,6 +20,7 @@ from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.evaluation.evaluation import NAIVE, Evaluation, Interval, RunScores
 from cardium.evaluation.published import published_score
+from cardium.evaluation.set_scores import calibration_error_before, score_sets
 from cardium.progress import progress
 from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
@@ -189,10 +190,12 @@ def score_runs(
     data: DataVersion,
     *,
     patients: bool = True,
+    elsewhere: bool = False,
 ) -> Evaluation:
     """Scores the predictions: a function of them, of run.json, and of `evaluate` and `seed` in params.yaml.
 
     runs: all runs of one protocol hold predictions of the same records. patients: whether groups are patients.
+    elsewhere: whether the predictions are of another collection.
     """
     how = settings.evaluate
     bootstraps: dict[str, metrics.GroupBootstrap] = {}
@@ -201,7 +204,7 @@ def score_runs(
         if run.protocol not in bootstraps:
             labels, _, groups = arrays(run.predictions, classes)
             bootstraps[run.protocol] = metrics.GroupBootstrap(groups, labels, how.bootstrap, settings.seed)
-        rows[run.name] = _score_run(settings, dataset, classes, run, bootstraps[run.protocol], patients)
+        rows[run.name] = _score_run(settings, dataset, classes, run, bootstraps[run.protocol], patients, elsewhere)
     return Evaluation(dataset, classes, how.interval, how.bootstrap, how.threshold, data, rows, patients)
 
 
@@ -212,8 +215,10 @@ def _score_run(
     run: EvaluatedRun,
     bootstrap: metrics.GroupBootstrap,
     patients: bool,
+    elsewhere: bool,
 ) -> RunScores:
     how, trained = settings.evaluate, run.trained
+    own = trained if not elsewhere else None
     labels, probabilities, groups = arrays(run.predictions, classes)
     of_group, means, names = metrics.per_group(labels, probabilities, groups)
     warnings = list(trained.warnings) if trained else []
@@ -249,4 +254,6 @@ def _score_run(
         validation_balanced_accuracy=trained.validation.get("balanced_accuracy") if trained else None,
         warnings=warnings,
         run_id=trained.id if trained else None,
+        calibration_error_before=calibration_error_before(own, run.predictions, how.threshold) if own else None,
+        sets=score_sets(trained, run.predictions, settings.serve.coverage, scores, elsewhere=elsewhere) if trained else None,
     )

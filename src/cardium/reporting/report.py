@@ -146,6 +146,8 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
             {"name": name, "accuracy": [_at(curve, share) for share in _COVERAGES]} for name, curve in curves.items()
         ],
         "shares": [f"{share:.0%}" for share in _COVERAGES],
+        "sets": evaluation.runs[advice.run].sets if advice.run else None,
+        "calibration": _calibration(evaluation.runs.get(advice.run)),
         "external": _external(workspace, dataset),
         "audit": _audit(workspace, dataset),
         "galleries": _galleries(workspace, dataset),
@@ -254,6 +256,17 @@ def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
         }
         for shown, key, count in lines
     ]
+
+
+def _calibration(row: RunScores | None) -> str:
+    """Says how far the advised run's probabilities are from the shares that they promise, before and after scaling."""
+    error = row.image.get("calibration_error") if row else None
+    if row is None or error is None or error.value is None or row.calibration_error_before is None:
+        return ""
+    return (
+        f"Expected calibration error of {row.name} on test records: {error.value:.3f}, "
+        f"{row.calibration_error_before:.3f} before its logits were scaled on validation"
+    )
 
 
 def _at(curve: tuple[np.ndarray, np.ndarray], share: float) -> float | None:

@@ -15,8 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from cardium.runs.predictions import probability_columns
+from cardium.runs.trained_run import TrainedRun
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,21 @@ class PredictionSets:
     def too_few(self) -> list[str]:
         """The classes of fewer groups than a floor takes; they are in every set."""
         return [name for name, count in zip(self.classes, self.groups, strict=True) if count < least_groups(self.coverage)]
+
+
+def sets_of(held_out: pandas.DataFrame, classes: Sequence[str], coverage: float) -> PredictionSets:
+    """Fits the sets on predictions of held-out records, in the predictions format."""
+    p = held_out[probability_columns(list(classes))].to_numpy()
+    labels, groups = held_out["label"].to_numpy(), held_out["group"].to_numpy(dtype=str)
+    return PredictionSets.fitted(p, labels, groups, classes, coverage)
+
+
+def served_sets(run: TrainedRun, coverage: float) -> PredictionSets | None:
+    """The sets that a run is served with: of its validation predictions. None for a run without them."""
+    import pandas as pd
+
+    path = run.folder / "validation.parquet"
+    return sets_of(pd.read_parquet(path), run.classes, coverage) if path.is_file() else None
 
 
 def least_groups(coverage: float) -> int:

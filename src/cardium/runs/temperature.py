@@ -14,8 +14,8 @@ import numpy as np
 
 from cardium.models.classifier import with_temperature
 
-# Between these is every temperature: beyond, no validation records decide what is left to gain.
-_COLDEST, _HOTTEST = 0.05, 20.0
+# At most twice as sure as it was: a few validation patients must not make a model of no skill certain. Behind 20 are even odds.
+_COLDEST, _HOTTEST = 0.5, 20.0
 _HALVINGS = 60
 # The least probability that float32 holds: of two classes one may have none.
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -42,7 +42,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, groups: np.nd
     """Finds the temperature of the least cross-entropy on probabilities (n, C) with labels (n,) of groups (n,).
 
     The cross-entropy is of Platt's targets (1999), not of 0 and 1: with G groups the label counts (G + 1) / (G + 2), since G
-    groups that were all classified right do not show that the next one will be. Between 0.05 and 20.
+    groups that were all classified right do not show that the next one will be. Between 0.5 and 20.
     """
     count, classes = probabilities.shape
     distinct = len(np.unique(groups))

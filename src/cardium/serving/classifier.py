@@ -22,9 +22,12 @@ from cardium.evaluation.metrics import decide
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
+from cardium.runs.prediction_sets import served_sets
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
 from cardium.serving.request import BadRequest
 
+# The label of a file that the model does not decide, where `serve.abstain` asks for it.
+UNSURE = "unsure"
 # Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
 _PIECE = 32
 
@@ -49,6 +52,7 @@ class Classifier:
         self.model_version = model_version
         self.limits = limits or Serve()
         self.shape = shape_of(self.run.rendering, self.run.size)
+        self.sets = served_sets(self.run, self.limits.coverage)
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
         self._forward = _load(file or self.run.served_file, self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
@@ -64,7 +68,11 @@ class Classifier:
         return self.limits.of_file(self.run.rendering).max_bytes
 
     def classify(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
-        """A row a file: label, its probability, probabilities by class name, quality, run, model_version.
+        """A row a file: label, its probability, probabilities by class name, set, set_coverage, quality, run, model_version.
+
+        set: the classes that cannot be ruled out, which hold a patient's own in a share `set_coverage` of each class's cases
+        (runs/prediction_sets.py); both None for a run without held-out records. Where `serve.abstain` says so, the label is
+        `unsure` unless the set is the decided class alone; probability stays that of the decided class.
 
         quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page, a
         volume whose values are no Hounsfield units.
@@ -94,10 +102,14 @@ class Classifier:
             raise BadRequest(f"Row {row}: {error}.") from None
 
     def _row(self, p: np.ndarray, decision: int, warnings: Sequence[str]) -> dict[str, Any]:
+        label = self.run.classes[decision]
+        found = self.sets.names(p) if self.sets else None
         return {
-            "label": self.run.classes[decision],
+            "label": UNSURE if self.limits.abstain and found is not None and found != [label] else label,
             "probability": float(p[decision]),
             "probabilities": {name: float(value) for name, value in zip(self.run.classes, p, strict=True)},
+            "set": found,
+            "set_coverage": self.sets.coverage if self.sets else None,
             "quality": "; ".join(warnings) or "ok",
             "run": self.run.name,
             "model_version": self.model_version,

@@ -44,7 +44,8 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
-    """A row a file, in order: {"file", "label", "probability", "probabilities", "quality", "run", "model_version"}.
+    """A row a file, in order: {"file", "label", "probability", "probabilities", "set", "set_coverage", "quality",
+    "run", "model_version"}.
 
     A file that cannot be read or is no image gets {"file", "error"}; the others are classified. model: as in `load_classifier`.
     Raises CardiumError if there is no such model.
@@ -71,6 +72,8 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"{row['file']!s:<{width}}  error: {row['error']}")
             continue
         shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
+        if row["set"] is not None:
+            shares += f"; {set_text(row['set'], row['set_coverage'])}"
         doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
         lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares}){doubts}")
     classified = next((row for row in rows if "run" in row), None)
@@ -78,3 +81,11 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
         version = f", version {classified['model_version']}" if classified["model_version"] else ""
         lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
     return "\n".join(lines)
+
+
+def set_text(names: Sequence[str], coverage: float) -> str:
+    """A prediction set in words: `one of MI, History; holds in 90 % of cases`."""
+    if not names:
+        return "none of the classes fits"
+    one = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
+    return f"{one}; holds in {coverage:.0%} of cases".replace("%", " %")

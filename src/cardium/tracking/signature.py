@@ -18,16 +18,18 @@ COLUMN = "image"
 
 
 def signature(classes: Sequence[str]) -> ModelSignature:
-    """The columns of a request and of its answer; `probabilities` is an object with a number a class."""
+    """The columns of a request and of its answer; `probabilities` is an object with a number a class, `set` a list of them."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Object, Property
+    from mlflow.types.schema import Array, Object, Property
 
     probabilities = Object([Property(name, DataType.double) for name in classes])
     outputs: list[Any] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
         ColSpec(probabilities, "probabilities"),
+        ColSpec(Array(DataType.string), "set", required=False),
+        ColSpec(DataType.double, "set_coverage", required=False),
         ColSpec(DataType.string, "quality"),
         ColSpec(DataType.string, "run"),
         ColSpec(DataType.string, "model_version", required=False),
