@@ -44,10 +44,11 @@ from cardium.pipeline import dvc
 if "background" in sys.argv:  # As a shell starts `command &` in a script.
     import signal
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-cli._VERBS["models"] = ("", cli._nothing, lambda _: dvc.reproduce(pathlib.Path.cwd(), []))
+cli._VERBS["models"] = ("", cli._nothing, lambda _: dvc.reproduce(pathlib.Path.cwd(), [], jobs=2))
 sys.exit(cli.main(["models"]))
 """
 PIPELINE = "stages:\n  sleep:\n    cmd: python stage.py\n    outs: [out.txt]\n"
+TWO = "  too:\n    cmd: python stage.py # as well\n    outs: [too.txt]\n"
 
 
 @pytest.fixture
@@ -81,17 +82,20 @@ def at_work(root: Path) -> list[int]:
 
 @pytest.fixture
 def command(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """A `cardium` command whose stage and both workers are at work."""
-    arguments = [sys.executable, "command.py", *getattr(request, "param", [])]
+    """A `cardium` command whose stage and both workers are at work; with `two`, both stages side by side."""
+    options = getattr(request, "param", [])
+    if "two" in options:
+        (root / "dvc.yaml").write_text(PIPELINE + TWO)
+    arguments = [sys.executable, "command.py", *options]
     with subprocess.Popen(arguments, cwd=root, env=environment(root), stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: len(at_work(root)) == 3)
+        until(lambda: len(at_work(root)) == 3 * (1 + ("two" in options)))
         yield process
         process.kill()
         for pid in at_work(root):
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("command", [[], ["background"]], indirect=True)
+@pytest.mark.parametrize("command", [[], ["background"], ["two"]], indirect=True)
 def test_a_killed_command_ends_dvc_its_stage_and_its_workers(root: Path, command: subprocess.Popen[str]) -> None:
     command.terminate()
     _, said = command.communicate(timeout=60)
@@ -104,6 +108,7 @@ def test_a_killed_command_ends_dvc_its_stage_and_its_workers(root: Path, command
     assert (root / "out.txt").exists(), "no lock is left"
 
 
+@pytest.mark.parametrize("command", [["two"]], indirect=True)
 def test_a_command_that_cannot_say_so_is_followed_all_the_same(root: Path, command: subprocess.Popen[str]) -> None:
     command.kill()
     until(lambda: at_work(root) == [])

@@ -248,6 +248,16 @@ def _models_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _repro_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("targets", nargs="*", help="DVC targets, such as train@cmri-mobilenetv2 (default: all)")
+    _jobs_argument(verb)
+
+
+def _jobs_argument(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--jobs",
+        type=_optional(int),
+        metavar="N",
+        help="stages that may run at once (default: one a core, as far as memory allows; one on a GPU)",
+    )
 
 
 def _profile_arguments(verb: argparse.ArgumentParser) -> None:
@@ -291,8 +301,15 @@ def _repro(arguments: argparse.Namespace) -> None:
     from cardium.pipeline import dvc
 
     settings = _settings()
-    if not dvc.reproduce(settings.root, arguments.targets):
+    if not dvc.reproduce(settings.root, arguments.targets, jobs=_jobs(arguments)):
         print("Nothing to do: data, code and settings are as they were.")
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    """`--jobs`; 0 where it was not given."""
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise CardiumError(f"--jobs: {arguments.jobs} is too few; the least is 1.")
+    return arguments.jobs or 0
 
 
 def _target(verb: str) -> Any:
@@ -522,7 +539,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _demo_data(arguments)
     settings = _settings()
     # All that leads to the reports: audits, explanations and searches are asked for by name, or by `dvc repro`.
-    if not dvc.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active]):
+    if not dvc.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active], jobs=_jobs(arguments)):
         print("Nothing to do: data, code and settings are as they were.")
     print()
     print(overview.demo_summary(settings))
@@ -581,7 +598,7 @@ def _params(_: argparse.Namespace) -> None:
 # Verb -> its help (None: not listed), what adds its arguments, what runs it.
 Verb = tuple[str | None, Any, Any]
 _OWN: dict[str, Verb] = {
-    "demo": ("make the demo data, run the whole pipeline on it, and show what came out", _nothing, _demo),
+    "demo": ("make the demo data, run the whole pipeline on it, and show what came out", _jobs_argument, _demo),
     "demo-data": ("generate the demo data into data/ and check it against data.dvc", _nothing, _demo_data),
     "download": ("fetch a real collection into data/<dataset>", _download_arguments, _download),
     "plan": ("write plan.yaml: what params.yaml comes to, which the pipeline reads", _plan_arguments, _plan),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from cardium.data.tracked import NO_GIT, recorded_md5
 from cardium.errors import CardiumError, not_installed
+from cardium.pipeline.graph import chains, outdated
 from cardium.pipeline.process_group import run_group
+from cardium.pipeline.side_by_side import default_jobs, run_chains
 from cardium.pipeline.stages import ALWAYS, COMMAND, JOURNAL, journal_entries
 from cardium.pipeline.turn import turn, wait_for_dvc
 
@@ -52,12 +54,12 @@ def run_dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, check=False)
 
 
-def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bool = False) -> bool:
+def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bool = False, jobs: int = 0) -> bool:
     """`dvc repro TARGETS` (all stages when empty), the stages' own output passed on; True when anything was made.
 
-    Something was made where a stage ran or dvc.lock changed (DVC may restore a result from its cache). Data that a fresh clone
-    lacks is made first. Waits for other commands of the project, and says for which. Raises CardiumError when a stage fails;
-    the stage has then said why.
+    jobs: how many stages run at once at most; 0: as many as cores and memory allow. Something was made where a stage ran or
+    dvc.lock changed (DVC may restore a result from its cache). Data that a fresh clone lacks is made first. Waits for other
+    commands of the project, and says for which. Raises CardiumError when a stage fails; the stage has then said why.
     """
     check_dvc(root)
     flags = [*(["--single-item"] if single else []), *(["--force"] if force else [])]
@@ -68,13 +70,34 @@ def reproduce(root: Path, targets: list[str], *, single: bool = False, force: bo
         env = {**environment(root), JOURNAL: str(journal), COMMAND: str(os.getpid())}
         wait_for_dvc(root)
         before = _content(lock)
-        # Quiet: DVC's own lines repeat what the stages say. What it refuses itself is asked for below.
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", *flags, *targets]
-        code = run_group(command, root, env)
+        jobs = jobs or default_jobs()
+        if flags or jobs == 1 or (done := _reproduce_side_by_side(root, targets, env, jobs)) is None:
+            done = run_group(_repro(*flags, *targets), root, env) == 0
         entries = list(journal_entries(_content(journal)))
-        if code:
+        if not done:
             raise CardiumError(_why_it_stopped(root, targets, entries))
         return any(target.partition("@")[0] != ALWAYS for _, target in entries) or _content(lock) != before
+
+
+def _repro(*arguments: str) -> list[str]:
+    """The command `dvc repro`. Quiet: DVC's own lines repeat what the stages say; what it refuses itself is asked for later."""
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", *arguments]
+
+
+def _reproduce_side_by_side(root: Path, targets: list[str], env: dict[str, str], jobs: int) -> bool | None:
+    """Runs what is not up to date in several processes; returns whether all went well, None where DVC has to do it alone."""
+    found = outdated(root, targets)
+    if found is None:
+        return None
+    before = _content(root / "dvc.lock")
+    if found.checks and run_group(_repro("--single-item", *found.checks), root, env):
+        return False
+    if _content(root / "dvc.lock") != before:  # A check has let in other data.
+        found = outdated(root, targets) or found
+    waits = chains(found.stages)
+    if len(waits) == 1:
+        return run_group(_repro("--single-item", *next(iter(waits))), root, env) == 0
+    return run_chains(waits, lambda chain: _repro("--single-item", *chain), root, env, jobs)
 
 
 def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str]]) -> str:

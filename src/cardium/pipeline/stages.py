@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ALWAYS = "tracked"
 # Where a stage of `pipeline.dvc.reproduce` writes down that it began and that it ended.
 JOURNAL = "CARDIUM_JOURNAL"
+# What stands before a stage's name where it says that it begins.
+BEGINS = "--- "
 # The process of that command.
 COMMAND = "CARDIUM_COMMAND"
 
@@ -116,7 +118,7 @@ def _note(verb: str, item: str, what: str) -> None:
         with open(path, "a", encoding="utf-8") as journal:  # noqa: PTH123  one atomic append
             journal.write(f"{what} {verb}@{item}\n")
         if what == "began" and verb != ALWAYS:
-            print(f"--- {verb} {item}", flush=True)
+            print(f"{BEGINS}{verb} {item}", flush=True)
 
 
 def journal_entries(text: str) -> Iterator[tuple[str, str]]:
