@@ -17,6 +17,7 @@ from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection
 from cardium.evaluation.promotion import Action, Challenger, Champion, Promotion
+from cardium.reporting.report import index_page
 from cardium.stages import report
 
 
@@ -157,6 +158,13 @@ def test_the_index_leads_to_every_page(project: Settings) -> None:
     index = Page((project.root / "reports/index.html").read_text(encoding="utf-8"))
     assert index.links == ["cmri/report/index.html"]
     assert (project.root / "reports" / index.links[0]).is_file()
+
+
+def test_the_index_passes_over_a_dataset_that_is_evaluated_again_at_the_moment(project: Settings) -> None:
+    promotion(project)
+    page(project)
+    (project.root / "reports/cmri/evaluation/metrics.json").unlink()
+    assert Page(index_page(project)).links == []
 
 
 def test_without_an_evaluation_the_error_names_the_verb_and_nothing_is_written(project: Settings) -> None:

@@ -6,6 +6,7 @@ if they exist. Every figure is an embedded PNG: the page needs no network.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -92,11 +93,13 @@ def words(advice: Advice, patients: bool) -> tuple[str, str]:
 
 
 def index_page(settings: Settings) -> str:
-    """Renders reports/index.html, which links every dataset's page that exists."""
+    """Renders reports/index.html, which links every dataset's page that exists and is not being made anew just now."""
     rows = []
     for dataset in settings.active:
         page = Workspace(settings.root).report(dataset) / "index.html"
-        if page.is_file():
+        if not page.is_file():
+            continue
+        with contextlib.suppress(CardiumError):  # Evaluated again at this moment: its own report follows.
             advice = _advice(settings, _read_evaluation(settings, dataset))
             rows.append({"dataset": dataset, "title": get_collection(dataset).title, "advice": advice})
     return render("report_index.html.j2", **_texts(), rows=rows, active=settings.active)

@@ -13,6 +13,10 @@ def run(settings: Settings, item: str) -> None:
     out = Workspace(settings.root).report(item)
     with atomic.replacing_folder(out) as part:
         write_page(settings, item, part)
+    import filelock
+
     index = settings.root / "reports" / "index.html"
-    atomic.write_text(index, index_page(settings))
+    # Reports of other datasets may be written side by side; who comes last knows of all.
+    with filelock.FileLock(Workspace(settings.root).scratch() / "index.lock"):
+        atomic.write_text(index, index_page(settings))
     print(f"wrote {out.relative_to(settings.root).as_posix()}/index.html and reports/index.html: open it in a browser")
