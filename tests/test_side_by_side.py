@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import networkx as nx
@@ -12,7 +13,7 @@ from test_processes import dvc
 
 from cardium import cli
 from cardium.errors import CardiumError
-from cardium.pipeline.dvc import reproduce
+from cardium.pipeline.dvc import reproduce, would_run
 from cardium.pipeline.graph import chains, outdated
 
 # left and right each wait for the other to have begun: one after the other they never end.
@@ -70,6 +71,16 @@ def test_independent_stages_run_at_once_and_leave_what_dvc_would(root: Path, cap
     assert (root / "dvc.lock").read_text() == lock
     assert not reproduce(root, [], jobs=2)
     assert ran(root) == []
+
+
+def test_what_would_run_is_said_and_not_run(root: Path) -> None:
+    shutil.rmtree(root / "data")
+    assert would_run(root, "joined") == ["meet@left", "after", "meet@right", "joined"]
+    assert would_run(root, "meet@right") == ["meet@right"]
+    assert ran(root) == []
+    assert not (root / "data").exists()
+    with pytest.raises(CardiumError, match="lefty"):
+        would_run(root, "lefty")
 
 
 def test_only_what_changed_and_what_is_asked_for_runs(root: Path) -> None:

@@ -423,11 +423,15 @@ def _promote(arguments: argparse.Namespace) -> None:
     if arguments.rollback:
         promoting.rollback(settings, dataset, dry_run=arguments.dry_run)
         return
-    dvc.reproduce(settings.root, [f"evaluate@{dataset}"])
     if arguments.dry_run:
+        if first := dvc.would_run(settings.root, f"evaluate@{dataset}"):
+            print(f"Dry run: nothing was changed. First {len(first)} stages would run: {', '.join(first)}.")
+            print(f"Next: cardium evaluate --dataset {dataset}")
+            return
         import_tensorflow()
         promoting.dry_run(settings, dataset)
         return
+    dvc.reproduce(settings.root, [f"evaluate@{dataset}"])
     # Asked for by name, it is done again: the registry may have been away, or changed, since.
     dvc.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
     promotion = Promotion.read(Workspace(settings.root).promotion(dataset))

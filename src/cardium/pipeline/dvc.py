@@ -100,6 +100,21 @@ def _reproduce_side_by_side(root: Path, targets: list[str], env: dict[str, str],
     return run_chains(waits, lambda chain: _repro("--single-item", *chain), root, env, jobs)
 
 
+def would_run(root: Path, target: str) -> list[str]:
+    """The stages that `reproduce(root, [target])` may have to run, in order; changes nothing, and makes no data.
+
+    Raises CardiumError where DVC cannot say.
+    """
+    import networkx as nx
+
+    check_dvc(root)
+    wait_for_dvc(root)
+    found = outdated(root, [target])
+    if found is None:
+        raise CardiumError(_why_it_stopped(root, [target], []))
+    return list(nx.lexicographical_topological_sort(found.stages))
+
+
 def _why_it_stopped(root: Path, targets: list[str], entries: list[tuple[str, str]]) -> str:
     """One line for a `dvc repro` that failed: which stage stopped, or what DVC itself refused."""
     ended = {target for what, target in entries if what == "ended"}
