@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -591,7 +592,10 @@ def test_files_are_explained_and_a_broken_one_is_named(project: config.Settings,
     assert Path(rows[0]["overlay"]).is_file()
     assert rows[1]["file"] == str(bad)
     assert rows[1]["error"]
-    asked = explain_files(project, RUN, "occlusion", [str(good)], of_class="Normal")
+    # A name that is no UTF-8.
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/IM\xff.png")
+    Path(odd).write_bytes(good.read_bytes())
+    asked = explain_files(project, RUN, "occlusion", [odd], of_class="Normal")
     assert asked[0]["text"].startswith("Normal, probability 0.0")
     with pytest.raises(CardiumError, match=r"None of the files can be explained .*broken\.png: .*give JPEG, PNG or DICOM"):
         explain_files(project, RUN, "", [str(bad)])

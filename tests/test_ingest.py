@@ -148,6 +148,7 @@ def test_bad_files_are_listed_and_the_run_goes_on(root):
     save(folder / "IM00009.png", size=(60, 60))
     (data / "Normal/.DS_Store").write_bytes(b"x")
     (data / "README.md").write_text("x")
+    (data / "=HYPERLINK(1).txt").write_text("x")
     ingest.run(settings_in(root, max_bad=0.5, max_pixels=3000, max_bytes=5000), "cmri")
     manifest, fingerprint, rejected = results(root)
     assert len(manifest) == 20
@@ -159,8 +160,9 @@ def test_bad_files_are_listed_and_the_run_goes_on(root):
         "IM00009.png": ("Normal", "too many pixels"),
         ".DS_Store": ("", "hidden file"),
         "README.md": ("", "outside of a class folder"),
+        "'=HYPERLINK(1).txt": ("", "outside of a class folder"),
     }
-    assert fingerprint["rejected"]["total"] == 7
+    assert fingerprint["rejected"]["total"] == 8
     assert fingerprint["rejected"]["by_class"] == {"Normal": 5, "Sick": 0}
     assert fingerprint["rejected"]["by_reason"]["too many pixels"] == 1
 

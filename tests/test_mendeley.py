@@ -5,19 +5,23 @@ import hashlib
 import http.server
 import io
 import json
+import random
 import stat
+import tarfile
 import threading
 import time
 import types
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cardium.datasets import Mendeley, ecg
-from cardium.download import mendeley
+from cardium.download import archive, guard, mendeley
 from cardium.download.fetch import download
+from cardium.download.limits import DownloadLimits
 from cardium.errors import CardiumError
 
 SOURCE = Mendeley("abc", 2)
@@ -32,9 +36,9 @@ def image(seed: int) -> bytes:
 
 def packed(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as opened:
         for name, data in files.items():
-            archive.writestr(name, data)
+            opened.writestr(name, data)
     return buffer.getvalue()
 
 
@@ -229,8 +233,8 @@ def test_archives_are_unpacked_into_folders_of_their_names(server, tmp_path):
     }
     archives = mendeley.fetch(SOURCE, tmp_path)
     assert sorted(path.name for path in archives) == ["MI (2x12=24).zip", "n.zip"]
-    for archive in archives:
-        archive.unlink()
+    for one in archives:
+        one.unlink()
     assert files(tmp_path) == {"MI (2x12=24)/MI(1).jpg": b"1", "MI (2x12=24)/deep/MI(2).jpg": b"2", "v/n/n.jpg": b"3"}
 
 
@@ -240,7 +244,7 @@ def test_an_archive_cannot_write_elsewhere(tmp_path, member):
     home.mkdir()
     (home / "a.zip").write_bytes(packed({"fine.jpg": b"x", member: b"evil"}))
     with pytest.raises(CardiumError, match="outside of its folder"):
-        mendeley.unpack(home / "a.zip")
+        archive.unpack(home / "a.zip")
     assert files(tmp_path).keys() == {"home/a.zip"}
 
 
@@ -248,7 +252,7 @@ def test_a_damaged_archive(tmp_path):
     whole = packed({"a.jpg": bytes(1000)})
     (tmp_path / "a.zip").write_bytes(whole.replace(bytes(900), bytes(899) + b"x"))
     with pytest.raises(CardiumError, match=r"a\.zip cannot be unpacked"):
-        mendeley.unpack(tmp_path / "a.zip")
+        archive.unpack(tmp_path / "a.zip")
     assert files(tmp_path).keys() == {"a.zip"}
 
 
@@ -259,24 +263,86 @@ def program(folder, body: str) -> None:
     (folder / "bsdtar").chmod(0o755 | stat.S_IXUSR)
 
 
-def test_what_python_does_not_unpack_is_left_to_a_program(tmp_path, monkeypatch):
-    rar = tmp_path / "data" / "x (1).rar"
-    rar.parent.mkdir()
-    rar.write_bytes(b"Rar!\x1a\x07\x01\x00")
+def test_what_python_does_not_unpack_is_left_to_a_program_that_is_watched(tmp_path, monkeypatch):
+    packed_by_7z = tmp_path / "data" / "x (1).7z"
+    packed_by_7z.parent.mkdir()
+    packed_by_7z.write_bytes(b"7z\xbc\xaf\x27\x1c" * 100)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(CardiumError, match=r"Nothing here unpacks x \(1\)\.rar: install bsdtar"):
-        mendeley.unpack(rar)
+    with pytest.raises(CardiumError, match=r"Nothing here unpacks x \(1\)\.7z: install bsdtar"):
+        archive.unpack(packed_by_7z)
     program(tmp_path / "bin", '/bin/cp "$2" "$4/a.jpg"')
-    assert files(mendeley.unpack(rar)) == {"a.jpg": rar.read_bytes()}
-    program(tmp_path / "links", '/bin/ln -s /etc "$4/out"')
-    monkeypatch.setenv("PATH", str(tmp_path / "links"))
-    with pytest.raises(CardiumError, match="holds a link"):
-        mendeley.unpack(rar)
-    program(tmp_path / "fails", "echo 'damaged header' >&2; exit 1")
-    monkeypatch.setenv("PATH", str(tmp_path / "fails"))
-    with pytest.raises(CardiumError, match=r"cannot be unpacked \(bsdtar: damaged header\)"):
-        mendeley.unpack(rar)
-    assert sorted(path.name for path in rar.parent.iterdir()) == ["x (1)", "x (1).rar"]
+    assert files(archive.unpack(packed_by_7z)) == {"a.jpg": packed_by_7z.read_bytes()}
+    monkeypatch.setattr(guard, "_LOOK", 0.05)
+    for name, body, said in (
+        ("links", '/bin/ln -s /etc "$4/out"', "holds a link"),
+        ("fails", "echo 'damaged header' >&2; exit 1", r"cannot be unpacked \(bsdtar: damaged header\)"),
+        ("bomb", 'while /bin/true; do echo 0123456789 >> "$4/a.jpg"; done', "more than 6000 bytes, from 600: that is a bomb"),
+        ("many", 'i=0; while /bin/true; do i=$((i+1)); : > "$4/$i"; done', "more than 20 files"),
+    ):
+        program(tmp_path / name, body)
+        monkeypatch.setenv("PATH", str(tmp_path / name))
+        with pytest.raises(CardiumError, match=said):
+            archive.unpack(packed_by_7z, DownloadLimits(max_ratio=10, max_members=20, spare_bytes=0))
+    assert sorted(path.name for path in packed_by_7z.parent.iterdir()) == ["x (1)", "x (1).7z"]
+    assert [path.name for path in (tmp_path / "data/x (1)").iterdir()] == ["a.jpg"]
+
+
+def tarred(names: dict[str, bytes], **about: Any) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed_files:
+        for name, data in names.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in about.items():
+                setattr(info, key, value)
+            packed_files.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def zipped(names: dict[str, bytes], **about: Any) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed_files:
+        for name, data in names.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            for key, value in about.items():
+                setattr(info, key, value)
+            packed_files.writestr(info, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"zeros.jpg": bytes(1_000_000)}, "that is a bomb"),
+        ({f"{number}.jpg": bytes([number]) for number in range(30)}, "lists .* files, more than 20"),
+        ({"/".join(["d"] * 8) + "/a.jpg": b"x"}, "nests more than 5 folders"),
+        ({"../a.jpg": b"x"}, "outside of its folder"),
+        ({"a.jpg": random.Random(1).randbytes(5000)}, "make room"),
+    ],
+)
+def test_the_guard_looks_before_anything_is_unpacked(tmp_path, monkeypatch, suffix, names, said):
+    place = tmp_path / "home" / f"a{suffix}"
+    place.parent.mkdir()
+    place.write_bytes((zipped if suffix == ".zip" else tarred)(names))
+    monkeypatch.setattr(archive, "free_bytes", lambda _: 104_000 if said == "make room" else 10**12)
+    for way in (zipfile.ZipFile, tarfile.TarFile):
+        monkeypatch.setattr(way, "extractall", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(CardiumError, match=said):
+        archive.unpack(place, DownloadLimits(max_members=20, max_depth=5, max_ratio=50, spare_bytes=100_000))
+    assert files(tmp_path).keys() == {f"home/a{suffix}"}
+
+
+def test_links_and_special_files_are_refused_and_the_rest_arrives(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped({"a.jpg": b"/etc/passwd"}, external_attr=0o120777 << 16))
+    (tmp_path / "b.tgz").write_bytes(tarred({"a.jpg": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"))
+    (tmp_path / "c.tar.gz").write_bytes(tarred({"a.jpg": b""}, type=tarfile.FIFOTYPE))
+    for name in ("a.zip", "b.tgz", "c.tar.gz"):
+        with pytest.raises(CardiumError, match="a link or a special file"):
+            archive.unpack(tmp_path / name)
+    (tmp_path / "d.tar.gz").write_bytes(tarred({"./a.jpg": b"1", "deep/b.jpg": b"2"}))
+    assert files(archive.unpack(tmp_path / "d.tar.gz")) == {"a.jpg": b"1", "deep/b.jpg": b"2"}
 
 
 # ------------------------------------------------------------------------------------------------ the whole download

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import pytest
 
 from cardium import models
 from cardium.errors import CardiumError
-from cardium.models import backbones, weights
+from cardium.models import backbones, create_model, load_model, weights
 from cardium.models.attention import BLOCKS
+from cardium.models.saving import save_model
 from cardium.models.trained import set_trained, trained_weights
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "weights"
@@ -220,6 +223,37 @@ def test_random_weights_are_a_function_of_the_seed() -> None:
 
     assert weights.sha256_of_weights(build(1)) == weights.sha256_of_weights(build(1))
     assert weights.sha256_of_weights(build(1)) != weights.sha256_of_weights(build(2))
+
+
+def test_a_models_file_is_the_same_bytes_whenever_and_wherever_it_is_saved(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from cardium.models import create_model
+from cardium.models.saving import save_model
+other = [object() for _ in range(int(sys.argv[2]))]
+save_model(create_model("traces_net", classes=3, height=16, width=96, seed=1), Path(sys.argv[1]))
+"""
+    paths = [tmp_path / "a.keras", tmp_path / "b.keras"]
+    for number, path in enumerate(paths):
+        subprocess.run([sys.executable, "-c", code, str(path), str(1000 * number)], check=True)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    model = create_model("traces_net", classes=3, height=16, width=96, seed=1)
+    signals = np.random.default_rng(0).integers(0, 256, (2, 16, 96)).astype("float32")
+    np.testing.assert_array_equal(load_model(paths[0]).predict_on_batch(signals), model.predict_on_batch(signals))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "another file", "flipped"])
+def test_a_damaged_model_is_one_line(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    save_model(create_model("traces_net", classes=3, height=16, width=96), path)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + b"?" * 9000 + whole[middle + 9000 :]
+    path.write_bytes({"cut": whole[:middle], "emptied": b"", "another file": b"{}", "flipped": flipped}[damage])
+    with pytest.raises(CardiumError, match=r"model\.keras is damaged, or no model of this version") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_model_lists_the_names() -> None:

@@ -17,10 +17,11 @@ from test_chd import table, volume
 
 from cardium.datasets import chd
 from cardium.download import fetch as downloads
-from cardium.download import rar
+from cardium.download import guard, rar
 from cardium.download.fetch import download
+from cardium.download.guard import Member, check
 from cardium.download.limits import DownloadLimits
-from cardium.download.rar import Member, check, unpack
+from cardium.download.rar import unpack
 from cardium.errors import CardiumError
 
 
@@ -247,7 +248,7 @@ def test_where_one_program_fails_the_next_begins_anew(tmp_path):
     ],
 )
 def test_a_programs_result_is_held_against_the_list(tmp_path, monkeypatch, body, message):
-    monkeypatch.setattr(rar, "_LOOK", 0.05)
+    monkeypatch.setattr(guard, "_LOOK", 0.05)
     program(tmp_path, "unar", body)
     with pytest.raises(CardiumError, match=message):
         unpack(archive(tmp_path / "in" / "x.rar", *PACKED), tmp_path / "out")

@@ -304,6 +304,16 @@ def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: 
     assert len(table) == 4
     assert rows[0]["label"] in table[0]
     assert "error: " in table[1]
+    # Names that are no UTF-8, and names that a terminal would obey.
+    odd = [Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/IM\xff.png", b"/\x1b[31m.png")]
+    for path in odd:
+        path.write_bytes(good.read_bytes())
+    rows = predict_files(settings, odd, "models/cmri/honest/mobilenetv2")
+    shown = prediction_table(rows)
+    shown.encode("utf-8")
+    assert "IM\\xff.png" in shown
+    assert "\\x1b[31m.png" in shown
+    assert all("label" in row for row in rows)
 
 
 @pytest.mark.parametrize("model", ["models/cmri/honest/nothing", "models:/cardium-cmri@champion", "models:/cardium-cmri/7"])

@@ -151,6 +151,10 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
     described = yaml.safe_load((place / "MLmodel").read_text())
 
     assert not [path for path in place.rglob("*") if path.suffix in (".pkl", ".pickle")]
+    text = (place / "MLmodel").read_text()
+    assert str(settings.root) not in text
+    assert str(Path(tracking.__file__).parents[1]) not in text
+    assert "file:" not in text
     stored = tracking.run_folder_of(place)
     assert (stored / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
     assert (place / "code" / "cardium" / "serving" / "served_model.py").is_file()

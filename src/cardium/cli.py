@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cardium import __version__
-from cardium.errors import CardiumError, closest, not_installed, unknown
+from cardium.errors import CardiumError, closest, harmless, masked, not_installed, unknown
 from cardium.pipeline.stages import STAGES
 from cardium.process_environment import settle
 
@@ -36,7 +36,7 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except CardiumError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {harmless(masked(str(error)))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
@@ -53,7 +53,7 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
         told = _refused(error)
         if told is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {harmless(str(told))}", file=sys.stderr)
         return 1
 
 
@@ -404,7 +404,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     report = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     page = (folder / "audit.html").relative_to(settings.root).as_posix()
     if not ran:
-        print(f"{verdict.text(report)}\nNothing to do: {page} is as data, code and settings are.")
+        print(f"{harmless(verdict.text(report))}\nNothing to do: {page} is as data, code and settings are.")
     if arguments.strict and report["leaks"]:
         first, rest = report["leaks"][0]["said"], len(report["leaks"]) - 1
         more = f" And {rest} more." if rest else ""
@@ -481,7 +481,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
         rows = explain_files(settings, run, arguments.method, files, arguments.of_class)
         for row in rows:
-            print(f"{row['file']}: {row['text'] if 'text' in row else 'error: ' + row['error']}")
+            print(harmless(f"{row['file']}: {row['text'] if 'text' in row else 'error: ' + row['error']}"))
         return 1 if any("error" in row for row in rows) else 0
     from cardium import tracking
     from cardium.stages.explain import explain_run

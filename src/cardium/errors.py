@@ -1,18 +1,52 @@
-"""The one error that a user sees: what is wrong, where, and what to do, in one line, without a secret."""
+"""The one error that a user sees: what is wrong, where, and what to do, in one line, without a secret.
+
+Other people's words in it and elsewhere, names of files for instance, are shown so that they do nothing (`harmless`).
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 
 # What an address in a text is: a scheme and what follows it, up to the next space, quote or bracket.
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>()]+")
 _LEFT_OUT = "***"
+# Unicode's categories of what a terminal obeys or does not show: controls, formats (text from right to left), line ends.
+_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SERVER = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?!/)(.*)", re.DOTALL)
 
 
 class CardiumError(Exception):
     """A user's mistake or a missing thing outside the program. The command line prints it as one line, without a traceback."""
+
+
+def harmless(text: str) -> str:
+    """`text` as it may be shown on a terminal and written as UTF-8.
+
+    Control characters, which would act there, and bytes of a file's name that are no UTF-8 are written as escapes.
+    """
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _encodes(text) else ascii(text)[1:-1]
+    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) not in _ACTING else _escaped(sign) for sign in text)
+
+
+def harmless_cell(text: str) -> str:
+    """`text` as a cell of a table that a spreadsheet may open: what would begin a formula there is quoted."""
+    text = harmless(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cardium import atomic
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +224,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["path", "label", "reason"])
-        writer.writerows((entry.path, entry.label, entry.reason) for entry in rejected)
+        writer.writerows([harmless_cell(text) for text in (entry.path, entry.label, entry.reason)] for entry in rejected)
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:

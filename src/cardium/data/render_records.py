@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cardium import atomic
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless_cell
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
@@ -85,7 +85,7 @@ def write_rendering(job: RenderJob, records: Sequence[Record], manifest_hash: st
         written = _write_rows(file, digest, records, (one for _, rendered in chunks for one in rendered))
         for number, ((path, _), quality) in enumerate(progress(written, total=len(records), desc="prepare", unit="image")):
             layout, confidence, warnings = quality
-            writer.writerow([number, path, layout, f"{confidence:.3f}", "; ".join(warnings)])
+            writer.writerow([number, harmless_cell(path), layout, f"{confidence:.3f}", "; ".join(warnings)])
             warned.update(warnings)
     about = {"kind": job.kind, **job.size.as_dict()}
     hashes = {"manifest_sha256": manifest_hash, "pixels_sha256": digest.hexdigest()}

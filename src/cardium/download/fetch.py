@@ -4,14 +4,19 @@ put in place as a whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tarfile
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cardium import atomic
 from cardium.datasets import Collection, Found, get_collection
 from cardium.download import mendeley, rar
+from cardium.download.archive import unpack_tar, unpack_zip
 from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError, unknown
 from cardium.imaging.spec import Limits
@@ -60,7 +65,7 @@ def download(
         else:
             # On data/'s own disk, so that files are moved instead of copied.
             with variables_set({"KAGGLEHUB_CACHE": str(staging)}):
-                fetched = (fetch or _fetch_kaggle)(collection.handle)
+                fetched = fetch(collection.handle) if fetch else _fetch_kaggle(collection.handle, limits)
             _unpack_archives(fetched, limits)
             fetched = _unwrapped(fetched, collection)
     except CardiumError:
@@ -123,10 +128,34 @@ def _check_network(collection: Collection, seconds: float) -> None:
         raise CardiumError(f"Kaggle cannot be reached from here. {_by_hand(collection)}") from None
 
 
-def _fetch_kaggle(handle: str) -> Path:
+def _fetch_kaggle(handle: str, limits: DownloadLimits) -> Path:
     import kagglehub
+    from kagglehub import http_resolver
 
-    return Path(kagglehub.dataset_download(handle))
+    # kagglehub itself asks nothing of an archive before it unpacks it.
+    with _guarded(http_resolver, limits):
+        return Path(kagglehub.dataset_download(handle))
+
+
+@contextlib.contextmanager
+def _guarded(resolver: Any, limits: DownloadLimits) -> Iterator[None]:
+    """Lets kagglehub unpack through the guard within the block."""
+    own = resolver._extract_archive
+
+    def extract(archive: str, folder: str) -> None:
+        place, path = Path(folder), Path(archive)
+        if zipfile.is_zipfile(path):
+            unpack_zip(path, place, limits)
+        elif tarfile.is_tarfile(path):
+            unpack_tar(path, place, limits)
+        else:
+            own(archive, folder)  # Its error is its own.
+
+    resolver._extract_archive = extract
+    try:
+        yield
+    finally:
+        resolver._extract_archive = own
 
 
 def _explained(collection: Collection, error: Exception) -> CardiumError:

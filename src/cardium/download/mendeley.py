@@ -10,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import subprocess
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cardium.datasets import Mendeley
+from cardium.download.archive import SUFFIXES, unpack
 from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
-from cardium.download.rar import PROGRAMS
 from cardium.errors import CardiumError
 from cardium.progress import progress
 
@@ -36,9 +32,6 @@ API = "https://data.mendeley.com/public-api"
 _CHUNK = 1 << 13
 # The front of data.mendeley.com turns some libraries' own names away.
 _HEADERS = {"User-Agent": "cardium/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
-_ARCHIVES = (".zip", ".rar", ".7z")
-# Programs that unpack what Python cannot, in the order in which they are looked for.
-_UNPACKERS = {name: PROGRAMS[name] for name in ("bsdtar", "7z", "unar", "unrar")}
 
 
 _threads = threading.local()
@@ -67,9 +60,9 @@ def fetch(source: Mendeley, folder: Path, api: str = "", limits: DownloadLimits 
         waiting = [pool.submit(_fetch_file, remote, folder, limits) for remote in files]
         for done in progress(as_completed(waiting), total=len(waiting), desc="download", unit="file"):
             done.result()
-    archives = [folder / remote.path for remote in files if remote.path.lower().endswith(_ARCHIVES)]
+    archives = [folder / remote.path for remote in files if remote.path.lower().endswith(SUFFIXES)]
     for archive in archives:
-        unpack(archive)
+        unpack(archive, limits)
     return archives
 
 
@@ -216,57 +209,3 @@ def _matches(file: Path, remote: Remote) -> bool:
         return True
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest() == remote.sha256
-
-
-def unpack(archive: Path) -> Path:
-    """Unpacks `archive` into a folder of its name beside it, whole or not at all, and returns that folder.
-
-    Raises CardiumError for a damaged archive, for a member that would land elsewhere, and if no program here can unpack it.
-    """
-    folder = archive.with_suffix("")
-    new = archive.with_name(f".{archive.stem}.unpacking")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
-        if zipfile.is_zipfile(archive):
-            _unzip(archive, new)
-        else:
-            _unpack_by_program(archive, new)
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return folder
-
-
-def _unzip(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            for member in packed.infolist():
-                path = PurePosixPath(member.filename.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-                    raise CardiumError(
-                        f"{archive.name} would write outside of its folder ({member.filename!r}): unpack it by hand."
-                    )
-            # Links in an archive come out as small text files: zipfile makes none.
-            packed.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise CardiumError(f"{archive.name} cannot be unpacked ({error}): run it again.") from None
-
-
-def _unpack_by_program(archive: Path, folder: Path) -> None:
-    program = next((name for name in _UNPACKERS if shutil.which(name)), None)
-    if program is None:
-        raise CardiumError(
-            f"Nothing here unpacks {archive.name}: install bsdtar (package libarchive-tools) or 7z and run it again,"
-            " it goes on."
-        )
-    arguments = [word.format(archive=archive, folder=folder) for word in _UNPACKERS[program]]
-    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
-        raise CardiumError(f"{archive.name} cannot be unpacked ({program}: {reason[0][:160]}): run it again.")
-    # These programs keep to their folder; a link would still lead out of it once someone reads through it.
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise CardiumError(f"{archive.name} holds a link or a special file ({path.name!r}): unpack it by hand.")

@@ -1,6 +1,6 @@
 """A .rar archive -> a folder: checked before a byte is unpacked, and unpacked whole or not at all.
 
-The library rarfile lists the archive's members; `check` applies its rules to that list. rarfile itself reads members that are
+The library rarfile lists the archive's members; the guard looks at that list. rarfile itself reads members that are
 stored without compression. Compressed ones need a program, since RAR's compression is not free: one of PROGRAMS that the
 machine has unpacks the whole archive at once, is watched while it runs, and its result is compared with the list.
 """
@@ -8,14 +8,12 @@ machine has unpacks the whole archive at once, is watched while it runs, and its
 from __future__ import annotations
 
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cardium import atomic
+from cardium.download.guard import Member, check, check_files, free_bytes, run_watched, written
 from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError
 
@@ -29,26 +27,11 @@ PROGRAMS = {
     "bsdtar": ["-xf", "{archive}", "-C", "{folder}"],
 }
 _PACKAGES = "unar, libarchive-tools (bsdtar), unrar"
-# Seconds between two looks at how much a program has written, and how far beyond the list it may be.
-_LOOK, _SLACK = 0.5, 1_000_000
+# How far beyond the list a program may write.
+_SLACK = 1_000_000
 _STORED = 0x30
 _UNKNOWN_SIZE = 0x08
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file or folder in an archive, as the archive lists it. path: with /. size: bytes unpacked, -1 if unknown.
-
-    link: a link of any kind, or a copy by reference. stored: its bytes are in the archive uncompressed and in one piece.
-    """
-
-    path: str
-    size: int
-    folder: bool = False
-    link: bool = False
-    locked: bool = False
-    stored: bool = False
 
 
 def unpack(archive: Path, folder: Path, limits: DownloadLimits = DEFAULT_LIMITS) -> list[Path]:
@@ -59,7 +42,7 @@ def unpack(archive: Path, folder: Path, limits: DownloadLimits = DEFAULT_LIMITS)
     and if no program can unpack it; `folder` is then as it was.
     """
     members, parts = read_members(archive)
-    check(archive.name, members, sum(file.stat().st_size for file in parts), _free(folder), limits)
+    check(archive.name, members, sum(file.stat().st_size for file in parts), free_bytes(folder), limits)
     with atomic.replacing_folder(folder) as part:
         if all(member.stored or member.folder for member in members):
             _copy_out(archive, members, part)
@@ -99,44 +82,6 @@ def _member(info: Any, single: bool) -> Member:
     return Member(path, info.file_size if known else -1, bool(info.is_dir()), link, locked, stored)
 
 
-def check(name: str, members: Sequence[Member], packed: int, free: int, limits: DownloadLimits = DEFAULT_LIMITS) -> None:
-    """Raises CardiumError for an archive `name` that must not be unpacked. packed: its bytes; free: bytes left on the disk."""
-    if len(members) > limits.max_members:
-        raise CardiumError(f"{name} lists {len(members)} files, more than {limits.max_members}: unpack it by hand.")
-    if not any(not member.folder for member in members):
-        raise CardiumError(f"{name} holds no files: get it again.")
-    seen: set[PurePosixPath] = set()
-    for member in members:
-        path = PurePosixPath(member.path)
-        if _leads_out(member.path):
-            raise CardiumError(f"{name} would write outside of its folder ({member.path!r}): unpack it by hand.")
-        if member.link:
-            raise CardiumError(f"{name} holds a link or a special file ({member.path!r}): unpack it by hand.")
-        if member.locked:
-            raise CardiumError(f"{name} is locked by a password: unpack it by hand.")
-        if member.size < 0:
-            raise CardiumError(f"{name} does not say how large {member.path!r} is: unpack it by hand.")
-        if path in seen and not member.folder:
-            raise CardiumError(f"{name} lists {member.path!r} twice: unpack it by hand.")
-        seen.add(path)
-    total = sum(member.size for member in members)
-    if total > limits.max_unpacked_bytes or total > limits.max_ratio * packed:
-        raise CardiumError(f"{name}, {packed} bytes, says that it unpacks to {total}: that is a bomb, or unpack it by hand.")
-    if total + limits.spare_bytes > free:
-        raise CardiumError(f"{name} unpacks to {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left: make room.")
-
-
-def _leads_out(path: str) -> bool:
-    parts = path.split("/")
-    named = path and all(sign.isprintable() for sign in path) and not path.startswith(("/", "~"))
-    return not named or "\\" in path or ".." in parts or parts[0].endswith(":") or path[1:2] == ":"
-
-
-def _free(folder: Path) -> int:
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    return shutil.disk_usage(there).free
-
-
 def _copy_out(archive: Path, members: Sequence[Member], folder: Path) -> None:
     import rarfile
 
@@ -174,7 +119,7 @@ def _run_programs(archive: Path, members: Sequence[Member], folder: Path) -> Non
         for left in folder.iterdir():  # What a program before this one left behind.
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         words = [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in PROGRAMS[program]]
-        failure = _run([program, *words], lambda: _written(folder) > most)
+        failure = run_watched([program, *words], lambda: "it wrote more than the archive lists" * (written(folder)[1] > most))
         if not failure:
             return
         failures.append(f"{program}: {failure}")
@@ -190,51 +135,14 @@ def _no_program(archive: Path) -> CardiumError:
     )
 
 
-def _run(command: Sequence[str], too_much: Callable[[], bool]) -> str:
-    """Runs `command` and ends it as soon as `too_much()`. Returns why it failed, "" if it did not."""
-    with tempfile.TemporaryFile() as output:  # A pipe that nobody empties would stop it.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            while True:
-                try:
-                    process.wait(timeout=_LOOK)
-                except subprocess.TimeoutExpired:
-                    if too_much():
-                        return "it wrote more than the archive lists"
-                else:
-                    break
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if not process.returncode:
-            return "it wrote more than the archive lists" if too_much() else ""
-        output.seek(0)
-        lines = output.read(100_000).decode("utf-8", "replace").strip().splitlines()
-        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-        return reason.strip()[:160] or f"it ended with {process.returncode}"
-
-
-def _written(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except OSError:  # Renamed by the program meanwhile.
-            continue
-    return total
-
-
 def _check_result(name: str, members: Sequence[Member], folder: Path) -> None:
     """Raises CardiumError unless `folder` holds exactly the listed files; a link would lead out of it when it is read."""
     wanted = {str(PurePosixPath(member.path)): member.size for member in members if not member.folder}
     there = {}
+    check_files(name, folder)
     for path in folder.rglob("*"):
-        inner = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise CardiumError(f"{name} holds a link or a special file ({inner!r}): unpack it by hand.")
         if path.is_file():
-            there[inner] = path.stat().st_size
+            there[path.relative_to(folder).as_posix()] = path.stat().st_size
     if there != wanted:
         wrong = sorted(set(there.items()) ^ set(wanted.items()))[0][0]
         raise CardiumError(f"{name} came out otherwise than it lists ({wrong!r}): get it again, or unpack it by hand.")

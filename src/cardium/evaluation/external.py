@@ -25,7 +25,7 @@ from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import class_numbers, manifest_sha256
 from cardium.datasets import get_collection
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless_cell
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection, RunScores
 from cardium.evaluation.other_collection import read_other_collection, render_for
 from cardium.evaluation.table import EvaluatedRun, find_runs, score_runs
@@ -89,7 +89,7 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         with (part / "excluded.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["path", "reason"])
-            writer.writerows(sorted(excluded.items()))
+            writer.writerows([harmless_cell(path), harmless_cell(reason)] for path, reason in sorted(excluded.items()))
         atomic.write_text(part / "leaderboard.csv", _leaderboard(evaluation, internal))
         (part / "predictions").mkdir()
         for one in evaluated:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cardium import atomic
 from cardium.config import Settings
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import check_method, default_method
 from cardium.explain.gallery import Shown, file_name, write_explanations
@@ -57,9 +57,9 @@ def explain_files(
         target = decided if chosen is None else chosen
         shown.append(
             Shown(
-                name=f"{number + 1:03d}-{file_name(Path(file).name)}",
+                name=f"{number + 1:03d}-{file_name(harmless(Path(file).name))}",
                 group="files",
-                path=file,
+                path=harmless(file),
                 pixels=rendered.array,
                 decided=decided,
                 explained=target,

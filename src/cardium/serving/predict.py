@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cardium.config import Settings
-from cardium.errors import CardiumError, first_line
+from cardium.errors import CardiumError, first_line, harmless
 from cardium.serving.classifier import Classifier
 from cardium.serving.request import BadRequest
 from cardium.tracking.models import run_folder_of
@@ -65,17 +65,18 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
 
 def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of `predict_files` as plain text: file, label, probability of each class, doubts; then the run behind them."""
-    width = max(len(str(row["file"])) for row in rows)
+    names = [harmless(str(row["file"])) for row in rows]
+    width = max(map(len, names))
     lines = []
-    for row in rows:
+    for name, row in zip(names, rows, strict=True):
         if "error" in row:
-            lines.append(f"{row['file']!s:<{width}}  error: {row['error']}")
+            lines.append(f"{name:<{width}}  error: {harmless(row['error'])}")
             continue
         shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
         if row["set"] is not None:
             shares += f"; {set_text(row['set'], row['set_coverage'])}"
         doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
-        lines.append(f"{row['file']!s:<{width}}  {row['label']}  ({shares}){doubts}")
+        lines.append(f"{name:<{width}}  {row['label']}  ({shares}){doubts}")
     classified = next((row for row in rows if "run" in row), None)
     if classified is not None:
         version = f", version {classified['model_version']}" if classified["model_version"] else ""

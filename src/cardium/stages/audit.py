@@ -13,6 +13,7 @@ from cardium.audit import verdict
 from cardium.audit.page import draw, page
 from cardium.audit.report import audit_dataset
 from cardium.config import Settings
+from cardium.errors import harmless
 from cardium.workspace import Workspace
 
 
@@ -24,5 +25,5 @@ def run(settings: Settings, item: str) -> None:
         write_json(folder / "audit.json", report)
         write_text(folder / "audit.html", page(report, picture))
         draw(folder / "figures", report, picture)
-    print(verdict.text(report))
+    print(harmless(verdict.text(report)))
     print(f"wrote {out.relative_to(settings.root).as_posix()}: open audit.html. Next: cardium train --dataset {item}")

@@ -12,6 +12,7 @@ from cardium.errors import unknown
 from cardium.evaluation.scoring import score_predictions
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
+from cardium.models.saving import save_model
 from cardium.runs.members import joint_run, read_members
 from cardium.runs.predictions import mean_predictions
 from cardium.runs.trained_run import TrainedRun
@@ -41,7 +42,7 @@ def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     whole = create_fusion(models, names=names, mode="average", classes=len(classes))
     whole.name = "ensemble"
     with atomic.replacing_folder(out) as part:
-        whole.save(part / MODEL)
+        save_model(whole, part / MODEL)
         table.to_parquet(part / "validation.parquet", index=False)
         made = replace(
             joint_run(settings.root, spec.id, "ensemble", members),

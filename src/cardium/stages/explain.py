@@ -26,7 +26,7 @@ from cardium.data.manifest import class_numbers, read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import read_parts
 from cardium.datasets.demos import is_demo, true_masks
-from cardium.errors import CardiumError, unknown
+from cardium.errors import CardiumError, harmless, unknown
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import applicable, check_method, default_method
 from cardium.explain.faithfulness import assess
@@ -121,7 +121,7 @@ def explain_run(settings: Settings, run: RunId, method: str, *, of_class: str = 
         seconds = round(time.perf_counter() - began, 1)
         write_faithfulness(part, run.name, tested, records.tolist(), seconds)
     for entry in entries[:3]:
-        print(f"{entry['path']}: {entry['text']}")
+        print(harmless(f"{entry['path']}: {entry['text']}"))
     print(faithfulness_text(tested))
     print(f"{run}: {len(entries)} records explained, {len(tested) - 1} methods tested, {seconds:.0f} s")
     where = out.relative_to(settings.root)

@@ -19,6 +19,7 @@ from cardium.errors import unknown
 from cardium.evaluation.scoring import score_predictions
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion, weights_in_fusion
+from cardium.models.saving import save_model
 from cardium.models.trained import set_trained
 from cardium.reporting.plots import learning_curves
 from cardium.runs.fused_head import train_heads
@@ -70,7 +71,7 @@ def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     set_trained(whole, weights[folds[0]])
 
     with atomic.replacing_folder(out) as part:
-        whole.save(part / MODEL)
+        save_model(whole, part / MODEL)
         write_fold_weights(part, weights)
         if heads:
             pd.DataFrame(heads.history).to_csv(part / "history.csv", index=False)

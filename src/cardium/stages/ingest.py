@@ -13,7 +13,7 @@ from cardium.data.manifest import build, kind, write_manifest, write_rejected
 from cardium.datasets import Collection, Found, Rejected, get_collection
 from cardium.datasets.measured import Measured, measure_all
 from cardium.datasets.scan import UNKNOWN
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless
 from cardium.progress import progress
 from cardium.workspace import Workspace
 
@@ -46,7 +46,7 @@ def run(settings: Settings, item: str) -> None:
     out = workspace.manifest(item)
     facts = write_manifest(out, collection, build(measured), rejected)
     for line in _summary(collection, facts):
-        print(line)
+        print(harmless(line))
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
 
 

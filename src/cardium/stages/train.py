@@ -22,6 +22,7 @@ from cardium.config import RunSpec, Settings
 from cardium.data.splits import read_parts
 from cardium.errors import unknown
 from cardium.evaluation.scoring import score_predictions
+from cardium.models.saving import save_model
 from cardium.models.trained import set_trained
 from cardium.models.weights import WeightsUsed
 from cardium.provenance import Provenance, new_id
@@ -95,9 +96,9 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     table = pd.concat(validation, ignore_index=True)
     set_trained(whole, weights[folds[0]])
     with atomic.replacing_folder(out) as part:
-        whole.save(part / MODEL)
+        save_model(whole, part / MODEL)
         if spec.train.served == "mean" and not bank and len(folds) > 1:
-            mean_of_folds(settings, spec, source, weights).save(part / SERVED)
+            save_model(mean_of_folds(settings, spec, source, weights), part / SERVED)
         write_fold_weights(part, weights)
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
         table.to_parquet(part / "validation.parquet", index=False)

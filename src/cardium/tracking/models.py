@@ -78,7 +78,7 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
         place = Path(temporary) / "model"
         mlflow.pyfunc.save_model(
             place,
-            mlflow_model=Model(logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
+            mlflow_model=Model("model", run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
             python_model=str(package / "serving" / "served_model.py"),
             artifacts=artifacts,
             code_paths=[str(package)],
@@ -88,10 +88,23 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             model_config=dataclasses.asdict(settings.serve),
             metadata={"cardium": {"id": run.id, "run": run.name, **named, "classes": run.classes}},
         )
+        _leave_out_paths(place / "MLmodel")
         client.log_model_artifacts(logged.model_id, str(place))
     # The scores show on the model's own page too.
     log_batches(client, run_id, metrics=final_metrics(run, model_id=logged.model_id))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+
+
+def _leave_out_paths(mlmodel: Path) -> None:
+    """Takes out of MLmodel where this machine has the files that were copied beside it; they are read from there."""
+    import yaml
+
+    table = yaml.safe_load(mlmodel.read_text(encoding="utf-8"))
+    served = table["flavors"]["python_function"]
+    served["model_code_path"] = Path(served["model_code_path"]).name
+    for artifact in served["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    mlmodel.write_text(yaml.safe_dump(table, sort_keys=False), encoding="utf-8")
 
 
 def _artifact(path: Path) -> str:

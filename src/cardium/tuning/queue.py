@@ -29,7 +29,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from cardium.errors import CardiumError, first_line, printable
+from cardium.errors import CardiumError, first_line, masked, printable
 from cardium.parallel import started
 
 # What a trial says of itself, beside Optuna's own.
@@ -70,8 +70,15 @@ def open_storage(url: str, journal: Path) -> BaseStorage:
         raise CardiumError(
             f"--storage: {shown} needs a driver that is not installed: `uv pip install {missing}` into this environment."
         ) from None
+    except RuntimeError as error:  # Optuna's, of tables that another version of it has made
+        raise CardiumError(
+            f"--storage: {shown} is of another version of Optuna ({masked(_reason(error), url)}): back it up, then run `optuna "
+            "storage upgrade --storage` with its URL, or name another."
+        ) from None
     except Exception as error:  # SQLAlchemy's errors, its drivers', and ArgumentError for a URL that is none
-        raise CardiumError(f"--storage: {shown} does not answer ({_reason(error)}): start it, or leave it out.") from None
+        raise CardiumError(
+            f"--storage: {shown} does not answer ({masked(_reason(error), url)}): start it, or leave it out."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cardium import config
 from cardium.config import RunSpec
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, harmless, masked
 from cardium.tuning import queue
 from cardium.tuning.search import Search, objective_of, open_study, plan_search
 
@@ -128,5 +128,5 @@ def _run_worker(job: _Job) -> None:
             for _ in queue.run_trials(study, job.budget.trials, objective_of(search), search.lock):
                 pass
     except CardiumError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {harmless(masked(str(error)))}", file=sys.stderr)
         raise SystemExit(1) from None
