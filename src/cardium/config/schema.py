@@ -161,7 +161,7 @@ class Train:
     hidden: CountOrZero
     augmented: bool
     augment_share: Share
-    served: Literal["first", "mean"]
+    served: Literal["first", "mean", "all"]
     accumulate: Count
     fine_tune: CountOrZero
     fine_tune_epochs: Count

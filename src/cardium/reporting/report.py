@@ -347,6 +347,7 @@ def _card(run: TrainedRun, fingerprint: Mapping[str, Any], collection: Collectio
         "patients_named": fingerprint.get("names_patients", True),
         "test_folds": len(run.test_folds),
         "engine": run.engine,
+        "served_by": run.served_by,
     }
 
 

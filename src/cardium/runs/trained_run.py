@@ -30,13 +30,15 @@ RunKind = Literal["train", "fuse", "ensemble"]
 Source = Literal["bank", "pixels"]
 
 FILE = "run.json"
+# What the model that `served: all` trains says of its calibration records, in the predictions format.
+CALIBRATION = "calibration.parquet"
 
 _NO_WEIGHTS = WeightsUsed("", "")
 _NOT_SAID = Provenance("", False, {}, "")
 
 # Each kind's keys, in the order of the file.
 _MADE = ("id", "commit", "dirty", "versions", "created", "environment", "run")
-_COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation", "temperatures")
+_COST = ("parameters", "trainable_parameters", "model_bytes", "seconds", "phases", "validation", "temperatures", "retrained")
 _OF_MEMBERS = (
     "model", "kind", "dataset", "protocol", "members", "member_ids", "classes", "rendering", "weights", "test_folds", "folds",
     "data", "warnings",
@@ -78,6 +80,19 @@ class Seconds:
 
 
 @dataclass(frozen=True)
+class Retrained:
+    """The model that `served: all` trains anew to answer requests.
+
+    records: trained on. calibration: held-out ones, on which its temperature was fitted. epochs: by phase.
+    """
+
+    records: int
+    calibration: int
+    epochs: dict[str, int]
+    temperature: float
+
+
+@dataclass(frozen=True)
 class TrainedRun:
     """A trained, fused or averaged run.
 
@@ -92,6 +107,7 @@ class TrainedRun:
     tuned: the file with tuned settings that it took, "" for none.
     engine: the software that computed the bank, or that trained the model.
     validation: scores by name, over the validation records of all held-out folds.
+    retrained: the model that answers requests, where it is none of the folds'.
     temperatures: by held-out fold, what its model's logits were divided by; {} for a run that was not calibrated itself.
     members, member_ids: names and ids of the runs that it is made of.
     """
@@ -120,6 +136,7 @@ class TrainedRun:
     phases: list[Phase] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
     temperatures: dict[int, float] = field(default_factory=dict)
+    retrained: Retrained | None = None
     warnings: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     member_ids: list[str] = field(default_factory=list)
@@ -177,6 +194,7 @@ class TrainedRun:
             seconds=Seconds(float(seconds.get("features", 0.0)), float(seconds.get("train", 0.0))),
             phases=[Phase(**phase) for phase in table.get("phases", [])],
             validation=dict(table.get("validation", {})),
+            retrained=Retrained(**table["retrained"]) if table.get("retrained") else None,
             temperatures={int(fold): float(value) for fold, value in (table.get("temperatures") or {}).items()},
             warnings=list(table.get("warnings", [])),
             members=list(table.get("members", [])),
@@ -217,11 +235,13 @@ class TrainedRun:
             "seconds": asdict(self.seconds),
             "phases": [asdict(phase) for phase in self.phases],
             "validation": self.validation,
+            "retrained": asdict(self.retrained) if self.retrained else None,
             "temperatures": {str(fold): value for fold, value in self.temperatures.items()},
             "warnings": self.warnings,
         }
-        # Files of older versions have neither, and get none.
-        return {key: content[key] for key in _KEYS[self.kind] if key not in ("environment", "temperatures") or content[key]}
+        # Files of older versions have none of these, and get none.
+        optional = ("environment", "temperatures", "retrained")
+        return {key: content[key] for key in _KEYS[self.kind] if key not in optional or content[key]}
 
     def write(self, folder: Path) -> None:
         """Writes run.json into `folder`."""
@@ -257,6 +277,17 @@ class TrainedRun:
     def served_file(self) -> Path:
         """The file of the model that answers requests: the folds' mean if there is one, otherwise `model_file`."""
         return served_file(self.folder)
+
+    @property
+    def served_by(self) -> str:
+        """In words, which model answers requests, and what it was trained on beside those that were scored."""
+        if self.retrained:
+            return f"a model trained anew on all records but {self.retrained.calibration}, which fitted its temperature"
+        if self.served_file != self.model_file:
+            return f"the mean of the {len(self.test_folds)} folds' models"
+        if self.kind != "train":
+            return "its members' models with the first fold held out" if len(self.test_folds) > 1 else "its members' models"
+        return f"the model with fold {self.test_folds[0]} held out" if len(self.test_folds) > 1 else "the model that was scored"
 
     @property
     def has_folds(self) -> bool:

@@ -1,8 +1,8 @@
 """Whether a run is served as it was scored: its scored predictions against those of its saved model on the same records' files.
 
 A head is scored on its backbone's bank, float16 features that another engine may have computed. Served is the saved model, on
-pixels that come out of the decoder. Both ways are taken here for some test records of the first held-out
-fold, whose model is saved.
+pixels that come out of the decoder. Both ways are taken here for some test records of the first held-out fold, whose model is
+saved, and where `served: all` trained another model to serve, for some of its calibration records.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Parity
 from cardium.evaluation.metrics import decide
 from cardium.runs.predictions import probability_columns
-from cardium.runs.trained_run import TrainedRun
+from cardium.runs.trained_run import CALIBRATION, TrainedRun
 from cardium.serving.classifier import Classifier
 from cardium.workspace import Workspace
 
@@ -32,6 +32,7 @@ def compare_served(settings: Settings, run: TrainedRun, manifest: pandas.DataFra
     probability differs by more than `evaluate.tolerance`.
     """
     import keras
+    import pandas as pd
 
     job = RenderJob(
         where=f"data/{run.run.dataset}",
@@ -41,17 +42,21 @@ def compare_served(settings: Settings, run: TrainedRun, manifest: pandas.DataFra
         size=run.size,
         limits=settings.ingest.limits,
     )
-    scored = predictions[predictions["test_fold"] == run.test_folds[0]]
-    at = np.unique(np.linspace(0, len(scored) - 1, settings.evaluate.compared).round().astype(int))
-    scored = scored.iloc[at]
-    files = manifest.iloc[scored["record"].to_numpy()]
-    classifier = Classifier(run.folder, file=run.model_file)
-    served = [
-        classifier.probabilities(render_record(job, record).array[None])[0]
-        for record in zip(files["path"], files["sha256"], strict=True)
-    ]
-    keras.backend.clear_session()
-    found = parity_of(scored[probability_columns(run.classes)].to_numpy(), np.stack(served), run.threshold)
+    asked = [(run.model_file, predictions[predictions["test_fold"] == run.test_folds[0]])]
+    if run.retrained:
+        asked.append((run.served_file, pd.read_parquet(run.folder / CALIBRATION)))
+    scored, served = [], []
+    for file, table in asked:
+        some = table.iloc[np.unique(np.linspace(0, len(table) - 1, settings.evaluate.compared).round().astype(int))]
+        files = manifest.iloc[some["record"].to_numpy()]
+        classifier = Classifier(run.folder, file=file)
+        scored.append(some[probability_columns(run.classes)].to_numpy())
+        served += [
+            classifier.probabilities(render_record(job, record).array[None])
+            for record in zip(files["path"], files["sha256"], strict=True)
+        ]
+        keras.backend.clear_session()
+    found = parity_of(np.concatenate(scored), np.concatenate(served), run.threshold)
     if found.difference > settings.evaluate.tolerance:
         raise CardiumError(_unlike(run, found, settings.evaluate.tolerance))
     return found

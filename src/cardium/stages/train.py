@@ -2,7 +2,8 @@
 
 For every held-out fold a head is trained on the bank, or the whole model on pixels. The weights of every fold are kept
 (`folds/<t>.npz`), so that `evaluate` can score each fold with a model that never saw it. `model.keras` is the first held-out
-fold's model. With `served: mean`, `served.keras` averages all folds' models and answers requests.
+fold's model. `served.keras`, where there is one, answers requests: with `served: mean` the mean of all folds' models, with
+`served: all` a model that is trained anew on all records but the first fold's validation part, which fits its temperature.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cardium import atomic
 from cardium.config import RunSpec, Settings
-from cardium.data.splits import read_parts
+from cardium.data.splits import Parts, read_parts
 from cardium.errors import unknown
 from cardium.evaluation.scoring import score_predictions
 from cardium.models.saving import save_model
@@ -30,11 +32,23 @@ from cardium.reporting.plots import learning_curves
 from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import prediction_rows
 from cardium.runs.temperature import calibrate
-from cardium.runs.trained_run import Phase, Seconds, TrainedRun, write_fold_weights
+from cardium.runs.trained_run import CALIBRATION, Phase, Retrained, Seconds, TrainedRun, write_fold_weights
 from cardium.training.bank import Bank
-from cardium.training.fit import Checkpoint
-from cardium.training.fold import Inputs, build_models, mean_of_folds, read_inputs, source_of, train_fold
+from cardium.training.fit import Checkpoint, Fitted
+from cardium.training.fold import (
+    FoldModels,
+    Inputs,
+    build_models,
+    mean_of_folds,
+    read_inputs,
+    source_of,
+    train_fold,
+    typical_rates,
+)
 from cardium.workspace import MODEL, SERVED, Workspace
+
+if TYPE_CHECKING:
+    import pandas
 
 # An architecture of its own has no pretrained weights to be had.
 _FROM_SCRATCH = WeightsUsed("none", "scratch")
@@ -69,6 +83,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     assert whole is not None
     folds = settings.test_folds(spec.dataset, spec.protocol)
     history: list[dict[str, Any]] = []
+    fitted_folds: list[dict[str, Fitted]] = []
     phases: list[Phase] = []
     validation = []
     weights: dict[int, dict[str, np.ndarray]] = {}
@@ -82,6 +97,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
         print(f"{spec.name}, fold {fold} held out: {len(parts.train)} training, {len(parts.validation)} validation records")
         models.reset()
         trained = train_fold(source, models, parts, fold, checkpoint)
+        fitted_folds.append(trained.phases)
         for phase, fitted in trained.phases.items():
             history += [{"test_fold": fold, "phase": phase, **row} for row in fitted.history]
             phases.append(Phase(fold, phase, **fitted.summary()))
@@ -94,8 +110,16 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
         validation.append(rows)
 
     table = pd.concat(validation, ignore_index=True)
-    set_trained(whole, weights[folds[0]])
+    retrained = None
+    if spec.train.served == "all" and spec.protocol == "honest":
+        retrained = _retrain(settings, spec, inputs, models, fitted_folds, checkpoint)
+        seconds += retrained.seconds
     with atomic.replacing_folder(out) as part:
+        if retrained:
+            set_trained(whole, retrained.weights)
+            save_model(whole, part / SERVED)
+            retrained.predictions.to_parquet(part / CALIBRATION, index=False)
+        set_trained(whole, weights[folds[0]])
         save_model(whole, part / MODEL)
         if spec.train.served == "mean" and not bank and len(folds) > 1:
             save_model(mean_of_folds(settings, spec, source, weights), part / SERVED)
@@ -132,6 +156,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             phases=phases,
             validation=score_predictions(table, classes, settings.evaluate.threshold),
             temperatures=temperatures,
+            retrained=retrained.made if retrained else None,
             warnings=[*_warnings(spec, bank, folds), *provenance.warnings],
             provenance=provenance,
         )
@@ -144,6 +169,53 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     )
     print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.dataset}")
     return made
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A model trained anew. weights: as `models.trained` names them. predictions: of its calibration records."""
+
+    made: Retrained
+    weights: dict[str, np.ndarray]
+    predictions: pandas.DataFrame
+    seconds: float
+
+
+def _retrain(
+    settings: Settings,
+    spec: RunSpec,
+    inputs: Inputs,
+    models: FoldModels,
+    fitted: Sequence[Mapping[str, Fitted]],
+    checkpoint: Checkpoint,
+) -> _Served:
+    """Trains on all records but the first fold's validation part, with the epochs and rates that the folds came to.
+
+    fitted: of each held-out fold, by phase.
+    """
+    split, folds = Workspace(settings.root).split(spec.dataset), settings.test_folds(spec.dataset)
+    of_folds = [read_parts(split, inputs.manifest, spec.protocol, fold) for fold in folds]
+    first = of_folds[0]
+    parts = Parts(np.union1d(first.train, first.test), first.validation, np.empty(0, dtype=np.int64))
+    # A bank has augmented views of training records alone.
+    with_views = np.zeros(len(inputs.labels), dtype=bool)
+    for one in of_folds:
+        with_views[one.train] = True
+    rates = {phase: typical_rates([phases[phase] for phases in fitted]) for phase in fitted[0]}
+    print(f"{spec.name}, to serve: {len(parts.train)} training, {len(parts.validation)} calibration records")
+    models.reset()
+    source = source_of(settings, spec, inputs, spec.train, with_views)
+    # A number that no fold has: the seed and the stored state are its own.
+    trained = train_fold(source, models, parts, settings.split.folds, checkpoint, replayed=rates)
+    weights, probabilities, temperature = trained.weights, trained.probabilities, 1.0
+    if settings.protocols[spec.protocol].calibration == "temperature":
+        groups = inputs.manifest["group"].to_numpy()[parts.validation]
+        scaled = calibrate(weights, probabilities, inputs.labels[parts.validation], groups)
+        weights, probabilities, temperature = scaled.weights, scaled.probabilities, scaled.temperature
+    rows = prediction_rows(inputs.manifest, parts.validation, folds[0], inputs.labels, probabilities, inputs.classes)
+    epochs = {phase: len(of_phase) for phase, of_phase in rates.items()}
+    made = Retrained(len(parts.train), len(parts.validation), epochs, temperature)
+    return _Served(made, weights, rows, sum(one.seconds for one in trained.phases.values()))
 
 
 def _warnings(spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:

@@ -13,7 +13,7 @@ With `fine_tune: N` a second phase also trains the backbone's last N layers, fro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,10 +234,12 @@ def train_fold(
     fold: int,
     checkpoint: Checkpoint | None = None,
     show: Callable[[str], None] = print,
+    replayed: Mapping[str, tuple[float, ...]] | None = None,
 ) -> TrainedFold:
     """Trains `models` with one fold held out. `fold` is also part of the seed.
 
-    checkpoint: each phase stores its state in a subfolder of it. show: called with one line per epoch.
+    checkpoint: each phase stores its state in a subfolder of it. show: called with one line per epoch. replayed: by phase, the
+    learning rates of all its epochs, where validation is to decide nothing.
     """
     train, labels = source.train, source.labels[parts.train]
     seen = _Shown(source, source.seed + fold)
@@ -249,6 +251,10 @@ def train_fold(
         validation = Examples(lambda _, at: inputs(parts.validation[at], -1), source.labels[parts.validation])
         examples = Examples(lambda epoch, at: inputs(parts.train[at], epoch), labels)
         state = checkpoint.below(f"fold{fold}-{name}") if checkpoint else None
+        if replayed:
+            schedule = dataclasses.replace(recipe.schedule, replayed=replayed[name])
+            last = dataclasses.replace(recipe.optimization, keep="last")
+            recipe = dataclasses.replace(recipe, schedule=schedule, epochs=len(replayed[name]), optimization=last)
         fitted = fit(model, examples, validation, recipe=recipe, checkpoint=state, show=show)
         return fitted, predict(model, validation, train.batch)
 
@@ -267,6 +273,12 @@ def train_fold(
     slower = dataclasses.replace(recipe, schedule=schedule, epochs=train.fine_tune_epochs)
     tuned, probabilities = phase("fine_tune", whole, seen.images, slower)
     return TrainedFold({"head": fitted, "fine_tune": tuned}, probabilities, trained_weights(whole))
+
+
+def typical_rates(fitted: Sequence[Fitted]) -> tuple[float, ...]:
+    """The learning rates that led to the best epoch of the fold whose best epoch is the median one (the lower of two)."""
+    median = sorted(fitted, key=lambda one: one.best_epoch)[(len(fitted) - 1) // 2]
+    return tuple(row["learning_rate"] for row in median.history[: median.best_epoch + 1])
 
 
 class _Shown:

@@ -22,7 +22,7 @@ class Schedule:
     """Settings of the rules.
 
     learning_rate: of the first epoch. step_epochs: epochs (from 0) before which the rate is multiplied by `step_factor`,
-    whatever the losses are.
+    whatever the losses are. replayed: another training's rates, an epoch each; with them the losses decide nothing.
     """
 
     learning_rate: float
@@ -32,6 +32,7 @@ class Schedule:
     min_learning_rate: float
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 1.0
+    replayed: tuple[float, ...] = ()
 
 
 def schedule_of(train: Train, learning_rate: float) -> Schedule:
@@ -74,5 +75,8 @@ def step_after(val_losses: Sequence[float], schedule: Schedule) -> Step:
             if plateau_wait >= schedule.plateau_patience and rate > schedule.min_learning_rate:
                 rate = max(rate * schedule.plateau_factor, schedule.min_learning_rate)
                 plateau_wait = 0
+    if schedule.replayed:
+        done = len(val_losses)
+        return Step(schedule.replayed[min(done, len(schedule.replayed) - 1)], done >= len(schedule.replayed), best_epoch)
     steps = sum(len(val_losses) >= epoch for epoch in schedule.step_epochs)
     return Step(rate * schedule.step_factor**steps, stop, best_epoch)
