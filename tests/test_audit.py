@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from cardium import cli, config
-from cardium.audit import duplicates
+from cardium.audit import duplicates, registration
 from cardium.audit import report as audit_report
 from cardium.audit.encoder import Encoder
-from cardium.audit.label_issues import find_label_issues
+from cardium.audit.label_issues import find_label_issues, probability_wrong
 from cardium.audit.optimism import measure_optimism
 from cardium.audit.probe import count_folds
+from cardium.audit.series import acquisition_of_groups, has_lone_frames, lone_frames
 from cardium.audit.shortcuts import Shortcut, measure_shortcuts
-from cardium.audit.survey import SIDE, SurveyJob, border_only, survey_chunk
+from cardium.audit.survey import SIDE, SurveyJob, border_only, sheet_shortcuts, survey_chunk
 from cardium.demo import phantom
 from cardium.demo.chd import chd_files
 from cardium.demo.ecg import ecg4_paths, ecg_files
@@ -130,6 +131,7 @@ def surveyed(folder: Path, files: dict[str, bytes], sheets: bool) -> list[Any]:
 
 def variants(data: bytes) -> dict[str, bytes]:
     image = Image.open(io.BytesIO(data)).convert("RGB")
+    w, h = image.size
     white = (255, 255, 255) if np.asarray(image).mean() > 128 else (0, 0, 0)
     return {
         "recoded": jpeg(np.asarray(image), 50),
@@ -137,6 +139,12 @@ def variants(data: bytes) -> dict[str, bytes]:
         "grey": jpeg(np.asarray(image.convert("L"))),
         "dark": jpeg(np.asarray(ImageEnhance.Brightness(image).enhance(0.85))),
         "turned": jpeg(np.asarray(image.rotate(0.5, Image.Resampling.BICUBIC, fillcolor=white))),
+        "cropped": jpeg(np.asarray(image.crop((w // 20, h // 20, w - w // 20, h - h // 20)))),
+        "inverted": jpeg(np.asarray(ImageOps.invert(image))),
+        "padded": jpeg(np.asarray(ImageOps.pad(image, (2 * w, 2 * w), color=white))),
+        "mirrored": jpeg(np.asarray(ImageOps.mirror(image))),
+        "tilted": jpeg(np.asarray(image.rotate(4, Image.Resampling.BICUBIC, fillcolor=white))),
+        "equalised": jpeg(np.asarray(ImageOps.equalize(image))),
     }
 
 
@@ -149,21 +157,29 @@ def test_near_copies_are_found_and_different_pictures_are_not(tmp_path, sheets):
         originals = [jpeg(phantom.phantom(patient, 1, 0)[0]) for patient in phantom.cohort(8, 5)]
     files = {f"{number}": data for number, data in enumerate(originals)}
     changed = variants(originals[1])
-    for name, data in changed.items() if not sheets else [(name, changed[name]) for name in ("smaller", "grey", "turned")]:
+    for name, data in changed.items() if not sheets else [(name, changed[name]) for name in ("smaller", "grey", "turned", "cropped", "padded")]:
         files[f"1 {name}"] = data
     found = surveyed(tmp_path / "pictures", files, sheets)
     names = list(files)
     # Vectors that know nothing: the pictures' own neighbourhood must do.
     vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
     rasters = np.stack([one.raster for one in found])
-    links = duplicates.near_links(np.arange(len(names)), rasters, vectors, names, sheets)
+    wholes = np.stack([one.whole for one in found])
+    links = duplicates.near_links(np.arange(len(names)), rasters, wholes, vectors, names, sheets)
     ends = {(names[link.of][0], names[link.copy][0]) for link in links}
     assert ends == {("1", "1")}
-    assert {names[link.copy] for link in links if names[link.of] == "1"} == {name for name in names if name.startswith("1 ")}
+    # A copy may be found as the copy of another copy.
+    assert {names[end] for link in links for end in (link.copy, link.of)} == {name for name in names if name.startswith("1")}
     # Told apart with room to spare: the strongest resemblance of two different pictures.
     prepared = [duplicates.prepare(raster, sheets) for raster in rasters[: len(originals)]]
     others = [duplicates.similarity(a, b) for i, a in enumerate(prepared) for b in prepared[:i]]
     assert max(others) < (duplicates.NEAR_SHEETS if sheets else duplicates.NEAR) - 0.02
+    scale = registration.SHEETS if sheets else registration.PICTURES
+    normal = [registration.normalise(whole, scale) for whole in wholes[: len(originals)]]
+    others = [
+        registration.similarity_aligned(a, b, [0, registration.VIEWS // 2], scale) for i, a in enumerate(normal) for b in normal[:i]
+    ]
+    assert max(others) < (duplicates.ALIGNED_SHEETS if sheets else duplicates.ALIGNED) - 0.02
 
 
 def test_pictures_without_the_heart_show_none_of_it(tmp_path):
@@ -181,12 +197,76 @@ def test_pictures_without_the_heart_show_none_of_it(tmp_path):
     assert found.raster.shape == (13, SIDE, SIDE)
     assert (found.outside == 128).all(axis=2).mean() > 0.4
     assert not (found.border == 128).all(axis=2).all()
+    assert found.layout in {"3x4+1", "6x2+1", "6x2"}
+    assert 30 < found.rate < 220
 
 
 def test_a_file_that_is_gone_is_one_line(tmp_path):
     job = SurveyJob("data/ecg4", "run it again", tmp_path, "image", False, settings(tmp_path).ingest.limits, 96, 128)
     with pytest.raises(CardiumError, match=r"^data/ecg4/a.jpg cannot be read \(.*\): run it again\.$"):
         survey_chunk(job, [("a.jpg", False)])
+
+
+@pytest.fixture(scope="module")
+def texture() -> np.ndarray:
+    """A picture of blobs, uint8 (256, 256), and another: (2, 256, 256)."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(5).normal(size=(2, 256, 256))
+    smooth = np.stack([gaussian_filter(one, 6) for one in noise])
+    return np.uint8(255 * (smooth - smooth.min()) / np.ptp(smooth))
+
+
+def laid(moving: Image.Image, still: Image.Image) -> float:
+    """The similarity of two pictures, laid on each other by the view that their signatures name."""
+    scale = registration.PICTURES
+    a, b = (
+        registration.normalise(np.asarray(Image.fromarray(registration.trim(np.asarray(one))).resize((64, 64), 4)), scale)
+        for one in (moving, still)
+    )
+    found = []
+    for here, there in ((a, b), (b, a)):
+        likely = registration.signatures_of_views(here, scale) @ registration.signatures(there[None], scale)[0]
+        found.append(registration.similarity_aligned(here, there, np.argsort(-likely)[:5].tolist(), scale))
+    return max(found)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.08])
+@pytest.mark.parametrize("degrees", [-4.0, 0.0, 3.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_changed_copy_lies_on_its_original_and_on_no_other(texture, share, degrees, mirrored):
+    original, other = (Image.fromarray(one) for one in texture)
+    copy = ImageOps.mirror(original) if mirrored else original
+    side = round(share * 256)
+    copy = copy.rotate(degrees, Image.Resampling.BICUBIC).crop((side, side, 256, 256 - side))
+    for changed in (copy, ImageOps.invert(copy), ImageOps.equalize(copy)):
+        assert laid(changed, original) > 0.8
+        assert laid(changed, other) < 0.4
+
+
+def test_brightness_that_rises_with_brightness_changes_nothing_and_an_inverted_picture_only_the_sign(texture):
+    picture = texture[0, ::4, ::4] // 4
+    normal = registration.normalise(picture, registration.PICTURES)
+    brighter = np.uint8(picture.astype(float) ** 1.2 + 7)
+    assert len(np.unique(brighter)) == len(np.unique(picture))
+    np.testing.assert_allclose(registration.normalise(brighter, registration.PICTURES), normal, atol=1e-5)
+    np.testing.assert_allclose(registration.normalise(255 - picture, registration.PICTURES), -normal, atol=1e-4)
+
+
+def test_a_flat_picture_is_no_copy_of_anything(texture):
+    flat = np.full((64, 64), 9, np.uint8)
+    scale = registration.PICTURES
+    blank, shown = registration.normalise(flat, scale), registration.normalise(texture[0, ::4, ::4], scale)
+    assert not blank.any()
+    assert registration.trim(flat) is flat
+    for pair in ((blank, shown), (shown, blank), (blank, blank)):
+        assert registration.similarity_aligned(*pair, range(registration.VIEWS), scale) == 0
+
+
+def test_padding_of_any_width_is_cut_away():
+    inner = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
+    padded = np.pad(inner, ((7, 0), (3, 90)), constant_values=30)
+    assert np.array_equal(registration.trim(padded), inner)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the probe
@@ -272,21 +352,116 @@ def test_a_planted_shortcut_is_named_and_noise_is_not():
     assert values == sorted(values, reverse=True)
 
 
-def test_label_issues_are_those_of_cleanlab():
+def drawn_labels(records: int, wrong: float, sharp: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(labels, probabilities, flipped): true classes follow `probabilities` ** sharp; a share of labels is another class."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(3, 0.3), records)
+    p = (p + 1e-6) / (p + 1e-6).sum(axis=1, keepdims=True)
+    true_p = p**sharp / (p**sharp).sum(axis=1, keepdims=True)
+    true = (true_p.cumsum(axis=1) < rng.random((records, 1))).sum(axis=1)
+    flipped = rng.random(records) < wrong
+    return np.where(flipped, (true + rng.integers(1, 3, records)) % 3, true), p, flipped
+
+
+@pytest.mark.parametrize("sharp", [0.4, 1.0])
+def test_labels_are_wrong_as_often_as_said_whether_or_not_the_probe_is_too_sure(sharp):
+    labels, p, flipped = drawn_labels(20_000, 0.06, sharp, 3)
+    wrong = probability_wrong(labels, p)
+    assert wrong.sum() == pytest.approx(flipped.sum(), rel=0.3)
+    for low, high in ((0.02, 0.3), (0.3, 0.7), (0.7, 0.97)):
+        some = (wrong >= low) & (wrong < high)
+        assert some.sum() > 20
+        assert flipped[some].mean() == pytest.approx(wrong[some].mean(), abs=0.13)
+
+
+def test_clean_labels_are_not_called_wrong_by_a_probe_that_errs():
+    for seed in range(5):
+        # Right in two of three records, and surer than that.
+        labels, p, _ = drawn_labels(600, 0.0, 0.4, seed)
+        assert (p.argmax(axis=1) != labels).mean() > 0.2
+        assert len(find_label_issues(labels, p)) <= 3
+
+
+def test_flipped_labels_are_named_with_the_class_that_they_had():
     rng = np.random.default_rng(7)
-    labels = rng.integers(0, 3, 60)
-    true = labels.copy()
-    flipped = rng.choice(60, 8, replace=False)
-    true[flipped] = (true[flipped] + 1) % 3
-    p = rng.dirichlet(np.ones(3), 60) * 0.5
-    p[np.arange(60), true] += 0.5
-    p = np.round(p, 3)
-    p /= p.sum(axis=1, keepdims=True)
-    # cleanlab 2.9.0: find_label_issues(filter_by="confident_learning", return_indices_ranked_by="normalized_margin").
-    assert [issue.row for issue in find_label_issues(labels, p)] == [5, 0, 26, 13, 14]
-    assert all(issue.suggested == true[issue.row] for issue in find_label_issues(labels, p))
-    p[5] = np.nan
-    assert 5 not in {issue.row for issue in find_label_issues(labels, p)}
+    true, p, _ = drawn_labels(600, 0.0, 1.0, 7)
+    p[:200], true[:200] = [0.9995, 0.0003, 0.0002], 0
+    sure = np.flatnonzero((p.max(axis=1) > 0.999) & (p.argmax(axis=1) == true))
+    flipped = rng.choice(sure[sure > 0], 12, replace=False)
+    labels = true.copy()
+    labels[flipped] = (labels[flipped] + 1) % 3
+    p[0] = np.nan
+    issues = find_label_issues(labels, p)
+    assert {issue.row for issue in issues} >= set(flipped.tolist())
+    assert len(issues) <= 15
+    assert all(issue.suggested == true[issue.row] for issue in issues if issue.row in flipped)
+    assert [issue.wrong for issue in issues] == sorted((issue.wrong for issue in issues), reverse=True)
+    assert 0 not in {issue.row for issue in issues}
+    assert find_label_issues(labels[:1], p[:1]) == []
+
+
+def test_a_probe_that_is_always_as_sure_tells_no_wrong_label_from_its_own_errors():
+    labels = np.arange(300) % 3
+    p = np.full((300, 3), 0.02)
+    p[np.arange(300), np.where(np.arange(300) % 25, labels, (labels + 1) % 3)] = 0.96
+    assert find_label_issues(labels, p) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------- series
+
+
+def cine(slices: int, frames: tuple[int, ...], without: tuple[tuple[int, int], ...] = (), first: int = 2) -> np.ndarray:
+    """Frame numbers of a stack with 20 numbers a slice. without: (slice, index of the frame) that do not exist."""
+    return np.array([20 * (first + s) + n for s in range(slices) for i, n in enumerate(frames) if (s, i) not in without])
+
+
+def test_frames_that_stand_alone_are_counted_whatever_number_begins_a_slice():
+    series = [
+        cine(9, (7, 19)),
+        cine(9, (8, 20), without=((0, 0),)),
+        cine(8, (1, 10), without=((0, 1), (7, 1)), first=0),
+        cine(9, (7, 18), without=((8, 0), (4, 0), (2, 0))),
+        np.array([-1, -1]),
+    ]
+    assert lone_frames(series).tolist() == [0, 1, 2, 3, 0]
+    # Every number exists but one; numbers without any rule say nothing.
+    assert lone_frames([np.arange(1, 30), np.delete(np.arange(1, 30), 4)]).tolist() == [0, 1]
+    assert lone_frames([np.array([1, 2, 5, 30, 31, 70])]).tolist() == [0]
+    assert lone_frames([]).tolist() == []
+
+
+def series_manifest(rows: list[tuple[str, str, str, int, int]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=["label", "group", "series", "frame", "width"]).assign(height=100)
+
+
+def test_which_frames_exist_and_how_series_were_made_is_known():
+    rows = []
+    for patient in range(16):
+        label, views = ("Normal", ["SAX", "2CH"]) if patient % 2 else ("Sick", ["SAX"])
+        for view in views:
+            numbers = cine(6, (7, 19), without=((0, 0),) if label == "Normal" else ())
+            rows += [(label, f"p{patient:02d}", view, int(number), 200) for number in numbers]
+    manifest = series_manifest(rows)
+    normal = (manifest["label"] == "Normal").to_numpy()
+    assert np.array_equal(has_lone_frames(manifest)[:, 0] == 1, normal)
+    acquired = acquisition_of_groups(manifest)
+    assert np.isfinite(acquired).all()
+    assert len(np.unique(acquired[normal], axis=0)) == len(np.unique(acquired[~normal], axis=0)) == 1
+    # The number of series, the fewest, the middle and the most files, first and last number, sizes; then names and sizes.
+    assert acquired[normal][0].tolist() == [2, 11, 11, 11, 59, 159, 1, 0.5, 0.5, 1]
+    assert acquired[~normal][0].tolist() == [1, 12, 12, 12, 47, 159, 1, 1, 0, 1]
+    # Without series and numbers there is nothing to tell.
+    bare = manifest.assign(series="", frame=-1)
+    assert not has_lone_frames(bare).any()
+    assert np.isfinite(acquisition_of_groups(bare)).all()
+
+
+def test_a_sheet_tells_its_layout_and_its_rate_beside_its_picture():
+    layout, rate = sheet_shortcuts(["6x2", "3x4+1", "6x2", "grid"], [71.0, 0.0, 120.0, 64.5])
+    assert layout.values.tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert rate.values.tolist() == [[71.0], [0.0], [120.0], [64.5]]
 
 
 # ---------------------------------------------------------------------------------------------------------------- the verb

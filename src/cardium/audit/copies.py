@@ -27,7 +27,8 @@ def audit_copies(manifest: pd.DataFrame, survey: Survey, encoder: Encoder, sheet
     rows = [row for row, record in enumerate(survey.first) if record not in copied]
     firsts = np.array([survey.first[row] for row in rows], dtype=np.int64)
     own = [groups[record] for record in firsts]
-    near = duplicates.near_links(firsts, survey.rasters[rows], encoder.vectors[firsts], own, sheets)
+    wholes = survey.wholes[rows] if survey.wholes is not None else None
+    near = duplicates.near_links(firsts, survey.rasters[rows], wholes, encoder.vectors[firsts], own, sheets)
     links = exact + near
     units = [patient or path for patient, path in zip(patients, paths, strict=True)]
     parts = [duplicates.given_part(path) for path in paths]

@@ -1,10 +1,15 @@
 """Which files are copies of others: the same bytes, the same pixels under another encoding, or nearly the same picture.
 
-Near copies are looked for among each picture's nearest neighbours, by the backbone's vectors and by the pictures themselves
-made coarse, and then compared pixel by pixel: pictures without their slow changes of brightness, sheets by the ink of their
+Near copies are looked for in two ways. In place: among each picture's nearest neighbours, by the backbone's vectors and by the
+pictures themselves made coarse, which are then compared pixel by pixel: pictures without their slow changes of brightness, sheets by the ink of their
 leads (grid and print, which all sheets share, are gone), each plane moved by up to three of its 64 pixels. On real data copies
 that were recoded, resized, turned by a degree, darkened or made grey come to 0.95 and more on sheets, two different sheets to
 0.91 at most; on cardiac MRI to 0.99 and more, pictures of two patients to 0.56, neighbouring slices of one patient to 0.996.
+
+Aligned: images of different groups are laid on each other first (registration.py), which finds what was cropped, padded, moved,
+turned by some degrees, mirrored, inverted, equalised or written on. On real cardiac MRI such copies come to 0.76 and more,
+pictures of two patients to 0.13; on sheets to 0.91 and more, two different sheets to 0.84. Volumes are compared in place only.
+benchmarks/near_copies.py counts what is found.
 """
 
 from __future__ import annotations
@@ -17,15 +22,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.audit import registration
 from cardium.progress import progress
 
 How = Literal["bytes", "pixels", "near"]
 HOWS: tuple[How, ...] = ("bytes", "pixels", "near")
 # Similarity from which two pictures, and two sheets, are near copies.
 NEAR, NEAR_SHEETS = 0.96, 0.94
+# The same of pictures that were laid on each other first.
+ALIGNED, ALIGNED_SHEETS = 0.7, 0.88
 # Neighbours of a picture that are compared with it: in other groups by each of the two embeddings, and in its own.
 _OTHERS, _OWN = 5, 2
 _DIMENSIONS = 128
+# Neighbours of a picture's views that it is laid on, and views that each may be.
+_ALIGNED, _LIKELY = 5, 5
+# What whitening adds to each direction's spread, as a share of the largest.
+_DAMPING = 0.01
 # Rows of similarities held at once.
 _BLOCK = 512
 _REACH = 3
@@ -107,17 +119,31 @@ def similarity(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> fl
 def near_links(
     records: NDArray[np.integer[Any]],
     rasters: NDArray[np.uint8],
+    wholes: NDArray[np.uint8] | None,
     vectors: NDArray[np.float32],
     groups: Sequence[str],
     sheets: bool,
 ) -> list[Link]:
     """Finds near copies among different contents, the most alike first.
 
-    records: (n,) their numbers, rising; rasters: uint8 (n, P, S, S); vectors: (n, C); groups: of these records.
+    records: (n,) their numbers, rising; rasters: uint8 (n, P, S, S); wholes: uint8 (n, side, side), the pictures that are
+    laid on each other (registration.Scale), None for none; vectors: (n, C); groups: of these records.
     """
     if len(records) < 2:
         return []
     _, group = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    found = _alike_in_place(rasters, vectors, group, sheets)
+    if wholes is not None:
+        for pair, alike in _alike_aligned(wholes, group, sheets).items():
+            found[pair] = max(alike, found.get(pair, 0.0))
+    links = [Link(int(records[b]), int(records[a]), "near", round(alike, 4)) for (a, b), alike in found.items()]
+    return sorted(links, key=lambda link: (-link.similarity, link.of, link.copy))
+
+
+def _alike_in_place(
+    rasters: NDArray[np.uint8], vectors: NDArray[np.float32], group: NDArray[np.integer[Any]], sheets: bool
+) -> dict[tuple[int, int], float]:
+    """Pairs (a < b) of rows that are near copies but for small shifts, and how alike they are."""
     spread = vectors.std(axis=0)
     scaled = (vectors - vectors.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
     # In half precision: of tens of thousands of pictures this is the largest thing that the audit holds.
@@ -130,13 +156,59 @@ def near_links(
         pairs |= _neighbours(embedding, group, _OTHERS, own=False)
         pairs |= _neighbours(embedding, group, _OWN, own=True)
     least = NEAR_SHEETS if sheets else NEAR
-    links = []
     ordered = sorted(pairs)
+    found = {}
     for a, b in progress(ordered, total=len(ordered), desc="near copies", unit="pair"):
         alike = similarity(prepared[a], prepared[b])
         if alike >= least:
-            links.append(Link(int(records[b]), int(records[a]), "near", round(alike, 4)))
-    return sorted(links, key=lambda link: (-link.similarity, link.of, link.copy))
+            found[a, b] = alike
+    return found
+
+
+def _alike_aligned(
+    wholes: NDArray[np.uint8], group: NDArray[np.integer[Any]], sheets: bool
+) -> dict[tuple[int, int], float]:
+    """Pairs (a < b) of rows of different groups that are near copies once laid on each other, and how alike they are."""
+    scale = registration.SHEETS if sheets else registration.PICTURES
+    normal = np.empty(wholes.shape, np.float16)
+    for row, whole in enumerate(wholes):
+        normal[row] = registration.normalise(whole, scale)
+    own = np.concatenate(
+        [registration.signatures(normal[start : start + _BLOCK], scale) for start in range(0, len(normal), _BLOCK)]
+    )
+    middle, directions = _whitening(own)
+    index = _unit((own - middle) @ directions)
+    least = ALIGNED_SHEETS if sheets else ALIGNED
+    found: dict[tuple[int, int], float] = {}
+    for row in progress(range(len(normal)), total=len(normal), desc="copies laid on each other", unit="picture"):
+        views = _unit((registration.signatures_of_views(normal[row], scale) - middle) @ directions)
+        alike = views @ index.T
+        nearest = alike.max(axis=0)
+        nearest[group == group[row]] = -np.inf
+        for other in np.argsort(-nearest)[:_ALIGNED].tolist():
+            pair = min(row, other), max(row, other)
+            if not np.isfinite(nearest[other]) or found.get(pair, 0.0) >= least:
+                continue
+            likely = np.argsort(-alike[:, other])[:_LIKELY].tolist()
+            reached = registration.similarity_aligned(normal[row], normal[other], likely, scale)
+            if reached >= least:
+                found[pair] = reached
+    return found
+
+
+def _whitening(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The mean (C,) and the directions (C, at most 128) of vectors (n, C), by which each varies about as much as the others."""
+    middle = vectors.mean(axis=0)
+    centred = (vectors - middle).astype(np.float64)
+    variance, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
+    kept = np.argsort(-variance)[: min(_DIMENSIONS, len(vectors) - 1)]
+    spread = np.sqrt(np.maximum(variance[kept], 0))
+    return middle, (directions[:, kept] / (spread + _DAMPING * spread.max() + 1e-12)).astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def _coarse(planes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -152,8 +224,7 @@ def _reduced(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
     dimensions = min(_DIMENSIONS, len(vectors) - 1, vectors.shape[1])
     reduced = PCA(dimensions, svd_solver="randomized", random_state=0).fit_transform(vectors)
-    length = np.linalg.norm(reduced, axis=1, keepdims=True)
-    return np.asarray(reduced / np.maximum(length, 1e-12), dtype=np.float32)
+    return _unit(reduced)
 
 
 def _neighbours(

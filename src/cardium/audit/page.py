@@ -73,7 +73,7 @@ def draw(folder: Path, report: Mapping[str, Any], picture: Picture) -> None:
             )
             for one in issues
         ]
-        plots.gallery(pictures, folder / "label_issues.png", f"{item}: labels that the probe contradicts most", columns=4)
+        plots.gallery(pictures, folder / "label_issues.png", f"{item}: labels that are probably wrong", columns=4)
 
 
 def _draw_scores(out: Path, report: Mapping[str, Any]) -> None:

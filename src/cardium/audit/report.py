@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cardium.audit import verdict
 from cardium.audit.copies import audit_copies
 from cardium.audit.encoder import Encoder, open_encoder
-from cardium.audit.label_issues import Issue, find_label_issues
+from cardium.audit.label_issues import Issue, able_from, find_label_issues
 from cardium.audit.optimism import Optimism, measure_optimism
 from cardium.audit.page import RecordPicture
 from cardium.audit.shortcuts import Shortcut, Tested, known_of_files, measure_shortcuts
@@ -59,7 +59,8 @@ def audit_dataset(settings: Settings, dataset: str) -> tuple[dict[str, Any], Rec
     labels = manifest["label"].map({name: number for number, name in enumerate(classes)}).to_numpy(dtype=np.int64)
     optimism = _optimism(settings, manifest, labels, classes, encoder, probed, once)
     tested = _shortcuts(settings, manifest, labels, classes, survey, once, volumes, copies["patients"])
-    issues = find_label_issues(labels[probed], optimism.probabilities) if optimism else []
+    able = optimism is not None and optimism.grouped.value >= able_from(len(classes))
+    issues = find_label_issues(labels[probed], optimism.probabilities) if optimism and able else []
 
     share = settings.evaluate.interval
     report: dict[str, Any] = {
@@ -84,7 +85,7 @@ def audit_dataset(settings: Settings, dataset: str) -> tuple[dict[str, Any], Rec
         "copies": copies,
         "optimism": optimism.as_dict(share) if optimism else None,
         "shortcuts": [_shortcut_entry(one, share) for one in tested],
-        "label_issues": _label_issues(manifest, np.flatnonzero(probed), classes, optimism, issues),
+        "label_issues": _label_issues(manifest, np.flatnonzero(probed), classes, optimism, able, issues),
     }
     report["leaks"] = verdict.find_leaks(copies)
     report["verdict"] = verdict.judge(report)
@@ -166,6 +167,7 @@ def _label_issues(
     probed: NDArray[np.int64],
     classes: Sequence[str],
     optimism: Optimism | None,
+    able: bool,
     issues: Sequence[Issue],
 ) -> dict[str, Any]:
     """The part `label_issues`. probed: the records that the rows of the issues refer to."""
@@ -180,7 +182,8 @@ def _label_issues(
         seen.add(group)
     return {
         "conflicts": int(manifest["conflict"].sum()),
-        "judged": int(np.isfinite(optimism.probabilities).all(axis=1).sum()) if optimism else 0,
+        "able": able,
+        "judged": int(np.isfinite(optimism.probabilities).all(axis=1).sum()) if optimism and able else 0,
         "count": len(issues),
         "groups": len(first),
         "records": [
@@ -191,6 +194,7 @@ def _label_issues(
                 "suggested": classes[issue.suggested],
                 "probability_of_label": round(issue.given, 4),
                 "probability_of_suggested": round(issue.instead, 4),
+                "probability_wrong": round(issue.wrong, 4),
             }
             for issue in (first + later)[:_NAMED]
         ],

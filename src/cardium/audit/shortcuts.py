@@ -1,7 +1,7 @@
 """What predicts the label without the heart: a held-out balanced accuracy with an interval for each, groups kept apart.
 
 A shortcut is *clear* if its interval is above chance, and if exchanging the groups' labels gives it as high a score in no more
-than 5 % of all ways, divided by the number of shortcuts tried (Bonferroni). With few patients the interval alone calls noise a
+than 5 % of all ways, divided by the number of shortcuts that differ between records (Bonferroni). With few patients the interval alone calls noise a
 finding too often: it varies the patients that are tested, but not those that the classifier was fitted to.
 """
 
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardium.audit.probe import Kind, Score, count_folds, held_out, score
+from cardium.audit.series import acquisition_of_groups, has_lone_frames
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import GroupBootstrap, decide
 from cardium.progress import progress
@@ -80,6 +81,11 @@ def known_of_files(manifest: pd.DataFrame, encoding: NDArray[np.float32], volume
         depth = manifest[["depth"]].to_numpy(dtype=np.float32)
         found.append(Shortcut("slices", "slice count", "slices of the volume", depth))
     counts = np.column_stack([size, distinct, series]).astype(np.float32)
+    if patients:
+        alone = "whether slices of a patient lack a frame that the others have"
+        found.append(Shortcut("frames", "frames that exist", alone, has_lone_frames(manifest), of_groups=True))
+        mix = "series, files of each, frame numbers, and the mix of series' names and picture sizes of a patient"
+        found.append(Shortcut("acquisition", "acquisition", mix, acquisition_of_groups(manifest), of_groups=True))
     how_many = f"files, distinct files and series of {counted}" if patients else "how many identical files there are of it"
     found.append(Shortcut("files", "file count", how_many, counts, of_groups=True))
     return found
@@ -97,7 +103,8 @@ def measure_shortcuts(
     interval: float,
 ) -> list[Tested]:
     """Scores each shortcut on distinct records, the strongest first; None for the score if no folds can be made."""
-    level = (1 - interval) / max(1, len(shortcuts))
+    told = [shortcut for shortcut in shortcuts if (shortcut.values != shortcut.values[0]).any()]
+    level = (1 - interval) / max(1, len(told))
     own = np.asarray(groups).astype(str)
     tested: list[Tested] = []
     for shortcut in shortcuts:

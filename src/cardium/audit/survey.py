@@ -1,5 +1,5 @@
 """Reads every distinct file once, for all that the audit needs of it: the hash of its content, the raster that it is compared
-by, its encoding, and two pictures of it without the heart.
+by, its encoding, two pictures of it without the heart, and of a sheet its layout and heart rate.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.audit import registration
 from cardium.audit.encoder import Encoder
 from cardium.audit.shortcuts import Shortcut
 from cardium.errors import CardiumError
 from cardium.imaging.decode import Undecodable, decode
+from cardium.imaging.kinds import LEADS
 from cardium.imaging.leads import render_leads
 from cardium.imaging.render import content_sha256, hash_pixels, render_image
-from cardium.imaging.sheet import find_sheet, upright
+from cardium.imaging.sheet import Sheet, find_sheet, ink, upright
 from cardium.imaging.spec import Limits
+from cardium.imaging.trace_format import LEVELS, MEASUREMENTS, MIDDLE, UNITS, was_read
+from cardium.imaging.traces import render_traces
 from cardium.parallel import in_chunks
 from cardium.progress import progress
 
@@ -36,6 +40,8 @@ _OUT = 128
 _CHUNK, _CHUNK_OF_SHEETS = 32, 8
 # Slices that represent a volume where volumes are compared, and where only their border is looked at.
 _SLICES = 8
+# Longest side of a sheet whose ink is looked for as a whole; mean level below which its paper is dark.
+_INKED, _DARK = 1100, 110
 
 Pictures = NDArray[np.uint8]
 
@@ -64,15 +70,20 @@ class Surveyed:
 
     content: hash of its pixels or voxels, whatever its encoding. raster: uint8 (P, SIDE, SIDE): the picture in grey, or a
     sheet's 13 leads without grid and print; (0, SIDE, SIDE) of volumes, whose raster is made of their rendering.
+    whole: uint8 (side, side), registration.Scale: the picture without padding, or all ink of a sheet; None of volumes.
     encoding: numbers that describe how the file was written. border, outside: uint8 (height, width, 3): the outer part of the
-    picture alone, and the part of a sheet outside of its leads alone; None if not asked for.
+    picture alone, and the part of a sheet outside of its leads alone; None if not asked for. layout: of a sheet, as imaging.sheet.Sheet has it. rate: beats a minute,
+    read from a sheet's traces if the pictures are asked for; 0 where none were.
     """
 
     content: str
     raster: NDArray[np.uint8]
     encoding: tuple[float, ...]
+    whole: NDArray[np.uint8] | None = None
     border: NDArray[np.uint8] | None = None
     outside: NDArray[np.uint8] | None = None
+    layout: str = ""
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,13 +91,14 @@ class Survey:
     """The survey of a dataset.
 
     content, encoding: of each file, by its sha256. first: the first record of every sha256, ascending. rasters: uint8
-    (len(first), P, SIDE, SIDE). pictured: the shortcuts that are pictures without the heart; rows: the records that count once.
+    (len(first), P, SIDE, SIDE). wholes: uint8 (len(first), side, side); None of volumes. pictured: the shortcuts that are found in the files' pictures; rows: the records that count once.
     """
 
     content: dict[str, str]
     encoding: dict[str, tuple[float, ...]]
     first: list[int]
     rasters: Pictures
+    wholes: Pictures | None
     pictured: list[Shortcut]
 
 
@@ -102,11 +114,15 @@ def survey_dataset(job: SurveyJob, manifest: pd.DataFrame, once: NDArray[np.bool
     content: dict[str, str] = {}
     encoding: dict[str, tuple[float, ...]] = {}
     border, outside = _MeanVectors(encoder), _MeanVectors(encoder)
+    layout: dict[str, str] = {}
+    rate: dict[str, float] = {}
     rasters: list[Pictures] = []
+    wholes: list[Pictures] = []
     files = survey_files(job, [(paths[record], sha256[record] in wanted) for record in first])
     for record, one in zip(first, files, strict=True):
         name = sha256[record]
         content[name], encoding[name] = one.content, one.encoding
+        layout[name], rate[name] = one.layout, one.rate
         if job.kind == "volume":
             slices = some_slices(encoder.pixels[record])
             rasters.append(np.stack([_small(frame, SIDE) for frame in slices]))
@@ -114,6 +130,8 @@ def survey_dataset(job: SurveyJob, manifest: pd.DataFrame, once: NDArray[np.bool
                 border.add(name, np.stack([border_only(frame) for frame in slices]))
         else:
             rasters.append(one.raster)
+            if one.whole is not None:
+                wholes.append(one.whole)
             if one.border is not None:
                 border.add(name, one.border[None])
             if one.outside is not None:
@@ -124,7 +142,18 @@ def survey_dataset(job: SurveyJob, manifest: pd.DataFrame, once: NDArray[np.bool
     if job.sheets:
         meaning = "what is printed around the leads: numbers, date, rate, sometimes the diagnosis; the leads grey"
         pictured.append(Shortcut("header_footer", "header and footer", meaning, outside.of(names), "logistic"))
-    return Survey(content, encoding, first, np.stack(rasters), pictured)
+        pictured += sheet_shortcuts([layout[name] for name in names], [rate[name] for name in names])
+    return Survey(content, encoding, first, np.stack(rasters), np.stack(wholes) if wholes else None, pictured)
+
+
+def sheet_shortcuts(layouts: Sequence[str], rates: Sequence[float]) -> list[Shortcut]:
+    """What a sheet's reader finds beside its picture, of each record: the printed layout, and beats a minute, 0 if unknown."""
+    printed = (np.array(layouts)[:, None] == np.unique(layouts)).astype(np.float32)
+    how = "how the leads are printed: 3x4 or 6x2, with a rhythm strip or without"
+    return [
+        Shortcut("layout", "printed layout", how, printed),
+        Shortcut("rate", "heart rate", "beats a minute alone, read from the traces", np.array(rates, np.float32)[:, None]),
+    ]
 
 
 class _MeanVectors:
@@ -190,20 +219,25 @@ def _survey(job: SurveyJob, path: str, wanted: bool) -> Surveyed:
     except Undecodable as error:
         raise CardiumError(f"{job.where}/{path}: {error}: {job.again}.") from None
     outside: NDArray[np.uint8] | None = None
+    layout, rate = "", 0.0
     if job.sheets:
         sheet = find_sheet(pixels)
         raster = render_leads(pixels, sheet, SIDE, SIDE)
+        whole = _whole_sheet(pixels, sheet)
+        layout = sheet.layout
         if wanted:
+            rate = _heart_rate(render_traces(pixels, sheet))
             outside = upright(pixels, sheet).copy()
             left, top, right, bottom = sheet.paper
             outside[top:bottom, left:right] = _OUT
             outside = render_image(outside, job.height, job.width)
     else:
-        grey = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-        raster = np.asarray(grey)[None]
+        grey = np.asarray(Image.fromarray(pixels).convert("L"))
+        raster = _small(grey, SIDE)[None]
+        whole = _small(registration.trim(grey), registration.PICTURES.side)
     share = _BORDER_OF_SHEETS if job.sheets else _BORDER
     border = border_only(render_image(pixels, job.height, job.width), share) if wanted else None
-    return Surveyed(hash_pixels(pixels), raster, _encoding(data), border, outside)
+    return Surveyed(hash_pixels(pixels), raster, _encoding(data), whole, border, outside, layout, rate)
 
 
 def some_slices(volume: Pictures) -> Pictures:
@@ -211,6 +245,26 @@ def some_slices(volume: Pictures) -> Pictures:
     filled = np.flatnonzero(volume.any(axis=(1, 2)))
     places = filled if len(filled) else np.zeros(1, np.int64)
     return np.asarray(volume[places[np.linspace(0, len(places) - 1, _SLICES).round().astype(int)]])
+
+
+def _whole_sheet(pixels: Pictures, sheet: Sheet) -> Pictures:
+    """All ink of a sheet, upright and without the margin around it; light ink on dark paper is taken as dark on light."""
+    if pixels.mean() < _DARK:
+        pixels = 255 - pixels
+        sheet = find_sheet(pixels)
+    turned = Image.fromarray(upright(pixels, sheet))
+    turned.thumbnail((_INKED, _INKED), Image.Resampling.BOX)
+    trace = np.rint(255 * ink(np.asarray(turned))).astype(np.uint8)
+    return _small(registration.trim(trace), registration.SHEETS.side)
+
+
+def _heart_rate(traces: NDArray[np.uint8]) -> float:
+    """Beats a minute of the rendering `traces` (trace_format.py); 0 if no heartbeats were read."""
+    if not was_read(traces):
+        return 0.0
+    place = MEASUREMENTS.index("rate")
+    _, middle, unit = UNITS[place]
+    return float(np.exp(middle + unit * (float(traces[len(LEADS) :].ravel()[place]) - MIDDLE) / LEVELS))
 
 
 def _small(grey: Pictures, side: int) -> Pictures:

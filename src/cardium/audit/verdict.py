@@ -105,20 +105,18 @@ def judge(report: Mapping[str, Any]) -> dict[str, Any]:
     if clear:
         warned = True
         named = ", ".join(f"{line['title']} ({line['score']['value']:.2f})" for line in clear)
-        said.append(f"The label can be told without the heart, clearly above chance ({report['chance']:.2f}), by: {named}.")
+        said.append(f"Clearly above chance ({report['chance']:.2f}) the label is told by one of these alone: {named}.")
     elif any(line["score"] for line in report["shortcuts"]):
-        said.append("Nothing that was tried tells the label without the heart clearly above chance.")
+        said.append("None of the shortcuts that were tried tells the label clearly above chance.")
     issues = report["label_issues"]
     if issues["conflicts"]:
         said.append(f"{issues['conflicts']:,} files are filed under two classes and take part in nothing.")
-    if issues["count"] and optimism is not None:
-        count, judged = f"{issues['count']:,}", f"{issues['judged']:,}"
-        # Half of the way from chance to always right: below it the probe errs more often than the labels do.
-        able = optimism["grouped"]["value"] >= (1 + report["chance"]) / 2
+    if optimism is not None and not issues["able"]:
+        said.append("The probe is too seldom right to judge labels: none is named.")
+    elif issues["count"]:
         said.append(
-            f"{count} of {judged} labels are contradicted by the probe's held-out probabilities: worth a look, strongest first."
-            if able
-            else f"The probe contradicts {count} of {judged} labels, but is itself too seldom right to judge them."
+            f"{issues['count']:,} of {issues['judged']:,} labels are probably wrong by the probe's held-out probabilities: worth a"
+            " look, the most probable first."
         )
     verdict = "leak" if report["leaks"] else "warnings" if warned else "clean"
     headline = {
