@@ -48,15 +48,15 @@ def main() -> None:
     interval, resamples = settings.evaluate.interval, settings.evaluate.bootstrap
     kept = (classes, settings.audit.folds, settings.audit.repeats, resamples)
     for one in measure_shortcuts(shortcuts, labels, groups, *kept, settings.seed, interval):
-        print(one.shortcut.title, one.score.as_dict(interval) if one.score else "the same for all", "clear" if one.clear else "")
+        print(
+            one.shortcut.title, one.score.as_dict(interval) if one.score else "the same for all", "clear" if one.clear else ""
+        )
     found: Counter[str] = Counter()
     alarms = 0
     for time in range(given.times):
         exchanged = np.random.default_rng(time).permutation(labels[first])[index]
         clear = [
-            one.shortcut.title
-            for one in measure_shortcuts(shortcuts, exchanged, groups, *kept, time, interval)
-            if one.clear
+            one.shortcut.title for one in measure_shortcuts(shortcuts, exchanged, groups, *kept, time, interval) if one.clear
         ]
         alarms += bool(clear)
         found.update(clear)

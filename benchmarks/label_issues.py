@@ -83,7 +83,9 @@ def measure(title: str, draw: Draw, times: int, folds: int = 5) -> None:
             accuracy.append(np.mean([(p.argmax(axis=1) == true)[true == c].mean() for c in range(len(classes))]))
             for way, find in ways().items():
                 named = find(labels, p)
-                counted[way].append((int((named & ~flipped).sum()), int((~flipped).sum()), int((named & flipped).sum()), int(flipped.sum())))
+                counted[way].append(
+                    (int((named & ~flipped).sum()), int((~flipped).sum()), int((named & flipped).sum()), int(flipped.sum()))
+                )
         for way, numbers in counted.items():
             right, of_right, wrong, of_wrong = np.sum(numbers, axis=0)
             found = f"{wrong / of_wrong:.2f} | {wrong / max(1, wrong + right):.2f}" if of_wrong else "- | -"

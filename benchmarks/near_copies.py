@@ -144,9 +144,10 @@ def main() -> None:
         paths, patients, changed = plant(folder, given.dataset, given.files, given.copies, given.seed, out)
         sheets = get_collection(given.dataset).content == "sheet"
         limits = Limits(50_000_000, 100_000_000, 400_000_000, 1_000_000_000)
-        started = time.process_time()
-        surveyed = list(survey_files(SurveyJob("planted", "again", out, "image", sheets, limits, 96, 128), [(p, False) for p in paths]))
-        print(f"{changed.count('')} originals, {len(paths) - changed.count('')} copies; read in {time.process_time() - started:.0f} s")
+        surveyed = list(
+            survey_files(SurveyJob("planted", "again", out, "image", sheets, limits, 96, 128), [(p, False) for p in paths])
+        )
+        print(f"{changed.count('')} originals, {len(paths) - changed.count('')} copies")
     rasters = np.stack([one.raster for one in surveyed])
     wholes: NDArray[np.uint8] = np.stack([one.whole for one in surveyed if one.whole is not None])
     vectors = rasters.mean(axis=1).reshape(len(rasters), 16, 4, 16, 4).mean(axis=(2, 4)).reshape(len(rasters), -1)

@@ -157,7 +157,11 @@ def test_near_copies_are_found_and_different_pictures_are_not(tmp_path, sheets):
         originals = [jpeg(phantom.phantom(patient, 1, 0)[0]) for patient in phantom.cohort(8, 5)]
     files = {f"{number}": data for number, data in enumerate(originals)}
     changed = variants(originals[1])
-    for name, data in changed.items() if not sheets else [(name, changed[name]) for name in ("smaller", "grey", "turned", "cropped", "padded")]:
+    for name, data in (
+        changed.items()
+        if not sheets
+        else [(name, changed[name]) for name in ("smaller", "grey", "turned", "cropped", "padded")]
+    ):
         files[f"1 {name}"] = data
     found = surveyed(tmp_path / "pictures", files, sheets)
     names = list(files)
@@ -177,7 +181,9 @@ def test_near_copies_are_found_and_different_pictures_are_not(tmp_path, sheets):
     scale = registration.SHEETS if sheets else registration.PICTURES
     normal = [registration.normalise(whole, scale) for whole in wholes[: len(originals)]]
     others = [
-        registration.similarity_aligned(a, b, [0, registration.VIEWS // 2], scale) for i, a in enumerate(normal) for b in normal[:i]
+        registration.similarity_aligned(a, b, [0, registration.VIEWS // 2], scale)
+        for i, a in enumerate(normal)
+        for b in normal[:i]
     ]
     assert max(others) < (duplicates.ALIGNED_SHEETS if sheets else duplicates.ALIGNED) - 0.02
 

@@ -1,14 +1,15 @@
 """Which files are copies of others: the same bytes, the same pixels under another encoding, or nearly the same picture.
 
 Near copies are looked for in two ways. In place: among each picture's nearest neighbours, by the backbone's vectors and by the
-pictures themselves made coarse, which are then compared pixel by pixel: pictures without their slow changes of brightness, sheets by the ink of their
-leads (grid and print, which all sheets share, are gone), each plane moved by up to three of its 64 pixels. On real data copies
-that were recoded, resized, turned by a degree, darkened or made grey come to 0.95 and more on sheets, two different sheets to
-0.91 at most; on cardiac MRI to 0.99 and more, pictures of two patients to 0.56, neighbouring slices of one patient to 0.996.
+pictures themselves made coarse, which are then compared pixel by pixel: pictures without their slow changes of brightness,
+sheets by the ink of their leads (grid and print, which all sheets share, are gone), each plane moved by up to three of its 64
+pixels. On real data copies that were recoded, resized, turned by a degree, darkened or made grey come to 0.95 and more on
+sheets, two different sheets to 0.91 at most; on cardiac MRI to 0.99 and more, pictures of two patients to 0.56, neighbouring
+slices of one patient to 0.996.
 
 Aligned: images of different groups are laid on each other first (registration.py), which finds what was cropped, padded, moved,
-turned by some degrees, mirrored, inverted, equalised or written on. On real cardiac MRI such copies come to 0.76 and more,
-pictures of two patients to 0.13; on sheets to 0.91 and more, two different sheets to 0.84. Volumes are compared in place only.
+turned by some degrees, mirrored, inverted, equalised or written on. On real cardiac MRI such copies come to 0.84 and more,
+pictures of two patients to 0.31. Volumes are compared in place only.
 benchmarks/near_copies.py counts what is found.
 """
 
@@ -165,9 +166,7 @@ def _alike_in_place(
     return found
 
 
-def _alike_aligned(
-    wholes: NDArray[np.uint8], group: NDArray[np.integer[Any]], sheets: bool
-) -> dict[tuple[int, int], float]:
+def _alike_aligned(wholes: NDArray[np.uint8], group: NDArray[np.integer[Any]], sheets: bool) -> dict[tuple[int, int], float]:
     """Pairs (a < b) of rows of different groups that are near copies once laid on each other, and how alike they are."""
     scale = registration.SHEETS if sheets else registration.PICTURES
     normal = np.empty(wholes.shape, np.float16)
@@ -179,13 +178,14 @@ def _alike_aligned(
     middle, directions = _whitening(own)
     index = _unit((own - middle) @ directions)
     least = ALIGNED_SHEETS if sheets else ALIGNED
+    taken = min(_ALIGNED, len(normal) - 1)
     found: dict[tuple[int, int], float] = {}
     for row in progress(range(len(normal)), total=len(normal), desc="copies laid on each other", unit="picture"):
         views = _unit((registration.signatures_of_views(normal[row], scale) - middle) @ directions)
         alike = views @ index.T
         nearest = alike.max(axis=0)
         nearest[group == group[row]] = -np.inf
-        for other in np.argsort(-nearest)[:_ALIGNED].tolist():
+        for other in np.argpartition(-nearest, taken - 1)[:taken].tolist():
             pair = min(row, other), max(row, other)
             if not np.isfinite(nearest[other]) or found.get(pair, 0.0) >= least:
                 continue
@@ -206,7 +206,7 @@ def _whitening(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
     return middle, (directions[:, kept] / (spread + _DAMPING * spread.max() + 1e-12)).astype(np.float32)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
 

@@ -1,9 +1,10 @@
 """Records whose label is probably wrong, by the probe's held-out probabilities.
 
-The model: a label is the true class with probability 1 - e, otherwise any other class, each as often. The true class follows the
-probe's probabilities, times the classes' shares (the probe is fitted to balanced classes), all sharpened or softened by one
-exponent (Guo et al. 2017, ICML). Exponent and e are those under which the given labels are likeliest; what is left for a label
-is its probability of being wrong. So a probe that is often sure and wrong is believed less, and clean labels give an e of 0.
+The model: a label is the true class with probability 1 - e, otherwise any other class, each as often. The true class follows
+the probe's probabilities, sharpened or softened by one exponent (temperature scaling, Guo et al. 2017, ICML), times the
+classes' shares, since the probe is fitted to balanced classes. Exponent and e are those under which the given labels are
+likeliest; what is left for a label is its probability of being wrong. So a probe that is often sure and wrong is believed less,
+and clean labels give an e of 0.
 
 Confident learning (Northcutt et al. 2021, JAIR 70:1373) counts every confident contradiction instead. Where the probe errs, it
 calls up to a quarter of clean labels wrong, with each of its filters (benchmarks/label_issues.py).

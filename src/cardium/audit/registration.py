@@ -1,4 +1,4 @@
-"""How alike two pictures are once one is laid on the other: copies that were cropped, moved, scaled, turned, mirrored, inverted.
+"""How alike two pictures are once one is laid on the other: copies that were cropped, moved, turned, mirrored or inverted.
 
 1. `normalise` makes a picture in which brightness does not matter: ranks of the grey levels, without their slow changes, of one
    local contrast. An inverted picture is the same with the other sign, and signs are not looked at.
@@ -152,7 +152,7 @@ def _warps(side: int) -> csr_matrix:
     """All views of a picture of side^2 pixels as one sparse matrix, bilinear."""
     from scipy.sparse import csr_matrix, vstack
 
-    grid = np.stack(np.mgrid[:side, :side]).reshape(2, -1) - (side - 1) / 2
+    grid = np.indices((side, side)).reshape(2, -1) - (side - 1) / 2
     parts = []
     for view in range(VIEWS):
         places = np.clip(_matrix(view) @ grid + (side - 1) / 2, 0, side - 1)
@@ -203,7 +203,7 @@ def _first_map(
 @functools.cache
 def _frame(side: int) -> Array:
     """(3, side^2): y and x from the centre, and 1."""
-    grid = np.stack(np.mgrid[:side, :side]).reshape(2, -1) - (side - 1) / 2
+    grid = np.indices((side, side)).reshape(2, -1) - (side - 1) / 2
     return np.concatenate([grid, np.ones((1, side * side))]).astype(np.float32)
 
 
@@ -270,7 +270,7 @@ def _compare_blocks(still: Array, moving: Array, affine: Affine) -> float:
         blocks = values.reshape(_BLOCKS, width, _BLOCKS, width).transpose(0, 2, 1, 3)
         return blocks.reshape(_BLOCKS**2, width**2).astype(np.float64)
 
-    mask, a, b = cut(shown), cut(np.where(shown, still.ravel(), 0)), cut(moved)
+    mask, a, b = cut(np.asarray(shown)), cut(np.where(shown, still.ravel(), 0)), cut(moved)
     kept = mask.mean(axis=1) >= 0.6
     if kept.mean() < 0.75 * _SHOWN:
         return 0.0

@@ -1,7 +1,7 @@
 """Shortcuts in which files of a patient exist, from the manifest alone: frames that stand alone, series, sizes, numbers.
 
-Where experts chose the frames, their choice may follow the diagnosis: in the Sunnybrook data a slice with one frame, where others
-have two, is Normal more often than not.
+Where experts chose the frames, their choice may follow the diagnosis: in the Sunnybrook data a slice with one frame, where
+others have two, is Normal more often than not.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def has_lone_frames(manifest: pd.DataFrame) -> NDArray[np.float32]:
     series = [(group, own) for (group, _), own in manifest.groupby(["group", "series"])["frame"]]
     lacking = lone_frames([own.to_numpy(dtype=np.int64) for _, own in series])
     of_group = pd.Series(lacking).groupby([group for group, _ in series]).sum()
-    return (manifest["group"].map(of_group) > 0).to_numpy(dtype=np.float32)[:, None]
+    return np.asarray(manifest["group"].map(of_group) > 0, dtype=np.float32)[:, None]
 
 
 def acquisition_of_groups(manifest: pd.DataFrame) -> NDArray[np.float32]:

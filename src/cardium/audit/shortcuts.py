@@ -1,8 +1,9 @@
 """What predicts the label without the heart: a held-out balanced accuracy with an interval for each, groups kept apart.
 
 A shortcut is *clear* if its interval is above chance, and if exchanging the groups' labels gives it as high a score in no more
-than 5 % of all ways, divided by the number of shortcuts that differ between records (Bonferroni). With few patients the interval alone calls noise a
-finding too often: it varies the patients that are tested, but not those that the classifier was fitted to.
+than 5 % of all ways, divided by the number of shortcuts that differ between records (Bonferroni). With few patients the
+interval alone calls noise a finding too often: it varies the patients that are tested, but not those that the classifier was
+fitted to.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def known_of_files(manifest: pd.DataFrame, encoding: NDArray[np.float32], volume
         depth = manifest[["depth"]].to_numpy(dtype=np.float32)
         found.append(Shortcut("slices", "slice count", "slices of the volume", depth))
     counts = np.column_stack([size, distinct, series]).astype(np.float32)
-    if patients:
+    if patients and not volumes:
         alone = "whether slices of a patient lack a frame that the others have"
         found.append(Shortcut("frames", "frames that exist", alone, has_lone_frames(manifest), of_groups=True))
         mix = "series, files of each, frame numbers, and the mix of series' names and picture sizes of a patient"
@@ -103,8 +104,7 @@ def measure_shortcuts(
     interval: float,
 ) -> list[Tested]:
     """Scores each shortcut on distinct records, the strongest first; None for the score if no folds can be made."""
-    told = [shortcut for shortcut in shortcuts if (shortcut.values != shortcut.values[0]).any()]
-    level = (1 - interval) / max(1, len(told))
+    level = (1 - interval) / max(1, sum(bool((one.values != one.values[0]).any()) for one in shortcuts))
     own = np.asarray(groups).astype(str)
     tested: list[Tested] = []
     for shortcut in shortcuts:

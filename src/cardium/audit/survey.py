@@ -70,10 +70,11 @@ class Surveyed:
 
     content: hash of its pixels or voxels, whatever its encoding. raster: uint8 (P, SIDE, SIDE): the picture in grey, or a
     sheet's 13 leads without grid and print; (0, SIDE, SIDE) of volumes, whose raster is made of their rendering.
-    whole: uint8 (side, side), registration.Scale: the picture without padding, or all ink of a sheet; None of volumes.
-    encoding: numbers that describe how the file was written. border, outside: uint8 (height, width, 3): the outer part of the
-    picture alone, and the part of a sheet outside of its leads alone; None if not asked for. layout: of a sheet, as imaging.sheet.Sheet has it. rate: beats a minute,
-    read from a sheet's traces if the pictures are asked for; 0 where none were.
+    encoding: numbers that describe how the file was written. whole: uint8 (side, side), registration.Scale: the picture without
+    padding, or all ink of a sheet; None of volumes. layout: of a sheet, as imaging.sheet.Sheet has it.
+
+    Only if the pictures are asked for: border, outside: uint8 (height, width, 3): the outer part of the picture alone, and the
+    part of a sheet outside of its leads alone. rate: beats a minute, read from a sheet's traces, 0 where none were.
     """
 
     content: str
@@ -91,7 +92,8 @@ class Survey:
     """The survey of a dataset.
 
     content, encoding: of each file, by its sha256. first: the first record of every sha256, ascending. rasters: uint8
-    (len(first), P, SIDE, SIDE). wholes: uint8 (len(first), side, side); None of volumes. pictured: the shortcuts that are found in the files' pictures; rows: the records that count once.
+    (len(first), P, SIDE, SIDE). wholes: uint8 (len(first), side, side); None of volumes. pictured: the shortcuts that are found
+    in the files' pictures; rows: the records that count once.
     """
 
     content: dict[str, str]

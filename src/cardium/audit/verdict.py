@@ -115,8 +115,8 @@ def judge(report: Mapping[str, Any]) -> dict[str, Any]:
         said.append("The probe is too seldom right to judge labels: none is named.")
     elif issues["count"]:
         said.append(
-            f"{issues['count']:,} of {issues['judged']:,} labels are probably wrong by the probe's held-out probabilities: worth a"
-            " look, the most probable first."
+            f"{issues['count']:,} of {issues['judged']:,} labels are probably wrong by the probe's held-out probabilities:"
+            " worth a look, the most probable first."
         )
     verdict = "leak" if report["leaks"] else "warnings" if warned else "clean"
     headline = {
