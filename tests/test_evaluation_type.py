@@ -26,7 +26,6 @@ TEXT = f"""\
     "Sick"
   ],
   "interval": 0.95,
-  "bootstrap": 1000,
   "threshold": 0.5,
   "data": {{
     "manifest_sha256": "m",
@@ -52,6 +51,10 @@ TEXT = f"""\
       "patient": {{
         "balanced_accuracy": {SCORE}
       }},
+      "folds": {{
+        "0": 0.75
+      }},
+      "choices": {{}},
       "confusion": [
         [
           3,
@@ -90,6 +93,8 @@ TEXT = f"""\
       "chosen_on_test": false,
       "image": {{}},
       "patient": {{}},
+      "folds": {{}},
+      "choices": {{}},
       "confusion": [],
       "patient_confusion": [],
       "published_balanced_accuracy": null,
@@ -117,7 +122,7 @@ def row(name: str, protocol: str, value: float, kind: str = "train") -> RunScore
 
 
 def evaluation(*rows: RunScores) -> Evaluation:
-    return Evaluation("cmri", ["Normal", "Sick"], 0.95, 100, 0.5, DataVersion("", "m", "s"), {one.name: one for one in rows})
+    return Evaluation("cmri", ["Normal", "Sick"], 0.95, 0.5, DataVersion("", "m", "s"), {one.name: one for one in rows})
 
 
 def test_what_is_read_is_written_byte_for_byte(tmp_path: Path) -> None:

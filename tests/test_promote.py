@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from run_folders import CLASSES, SIDE, evaluation, make_project, run_folder
+from run_folders import CLASSES, SIDE, evaluation, make_project, predictions, run_folder
 from sklearn.metrics import balanced_accuracy_score
 
 from cardium import config, tracking
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import RunScores
-from cardium.evaluation.promotion import Promotion, choose, decide, unseen_records
+from cardium.evaluation.promotion import Promotion, choose, decide, needed_in, unseen_records
 from cardium.stages import promote
 from cardium.tracking import promotion, registry
 
@@ -68,13 +70,14 @@ def written(settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("challenger", "champion", "p_better", "naive", "promoted", "says"),
     [
-        (0.70, 0.60, 0.90, 0.5, True, "higher than the champion's 0.600"),
+        (0.70, 0.60, 0.90, 0.5, True, "it is probably better: its score 0.700 is higher than the champion's 0.600"),
         (0.70, 0.60, 0.80, 0.5, True, "P(better) is 0.80"),
+        (0.70, 0.60, 0.99, 0.5, True, "it is better"),
         (0.70, 0.60, 0.79, 0.5, False, "below promote.confidence 0.8"),
         (0.60, 0.60, 0.90, 0.5, False, "not higher than the champion's"),
         (0.59, 0.60, 0.99, 0.5, False, "not higher than the champion's"),
-        (0.70, None, 0.90, 0.5, True, "higher than the naive row's 0.500"),
-        (0.70, None, 0.50, 0.5, False, "below promote.confidence"),
+        (0.70, None, 0.99, 0.5, True, "higher than the naive row's 0.500"),
+        (0.70, None, 0.98, 0.5, False, "a first champion takes 0.9875"),
         (0.50, None, 0.90, 0.5, False, "does not beat the naive row's 0.500"),
         (0.45, 0.40, 0.90, 0.5, False, "does not beat the naive row's 0.500"),
         (float("nan"), 0.40, 0.90, 0.5, False, "does not beat"),
@@ -82,13 +85,20 @@ def written(settings: Any) -> dict[str, Any]:
     ],
 )
 def test_the_rule(challenger: float, champion: float | None, p_better: float, naive: float, promoted: bool, says: str) -> None:
-    decision = decide(challenger, champion, p_better, 0.8, naive)
+    decision = decide(challenger, champion, p_better, 0.8, needed_in(1, 0.975), naive)
     assert decision.promote is promoted
     assert says in decision.reason
+    assert decision.better == ("it is better" in decision.reason)
+
+
+def test_what_all_attempts_on_a_split_may_err_adds_up() -> None:
+    spent = [1 - needed_in(attempt, 0.975) for attempt in range(1, 2000)]
+    assert sum(spent) == pytest.approx(0.025, rel=1e-3)
+    assert all(earlier > later > 0 for earlier, later in pairwise(spent))
 
 
 def test_what_was_rolled_back_does_not_come_back_by_itself() -> None:
-    assert not decide(0.9, 0.6, 0.99, 0.8, 0.5, rolled_back=True).promote
+    assert not decide(0.9, 0.6, 0.99, 0.8, 0.9, 0.5, rolled_back=True).promote
 
 
 def row(validation: float | None, parameters: int = 10, protocol: str = "honest", run_id: str = "x") -> RunScores:
@@ -165,7 +175,7 @@ def succession(settings: Any, *skills: float) -> None:
 
 
 def test_a_better_challenger_takes_over_and_a_rollback_goes_back(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    succession(settings, 0.7, 0.85, 1.0)
+    succession(settings, 0.8, 0.9, 1.0)
     assert registered(settings)[0] == {"champion": 3, "previous": 2}
     assert written(settings)["champion"]["version"] == 2
 
@@ -196,21 +206,63 @@ def test_a_worse_challenger_stays_challenger(settings: Any) -> None:
 
 
 def test_champion_and_challenger_of_one_evaluation(settings: Any) -> None:
-    run_folder(settings, "mobilenetv2", seed=2, real=False)
-    run_folder(settings, "resnet152v2", seed=1, real=False)
-    reports = evaluation(settings, {"cmri-mobilenetv2": 0.7, "cmri-resnet152v2": 1.0})
+    for model, seed in (("mobilenetv2", 2), ("resnet152v2", 1)):
+        folder = run_folder(settings, model, seed=seed, real=False)
+        predictions(seed, 0.6 + seed / 10).to_parquet(folder / "validation.parquet")
+    skills = {"cmri-mobilenetv2": 0.8, "cmri-resnet152v2": 1.0}
+    reports = evaluation(settings, skills)
     promote.promote(settings, "cmri")
+    predictions(1, 1.0).to_parquet(folder / "validation.parquet")
     info = settings.root / "models/cmri/honest/resnet152v2/run.json"
     better = json.loads(info.read_text())
     better["validation"]["balanced_accuracy"] = 0.99
     info.write_text(json.dumps(better))
-    evaluation(settings, {"cmri-mobilenetv2": 0.7, "cmri-resnet152v2": 1.0})
+    evaluation(settings, skills)
     result = promote.promote(settings, "cmri").to_json()
-    assert result["action"] == "promoted"
+    assert (result["action"], result["attempt"]["number"], result["better"]) == ("promoted", 2, True)
     assert result["comparison"]["rival_scored_by"] == "both evaluated together"
     frames = [pd.read_parquet(reports / "predictions" / f"cmri-{name}.parquet") for name in ("resnet152v2", "mobilenetv2")]
     scores = [balanced_accuracy_score(frame["label"], frame["p_Sick"] > 0.5) for frame in frames]
     assert result["comparison"]["difference"] == pytest.approx(scores[0] - scores[1])
+
+
+def test_few_patients_of_a_class_promote_nothing(settings: Any) -> None:
+    run_folder(settings, "mobilenetv2", real=False)
+    evaluation(settings, {"cmri-mobilenetv2": 1.0})
+    demanding = config.load(settings.root, {"evaluate.least_groups": 7, "evaluate.bootstrap": 300})
+    result = promote.promote(demanding, "cmri").to_json()
+    assert (result["action"], result["comparison"]) == ("kept", None)
+    assert "not 7 of every class" in result["summary"]
+
+
+def test_attempts_on_one_split_are_counted_and_what_to_expect_is_of_all_of_them(
+    settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed as the champion's is never the promoted maximum: earlier attempts can be chosen too."""
+    strict = config.load(settings.root, {"promote.attempts": 1, "evaluate.bootstrap": 300})
+    skills, validated = (0.8, 0.9, 0.95), (0.9, 0.6, 0.7)
+    for seed, skill in enumerate(skills):
+        folder = run_folder(settings, "mobilenetv2", seed=seed, real=False)
+        predictions(seed, validated[seed]).to_parquet(folder / "validation.parquet")
+        evaluation(settings, {"cmri-mobilenetv2": skill})
+        promoting = promote.promote(strict, "cmri")
+    promotion.print_promotion(promoting)
+    result = written(settings)
+    assert result["attempt"] == {"number": 3, "needed": pytest.approx(1 - 0.025 / 12)}
+    assert result["expected"]["candidates"] == 3
+    # By validation the first attempt is the best on either fold: its own score is what to expect.
+    first = predictions(int(hashlib.md5(b"cmri-mobilenetv2").hexdigest()[:6], 16), 0.8)
+    expected = balanced_accuracy_score(first["label"], first["p_Sick"] > 0.5)
+    assert result["expected"]["record"]["value"] == pytest.approx(expected)
+    assert result["comparison"]["challenger_balanced_accuracy"] > expected
+    version = client_of(settings).get_model_version(MODEL, "3")
+    assert float(version.tags["expected_record_balanced_accuracy"]) == pytest.approx(expected, abs=1e-4)
+    for text in (version.description, capsys.readouterr().out):
+        assert f"{expected:.3f}" in text
+        assert "among 3 runs" in text
+        assert "add patients, or change split.seed" in text
+    assert client_of(settings).get_model_version(MODEL, "1").tags["cardium.split"] == "b" * 64
+    assert promote.promote(strict, "cmri").attempt.number == 3, "the same challenger again is no further attempt"
 
 
 def test_dry_run_changes_nothing(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,7 +360,7 @@ with tracking.store_lock(config.load(Path({str(settings.root)!r})), "promote-cmr
 
 def test_a_champion_changed_from_elsewhere_is_not_overwritten(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine on the same server: no lock of this one's files holds it back."""
-    succession(settings, 0.7)
+    succession(settings, 0.8)
     run_folder(settings, "mobilenetv2", seed=5, real=False)
     evaluation(settings, {"cmri-mobilenetv2": 1.0})
     contest = promotion._contest
@@ -410,7 +462,8 @@ def test_a_champion_of_another_split_is_scored_again_on_patients_it_never_saw(se
     mine = pd.DataFrame({"record": manifest["record"], "test_fold": 0, "group": manifest["group"], "label": labels})
     mine["p_Sick"] = np.where(labels == 1, 0.8, 0.2)
     mine["p_Normal"] = 1 - mine["p_Sick"]
-    mine.to_parquet(reports / "predictions" / "cmri-mobilenetv2.parquet", index=False)
+    for name in ("cmri-mobilenetv2", "chosen"):
+        mine.to_parquet(reports / "predictions" / f"{name}.parquet", index=False)
 
     result = promote.promote(settings, "cmri").to_json()
     decided: dict[int, int] = {}
@@ -434,7 +487,7 @@ def test_a_champion_without_the_weights_of_its_folds_is_scored_on_what_its_one_m
     """As an ensemble whose members are gone."""
     import keras
 
-    patients = {f"p{i:02d}": i % 2 for i in range(16)}
+    patients = {f"p{i:02d}": i % 2 for i in range(40)}
     old = {patient: i // 2 % 4 for i, patient in enumerate(patients)}
     write_world(settings, patients, old, "b" * 64)
     folder = run_folder(settings, "mobilenetv2")
@@ -448,7 +501,8 @@ def test_a_champion_without_the_weights_of_its_folds_is_scored_on_what_its_one_m
     reports = evaluation(settings, {"cmri-mobilenetv2": 1.0})
     labels = (manifest["label"] == CLASSES[1]).to_numpy(dtype=np.int64)
     own = pd.DataFrame({"record": manifest["record"], "test_fold": 0, "group": manifest["group"], "label": labels})
-    own.assign(p_Sick=labels * 1.0, p_Normal=1.0 - labels).to_parquet(reports / "predictions" / "cmri-mobilenetv2.parquet")
+    for name in ("cmri-mobilenetv2", "chosen"):
+        own.assign(p_Sick=labels * 1.0, p_Normal=1.0 - labels).to_parquet(reports / "predictions" / f"{name}.parquet")
     result = promote.promote(settings, "cmri").to_json()
     unseen = manifest.index[manifest["patient"].isin([patient for patient in patients if old[patient] == 0])].to_numpy()
     decided = np.asarray(model(pixels[unseen].astype(np.float32)))[:, 1] > 0.5
@@ -459,7 +513,7 @@ def test_a_champion_without_the_weights_of_its_folds_is_scored_on_what_its_one_m
 
 def test_a_champion_that_saw_everyone_is_not_beaten_unfairly(settings: Any) -> None:
     """Its split was never logged with it: nothing says which patients it knows, so it stays champion, and the file says why."""
-    succession(settings, 0.7)
+    succession(settings, 0.8)
     write_world(settings, {f"p{i:02d}": i % 2 for i in range(12)}, {}, "d" * 64)
     data = {"dvc_md5": "", "manifest_sha256": "e" * 64, "split_sha256": "d" * 64}
     run_folder(settings, "mobilenetv2", seed=5, real=False, data=data)

@@ -87,8 +87,12 @@ def scores(settings: Settings, run: str) -> dict[str, Any]:
 def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Settings) -> None:
     promotion(project)
     made = page(project)
-    score = scores(project, "cmri-mobilenetv2")["balanced_accuracy"]
+    score = scores(project, "chosen")["balanced_accuracy"]
     assert "Use cmri-mobilenetv2." in made.text
+    assert "chosen by validation among 2 runs" in made.text
+    assert "trained on 2 of 4 folds" in made.text
+    own = scores(project, "cmri-mobilenetv2")["balanced_accuracy"]
+    assert f"{own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]" in made.text
     assert f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" in made.text
     published = scores(project, "cmri-mobilenetv2-published")["balanced_accuracy"]["value"]
     assert f"As the original would report it {published:.3f}" in made.text

@@ -16,7 +16,15 @@ from manifests import CLASSES, manifest, project
 from PIL import Image
 
 from cardium.config import Settings
-from cardium.data.splits import PUBLISHED_SPLITS, honest_folds, published_validation, read_folds, read_parts, rotate
+from cardium.data.splits import (
+    PUBLISHED_SPLITS,
+    has_grown_from,
+    honest_folds,
+    published_validation,
+    read_folds,
+    read_parts,
+    rotate,
+)
 from cardium.datasets import get_collection, list_collections
 from cardium.errors import CardiumError
 from cardium.stages import split as split_stage
@@ -110,6 +118,68 @@ PINNED = [
     "Sick/Directory_12",
     "Sick/Directory_8",
 ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data(), st.integers(3, 5), st.integers(0, 5))
+def test_a_group_keeps_its_fold_when_data_grow_and_classes_stay_balanced(data, folds, seed):
+    sizes = {
+        (label, n): size
+        for label in CLASSES
+        for n, size in enumerate(data.draw(st.lists(st.integers(1, 30), min_size=folds, max_size=20)))
+    }
+    names = sorted(sizes)
+    first = {name for name in names if name[1] < folds or data.draw(st.booleans())}
+
+    def deal(of, kept=None):
+        records = [(f"{label} {n}", label) for label, n in of for _ in range(sizes[label, n])]
+        return honest_folds([group for group, _ in records], [label for _, label in records], CLASSES, folds, seed, kept)
+
+    before = deal(first)
+    after = deal(names, before)
+    assert {group: after[group] for group in before} == before
+    assert deal(names[::-1], before) == after
+    for label in CLASSES:
+        groups = Counter(after[f"{of} {n}"] for of, n in names if of == label)
+        assert max(groups.values()) - min(groups[fold] for fold in range(folds)) <= 1
+    # What is kept lacks a class in a fold: dealt anew.
+    assert deal(first, dict.fromkeys(before, 0)) == before
+
+
+def test_the_stage_keeps_folds_and_says_which_split_it_has_grown_from(tmp_path, capsys):
+    def rows(patients: int) -> list[tuple[str, str, str, str]]:
+        return [
+            (f"{label}/{n}/{i}.jpg", label, f"{label}/{n}", f"{label} {n} {i}")
+            for label in CLASSES
+            for n in range(patients)
+            for i in range(2)
+        ]
+
+    folder = tmp_path / "processed" / "cmri" / "split"
+
+    def split(records: list[tuple[str, str, str, str]], **changed) -> tuple[dict[str, int], dict]:
+        split_stage.run(project(tmp_path, manifest(records), **changed), "cmri")
+        table = read_folds(folder)
+        return dict(zip(table["group"], table["fold"], strict=True)), json.loads((folder / "split.json").read_text())
+
+    before, first = split(rows(9))
+    after, second = split(rows(12))
+    assert {group: after[group] for group in before} == before
+    assert "18 of 18 groups keep their fold, 6 are new" in capsys.readouterr().out
+    assert (first["grown_from"], second["grown_from"]) == ([], [first["sha256"]])
+    assert has_grown_from(folder, first["sha256"])
+    assert has_grown_from(folder, second["sha256"])
+    assert not has_grown_from(folder, "x")
+    # Two patients of different folds turn out to be one: one of them changes its fold.
+    one = "Sick/0"
+    other = next(group for group in sorted(after) if group.startswith("Sick") and after[group] != after[one])
+    joined = [*rows(12), (f"{one}/same.jpg", "Sick", one, "same"), (f"{other}/same.jpg", "Sick", other, "same")]
+    last, third = split(joined)
+    assert {group: fold for group, fold in last.items() if group not in (one, other)} == {
+        group: fold for group, fold in after.items() if group not in (one, other)
+    }
+    assert third["grown_from"] == []
+    assert split(rows(12), seed=2)[0] != after, "another seed deals anew"
 
 
 def test_folds_are_balanced_in_groups_and_records():

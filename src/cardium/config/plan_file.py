@@ -29,7 +29,7 @@ _HEAD = """\
 def plan_table(settings: Settings) -> RawTable:
     """The content of plan.yaml: what dvc.yaml goes through and what its stages watch."""
     plan = settings.plan
-    evaluate = {name: asdict(settings.evaluate)[name] for name in ("bootstrap", "interval", "threshold")}
+    evaluate = {name: asdict(settings.evaluate)[name] for name in ("bootstrap", "interval", "least_groups", "threshold")}
     active = settings.active
     table: RawTable = {"profile": settings.profile, "datasets": active, "ingest": asdict(settings.ingest)}
     table |= {"split": asdict(settings.split), "validate": asdict(settings.validate)}

@@ -189,6 +189,8 @@ class Features:
 class Evaluate:
     """test_folds: `all`, or one fold held out. cross_validated: datasets for which it is always all.
 
+    bootstrap: resamples of whole groups, by which runs are compared. least_groups: of a class, below which intervals are warned
+    of and nothing is promoted.
     compared, tolerance: test records of a run whose scored and served probabilities may differ by so much; 0: none is compared.
     """
 
@@ -196,6 +198,7 @@ class Evaluate:
     cross_validated: list[str]
     bootstrap: AtLeastTen
     interval: Share
+    least_groups: AtLeastTwo
     threshold: Share
     compared: CountOrZero
     tolerance: Share
@@ -213,9 +216,12 @@ class Audit:
 
 @dataclass(frozen=True)
 class Promote:
-    """confidence: the probability of being better that replaces a champion."""
+    """confidence: the probability of being better that replaces a champion. better: that of a first champion, and of calling a
+    run better, if it is the only attempt on its split. attempts: on one split, after which new patients are asked for."""
 
     confidence: Share
+    better: Share
+    attempts: Count
 
 
 @dataclass(frozen=True)

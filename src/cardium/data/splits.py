@@ -1,7 +1,8 @@
 """Who trains, who chooses, who tests: folds of whole groups, and the original's own split.
 
 honest: one integer fold per group, so a group cannot be torn apart. Test = fold t, validation = fold t + 1 (mod k), training =
-the rest; of identical files only the first takes part.
+the rest; of identical files only the first takes part. When data grow, a group keeps the fold it had: otherwise what was
+trained or searched on would be tested on.
 published: as the collection's original divided it, leaks included (PUBLISHED_SPLITS). Every file takes part, or every file that
 the original is known to have used; the part of the others is `none`. If the original scored the files that chose its weights,
 there is no part `test`, and validation serves as both.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,11 +46,19 @@ class Parts:
     test: NDArray[np.int64]
 
 
-def honest_folds(groups: Sequence[str], labels: Sequence[str], classes: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+def honest_folds(
+    groups: Sequence[str],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    folds: int,
+    seed: int,
+    kept: Mapping[str, int] | None = None,
+) -> dict[str, int]:
     """Deals whole groups into folds: group -> fold in 0..folds-1, in order of group name.
 
-    groups, labels: of each record (distinct files only), the same length. The result depends on them as a set, not on
-    their order, and on nothing else but `folds` and `seed`.
+    groups, labels: of each record (distinct files only), the same length. kept: group -> fold, of groups that keep theirs. The
+    result depends on these as sets, not on their order, and on nothing else but `folds` and `seed`. Where groups were lost and
+    the kept folds would lack a class, all groups are dealt anew.
 
     Method: blocked randomisation. Within a class, groups are ordered by size and cut into blocks of `folds` groups; each block
     gives one group to each fold, in an order drawn from `seed`; the groups left over at the end go to the folds with the
@@ -57,11 +67,16 @@ def honest_folds(groups: Sequence[str], labels: Sequence[str], classes: Sequence
     alone: with 30 patients of unequal size in 5 folds it gives one fold up to three patients of a class more than another,
     although a score must hold for patients.
 
+    Beside kept groups the others are dealt one by one, the largest first, each to the fold with the fewest groups of its class
+    and, of equals, the fewest records: what held of groups goes on to hold.
+
     A group with records of several classes counts as of the rarest of them, by number of groups.
     Raises CardiumError, with the number of groups of every class, if some fold would lack a class.
     """
     sizes = _group_sizes(groups, labels, classes)
-    dealt = _deal(sizes, folds, seed)
+    dealt = _deal_beside(sizes, folds, seed, kept) if kept else {}
+    if not kept or not _complete(sizes, classes, dealt, folds):
+        dealt = _deal(sizes, folds, seed)
     if not _complete(sizes, classes, dealt, folds):
         raise _too_few_groups(sizes, classes, folds, seed)
     return dict(sorted(dealt.items()))
@@ -230,6 +245,26 @@ def read_folds(split_folder: Path) -> pd.DataFrame:
     return pd.read_csv(split_folder / "honest.csv", dtype=kinds, keep_default_na=False)
 
 
+def folds_it_had(manifest: pd.DataFrame, fold_of: Mapping[str, int]) -> dict[str, Counter[int]]:
+    """The folds that the patients of today's groups had: group -> fold -> names, in order of group; groups with none are new.
+
+    manifest: columns group, patient. fold_of: group -> fold, of an earlier split. A group that today joins patients of several
+    groups (identical files were found) may have had several folds.
+    """
+    names: dict[str, set[str]] = {}
+    for group, patient in zip(manifest["group"], manifest["patient"], strict=True):
+        names.setdefault(str(group), {str(group)}).update({str(patient)} - {""})
+    return {group: Counter(int(fold_of[name]) for name in of if name in fold_of) for group, of in sorted(names.items())}
+
+
+def has_grown_from(split_folder: Path, sha256: str) -> bool:
+    """Whether the stored split is the one with this hash, or that one with groups added: no group has changed its fold."""
+    import json
+
+    split = json.loads((split_folder / "split.json").read_text(encoding="utf-8"))
+    return sha256 in {split["sha256"], *split.get("grown_from", [])}
+
+
 def read_published(split_folder: Path) -> pd.DataFrame:
     """Reads published.csv: columns record (int64), part (train | validation | test | none), of records without conflict."""
     import pandas as pd
@@ -282,6 +317,26 @@ def _deal(sizes: dict[str, dict[str, int]], folds: int, seed: int) -> dict[str, 
                 dealt[group] = fold
             for group in block:
                 records[dealt[group]] += sum(sizes[group].values())
+    return dealt
+
+
+def _deal_beside(sizes: dict[str, dict[str, int]], folds: int, seed: int, kept: Mapping[str, int]) -> dict[str, int]:
+    """Deals the groups that are not `kept` to the emptiest folds."""
+    groups_of = _groups_per_class(sizes, {label for per_class in sizes.values() for label in per_class})
+    class_of = {group: group_class(per_class, groups_of) for group, per_class in sizes.items()}
+    dealt = {group: kept[group] for group in sizes if group in kept}
+    records, filled = [0] * folds, Counter[tuple[int, str]]()
+
+    def put(group: str, fold: int) -> None:
+        dealt[group] = fold
+        records[fold] += sum(sizes[group].values())
+        filled[fold, class_of[group]] += 1
+
+    for group, fold in list(dealt.items()):
+        put(group, fold)
+    new = [group for group in sizes if group not in dealt]
+    for group in sorted(new, key=lambda group: (-sum(sizes[group].values()), _draw(seed, group))):
+        put(group, min(range(folds), key=lambda fold: (filled[fold, class_of[group]], records[fold], fold)))
     return dealt
 
 

@@ -8,6 +8,7 @@ for row in evaluation.ranked():
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +22,13 @@ from cardium.workspace import PROTOCOLS, RunId, suffix
 
 FILE = "metrics.json"
 NAIVE = "naive"
+# The run that validation chooses, scored fold by fold: nested.py.
+CHOSEN = "chosen"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its interval. None if it is not defined, or in no resample."""
+    """A score with its interval. None if it is not defined, or if there is no telling."""
 
     value: float | None
     low: float | None = None
@@ -84,14 +87,15 @@ class SetScores:
 class RunScores:
     """The scores of one run: a row of metrics.json.
 
-    kind: `train`, `fuse`, `ensemble` or `naive`.
+    kind: `train`, `fuse`, `ensemble`; `naive` or `chosen`, which are no runs of their own.
     weights: the pretrained weights in one word.
     chosen_on_test: whether the test records also chose the weights.
     image, patient: scores by name, per record and per group (mean probability over a group's records).
+    folds: balanced accuracy per record of each held-out fold. choices: of the chosen row, the run chosen for each.
     confusion, patient_confusion: counts; rows are true classes, columns decisions.
     published_*: the original's scores.
     seconds, epochs: None if nothing was trained; epochs are averaged over held-out folds.
-    run_id: the id in its run.json; None for a naive row.
+    run_id: the id in its run.json; None for a row that is no run.
     parity: whether it is served as it was scored; None where that was not asked.
     calibration_error_before: per record, without the temperatures; None for a run that has none.
     sets: None for a run without held-out records to fit them on.
@@ -108,6 +112,8 @@ class RunScores:
     chosen_on_test: bool = False
     image: dict[str, Interval] = field(default_factory=dict)
     patient: dict[str, Interval] = field(default_factory=dict)
+    folds: dict[str, float] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     patient_confusion: list[list[int]] = field(default_factory=list)
     published_balanced_accuracy: float | None = None
@@ -133,6 +139,16 @@ class RunScores:
     def is_naive(self) -> bool:
         """Whether this is a naive row: the class shares as probabilities, without a model."""
         return self.kind == NAIVE
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a model stands behind this row."""
+        return self.kind not in (NAIVE, CHOSEN)
+
+    @property
+    def between_folds(self) -> float | None:
+        """The standard deviation of the held-out folds' balanced accuracies; None for fewer than two folds."""
+        return statistics.stdev(self.folds.values()) if len(self.folds) > 1 else None
 
     @classmethod
     def from_json(cls, name: str, table: Mapping[str, Any]) -> RunScores:
@@ -171,15 +187,13 @@ class OtherCollection:
 class Evaluation:
     """The test scores of a dataset's runs.
 
-    interval: the share of resamples inside an interval. bootstrap: the number of resamples. patients: whether groups are
-    patients.
-    runs: by name, in the plan's order, naive rows last. external: set for an evaluation on another collection.
+    interval: what an interval should cover. patients: whether groups are patients.
+    runs: by name, in the plan's order, chosen and naive rows last. external: set for an evaluation on another collection.
     """
 
     dataset: str
     classes: list[str]
     interval: float
-    bootstrap: int
     threshold: float
     data: DataVersion
     runs: dict[str, RunScores]
@@ -207,7 +221,6 @@ class Evaluation:
             dataset=table["dataset"],
             classes=list(table["classes"]),
             interval=table["interval"],
-            bootstrap=table["bootstrap"],
             threshold=table["threshold"],
             data=DataVersion.from_json(table["data"]),
             runs={name: RunScores.from_json(name, row) for name, row in table["runs"].items()},
@@ -221,7 +234,6 @@ class Evaluation:
             "dataset": self.dataset,
             "classes": self.classes,
             "interval": self.interval,
-            "bootstrap": self.bootstrap,
             "threshold": self.threshold,
             "data": {"manifest_sha256": self.data.manifest_sha256, "split_sha256": self.data.split_sha256},
             "patients": self.patients,
@@ -240,6 +252,10 @@ class Evaluation:
             return PROTOCOLS.index(row.protocol), -(row.balanced_accuracy.value or 0.0), row.name
 
         return sorted(self.runs.values(), key=place)
+
+    def to_expect(self, row: RunScores) -> Interval:
+        """Returns a row's balanced accuracy per patient where patients are known, otherwise per record."""
+        return (row.patient if self.patients else row.image)["balanced_accuracy"]
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """Returns five numbers per run, for `dvc metrics show`."""

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cardium.evaluation.evaluation import Evaluation, RunScores, rounded
+from cardium.evaluation.evaluation import CHOSEN, Evaluation, RunScores, rounded
 from cardium.workspace import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def leaderboard_table(evaluation: Evaluation) -> pandas.DataFrame:
             "model_mb": rounded(_megabytes(row), 2),
             "epochs": rounded(row.epochs, 1),
             "scored_on": "the records that chose the weights" if row.chosen_on_test else "records held out",
+            "between_folds": rounded(row.between_folds, 6),
             "warnings": "; ".join(row.warnings),
         }
         rows.append(line)
@@ -141,10 +142,11 @@ def leaderboard_text(evaluation: Evaluation) -> str:
 
 def _footnotes(evaluation: Evaluation, unit: str, one_each: bool) -> list[str]:
     """Explains the columns, and lists every warning with its runs."""
-    lines = [
-        f"[ ]: {evaluation.interval:.0%} interval over {evaluation.bootstrap:,} resamples of whole {unit.split()[-1]}, "
-        "the same for all runs."
-    ]
+    lines = [f"[ ]: {evaluation.interval:.0%} interval, by the number of {unit} and how alike the records of one are."]
+    if CHOSEN in evaluation.runs:
+        lines.append(
+            "chosen: for each held-out fold the run that its validation chooses; what to expect of the run that is promoted."
+        )
     if evaluation.patients and not one_each:
         lines += [
             "patient: balanced accuracy of the mean probability per patient. naive: the class shares, for all.",

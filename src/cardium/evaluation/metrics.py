@@ -12,8 +12,8 @@ Definitions are scikit-learn's with `zero_division=0` and all classes counted, f
     calibration_error   expected calibration error (Guo et al. 2017, arXiv:1706.04599): CALIBRATION_BINS bins of equal width
                         over the probability of the decided class, mean |accuracy - mean probability| weighted by records
 
-Every score is a sum over groups or, for roc_auc, over pairs of groups. So a resample of whole groups is a row of weights, and
-thousands of resamples are one matrix product: no record is looked at twice.
+intervals.py gives each its interval. Runs are compared by a bootstrap over whole groups: a resample is a row of weights, and
+thousands of resamples are one matrix product.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ Ints = NDArray[np.int64]
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 CLIP = 1e-7  # keras.config.epsilon()
-# Columns of the pair matrix of roc_auc held at once: bounds memory at groups x this.
-_AUC_BLOCK = 512
 # Two balanced accuracies nearer than this are equal; the difference is rounding in the last digits.
 _TIE = 1e-12
 
@@ -60,9 +58,42 @@ def score(
     Raises ValueError on shapes that do not fit, labels out of range, and probabilities that are not finite.
     """
     y, p = _checked(labels, probabilities)
-    one_group, once = np.zeros(len(y), dtype=np.int64), np.ones((1, 1))
-    under = _scores_under(y, p, one_group, once, threshold, classes)
-    return {name: float(values[0]) for name, values in under.items() if np.isfinite(values[0])}
+    n, number = p.shape
+    names = [str(c) for c in range(number)] if classes is None else classes
+    if len(names) != number:
+        raise ValueError(f"{len(names)} class names for {number} columns of probabilities.")
+    decided = decide(p, threshold)
+    matrix = confusion(y, p, threshold).astype(np.float64)
+    hits, actual, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    precision, recall, f1 = (_ratio(above, below, 0.0) for above, below in (
+        (hits, predicted), (hits, actual), (2 * hits, actual + predicted)
+    ))  # fmt: skip
+    result = {
+        "accuracy": float(hits.sum() / n),
+        "balanced_accuracy": float(_balanced_accuracy(matrix[None])[0]),
+        "loss": float(-np.log(np.clip(p[np.arange(n), y], CLIP, 1 - CLIP)).mean()),
+    }
+    for c, name in enumerate(names):
+        result |= {f"precision_{name}": float(precision[c]), f"recall_{name}": float(recall[c]), f"f1_{name}": float(f1[c])}
+    for metric, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        result |= {f"{metric}_macro": float(values.mean()), f"{metric}_weighted": float(actual @ values / n)}
+    if (actual > 0).all():
+        areas = [_roc_auc(y == c, p[:, c]) for c in (range(number) if number > 2 else [1])]
+        result["roc_auc"] = float(np.mean(areas))
+    squares = (p[:, 1] - y) ** 2 if number == 2 else ((p - np.eye(number)[y]) ** 2).sum(axis=1)
+    result["brier"] = float(squares.mean())
+    bins = _bin(p[np.arange(n), decided], CALIBRATION_BINS)
+    # records * (accuracy - mean confidence) of a bin is a plain sum of (right - confidence).
+    gaps = np.bincount(bins, weights=(decided == y) - p[np.arange(n), decided], minlength=CALIBRATION_BINS)
+    result["calibration_error"] = float(np.abs(gaps).sum() / n)
+    return result
+
+
+def group_strata(index: Ints, labels: Ints, groups: int) -> Ints:
+    """(n,) group numbers and (n,) labels -> (groups,) the class of most of a group's records; of equals the first."""
+    counts = np.zeros((groups, int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (index, labels), 1)
+    return counts.argmax(axis=1).astype(np.int64)
 
 
 class GroupBootstrap:
@@ -81,17 +112,14 @@ class GroupBootstrap:
         self.names, index = np.unique(np.asarray(groups).astype(str), return_inverse=True)
         if len(y) == 0 or len(index) != len(y):
             raise ValueError(f"{len(index)} groups for {len(y)} labels: a bootstrap needs one group a record, and a record.")
-        counts = np.zeros((len(self.names), int(y.max()) + 1), dtype=np.int64)
-        np.add.at(counts, (index, y), 1)
-        majority = counts.argmax(axis=1)
-        self.resamples, self.seed, self.single = resamples, seed, False
+        majority = group_strata(index, y, len(self.names))
+        self.resamples, self.seed = resamples, seed
         self.weights: Floats = np.ones((resamples, len(self.names)))
         rng = np.random.default_rng(seed)
         for stratum in np.unique(majority):
             members = np.flatnonzero(majority == stratum)
             g = len(members)
             if g == 1:
-                self.single = True
                 continue
             self.weights[:, members] = rng.multinomial(g - 1, np.full(g, 1 / g), size=resamples) * (g / (g - 1))
 
@@ -103,30 +131,6 @@ class GroupBootstrap:
         if strange.any():
             raise ValueError(f"Group `{given[strange][0]}` is not among the {len(self.names)} groups of this bootstrap.")
         return position.astype(np.int64)
-
-
-def score_with_intervals(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    groups: ArrayLike,
-    bootstrap: GroupBootstrap,
-    threshold: float = 0.5,
-    interval: float = 0.95,
-    classes: Sequence[str] | None = None,
-) -> dict[str, dict[str, float | None]]:
-    """Every score as {"value", "low", "high"}: the score itself and the interval's quantiles over the bootstrap's resamples.
-
-    None stands for what is not defined: a value as in `score`, an interval where no resample defines the score.
-    Resamples in which a score is not defined are left out of its interval.
-    """
-    y, p = _checked(labels, probabilities)
-    values = score(y, p, threshold, classes)
-    under = _scores_under(y, p, bootstrap.index(groups), bootstrap.weights, threshold, classes)
-    result: dict[str, dict[str, float | None]] = {}
-    for name, draws in under.items():
-        low, high = _quantiles(draws, interval)
-        result[name] = {"value": values.get(name), "low": low, "high": high}
-    return result
 
 
 def balanced_accuracy_under(
@@ -247,10 +251,6 @@ def _ratio(above: Floats, below: Floats, undefined: float) -> Floats:
     return np.divide(above, below, out=np.full_like(above, undefined), where=below > 0)
 
 
-def _by_group(values: NDArray[np.floating[Any]], index: Ints, groups: int) -> Floats:
-    return np.bincount(index, weights=values, minlength=groups).astype(np.float64)
-
-
 def _confusions(y: Ints, p: Floats, index: Ints, weights: Floats, threshold: float) -> Floats:
     """(R, C, C): the confusion matrix of each of R resamples. index: (n,) columns of weights (R, G)."""
     groups, classes = weights.shape[1], p.shape[1]
@@ -264,80 +264,11 @@ def _balanced_accuracy(matrices: Floats) -> Floats:
     return _ratio(recall.sum(axis=1), (actual > 0).sum(axis=1).astype(np.float64), np.nan)
 
 
-def _scores_under(
-    y: Ints, p: Floats, index: Ints, weights: Floats, threshold: float, names: Sequence[str] | None
-) -> dict[str, Floats]:
-    """Every score under each of R rows of group weights: name -> (R,), NaN where not defined."""
-    groups, classes = weights.shape[1], p.shape[1]
-    names = [str(c) for c in range(classes)] if names is None else names
-    if len(names) != classes:
-        raise ValueError(f"{len(names)} class names for {classes} columns of probabilities.")
-    matrices = _confusions(y, p, index, weights, threshold)
-    hits = np.diagonal(matrices, axis1=1, axis2=2).copy()
-    actual, predicted, total = matrices.sum(axis=2), matrices.sum(axis=1), matrices.sum(axis=(1, 2))
-    precision, recall = _ratio(hits, predicted, 0.0), _ratio(hits, actual, 0.0)
-    f1 = _ratio(2 * hits, actual + predicted, 0.0)
-
-    true = p[np.arange(len(y)), y]
-    losses = _by_group(-np.log(np.clip(true, CLIP, 1 - CLIP)), index, groups)
-    one_hot = np.eye(classes)[y]
-    squares = (p[:, 1] - y) ** 2 if classes == 2 else ((p - one_hot) ** 2).sum(axis=1)
-
-    result: dict[str, Floats] = {
-        "accuracy": _ratio(hits.sum(axis=1), total, np.nan),
-        "balanced_accuracy": _balanced_accuracy(matrices),
-        "loss": _ratio(weights @ losses, total, np.nan),
-    }
-    for c, name in enumerate(names):
-        result |= {f"precision_{name}": precision[:, c], f"recall_{name}": recall[:, c], f"f1_{name}": f1[:, c]}
-    share = _ratio(actual, np.broadcast_to(total[:, None], actual.shape), 0.0)
-    for metric, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        result |= {f"{metric}_macro": values.mean(axis=1), f"{metric}_weighted": (share * values).sum(axis=1)}
-    if classes == 2:
-        result["roc_auc"] = _roc_auc(y == 1, p[:, 1], index, weights)
-    else:
-        result["roc_auc"] = np.mean([_roc_auc(y == c, p[:, c], index, weights) for c in range(classes)], axis=0)
-    result["brier"] = _ratio(weights @ _by_group(squares, index, groups), total, np.nan)
-    result["calibration_error"] = _calibration_error(y, p, index, weights, threshold, total)
-    return result
-
-
-def _roc_auc(positive: NDArray[np.bool_], scores: Floats, index: Ints, weights: Floats) -> Floats:
-    """(R,) areas under the ROC curve: the weighted share of (positive, negative) pairs in the right order, ties one half.
-
-    pairs[g, h] counts the pairs of a positive of group g and a negative of group h, so each resample is a quadratic form. The
-    cost is n log n per group once, then R G^2, whatever the number of records.
-    """
-    groups = weights.shape[1]
-    if positive.all() or not positive.any():
-        return np.full(len(weights), np.nan)
-    order = np.argsort(scores[positive], kind="stable")
-    high, high_group = scores[positive][order], index[positive][order]
-    negatives, negative_group = scores[~positive], index[~positive]
-    by_group = np.argsort(negative_group, kind="stable")
-    negatives, starts = negatives[by_group], np.searchsorted(negative_group[by_group], np.arange(groups + 1))
-    right = np.zeros(len(weights))
-    for start in range(0, groups, _AUC_BLOCK):
-        block = range(start, min(start + _AUC_BLOCK, groups))
-        pairs = np.zeros((groups, len(block)))
-        for column, h in enumerate(block):
-            low = np.sort(negatives[starts[h] : starts[h + 1]])
-            if len(low):
-                below = np.searchsorted(low, high, side="left") + np.searchsorted(low, high, side="right")
-                pairs[:, column] = _by_group(0.5 * below, high_group, groups)
-        right += ((weights @ pairs) * weights[:, start : start + len(block)]).sum(axis=1)
-    positives = weights @ _by_group(positive.astype(np.float64), index, groups)
-    return _ratio(right, positives * (weights @ _by_group((~positive).astype(np.float64), index, groups)), np.nan)
-
-
-def _calibration_error(y: Ints, p: Floats, index: Ints, weights: Floats, threshold: float, total: Floats) -> Floats:
-    groups = weights.shape[1]
-    decided = decide(p, threshold)
-    confidence = p[np.arange(len(y)), decided]
-    cell = index * CALIBRATION_BINS + _bin(confidence, CALIBRATION_BINS)
-    # records * (accuracy - mean confidence) of a bin is a plain sum of (right - confidence), so one sum a bin is enough.
-    gaps = np.bincount(cell, weights=(decided == y) - confidence, minlength=groups * CALIBRATION_BINS)
-    return _ratio(np.abs(weights @ gaps.reshape(groups, CALIBRATION_BINS)).sum(axis=1), total, np.nan)
+def _roc_auc(positive: NDArray[np.bool_], scores: Floats) -> float:
+    """The area under the ROC curve: the share of (positive, negative) pairs in the right order, ties one half."""
+    below = np.sort(scores[~positive])
+    found = [np.searchsorted(below, scores[positive], side=side) for side in ("left", "right")]
+    return float((found[0] + found[1]).mean() / (2 * len(below)))
 
 
 def _bin(confidence: Floats, bins: int) -> Ints:

@@ -1,9 +1,14 @@
 """Who is promoted: the rule, pure, and the file that says what it came to, promotion.json. No registry is known here.
 
 Who challenges is chosen on validation scores alone: the honest run with the highest balanced accuracy, of equals the smaller
-one. Test predictions then decide, on the same records for both: the challenger becomes champion if its balanced accuracy is
-higher and that of at least `promote.confidence` of the bootstrap's resamples of whole patients. A first champion has to beat
-the naive row by the same rule.
+one. The test predictions of the nested choice (nested.py) stand for it, since its own records have validated other folds'
+models. On the same records as its rival's it has to have the higher balanced accuracy, in the share P(better) of resamples of
+whole patients:
+
+    promote.confidence     it is probably better than the champion, and served
+    promote.better         it is better; a first champion has to be, than the naive row. Every attempt on one split looks at the
+                           same test records, so 1 - promote.better is spent over the attempts: of attempt k the share
+                           1 / (k (k + 1)), which add up to 1 (alpha spending: Lan and DeMets 1983; Foster and Stine 2008)
 """
 
 from __future__ import annotations
@@ -19,9 +24,12 @@ import numpy as np
 from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import is_distinct
+from cardium.data.splits import folds_it_had
 from cardium.errors import CardiumError
-from cardium.evaluation.evaluation import RunScores
-from cardium.evaluation.metrics import GroupBootstrap, paired_difference, score
+from cardium.evaluation.evaluation import NAIVE, Interval, RunScores
+from cardium.evaluation.intervals import score_with_intervals
+from cardium.evaluation.metrics import GroupBootstrap, paired_difference, per_group, score
+from cardium.evaluation.nested import Candidate, best, choose_by_fold
 from cardium.runs.predictions import probability_columns
 
 if TYPE_CHECKING:
@@ -38,19 +46,20 @@ class Incomparable(CardiumError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger becomes champion, and why, in one sentence."""
+    """Whether the challenger becomes champion, and why, in one sentence. better: whether it may be called better."""
 
     promote: bool
     reason: str
+    better: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Challenger and rival (the champion, or the naive row) on the same test records; scores are balanced accuracies.
 
-    rival_scored_by: where the rival's predictions come from. records_left_out: the challenger's test records that the rival
-    cannot be scored on. low, high: the interval of the difference, which holds the share `interval` of the resamples.
-    probability_better: the share of the resamples in which the challenger is better.
+    The challenger's is that of the nested choice. rival_scored_by: where the rival's predictions come from. records_left_out:
+    the challenger's test records that the rival cannot be scored on. low, high: the interval of the difference, which holds the
+    share `interval` of the resamples. probability_better: the share of the resamples in which the challenger is better.
     """
 
     rival: str
@@ -91,18 +100,40 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A promotion's number among those on one split, and the P(better) that it takes to be called better."""
+
+    number: int
+    needed: float
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What to expect of the run that is promoted: the balanced accuracy of the nested choice among all runs that were put
+    forward on this split. record, group: per record and per group (patient). candidates: their number."""
+
+    record: Interval
+    group: Interval
+    candidates: int
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """What a contest came to. comparison: None where the two could not be compared."""
+    """What a contest came to. comparison: None where the two could not be compared. better: more than probably better."""
 
     action: Action
     summary: str
     reasons: list[str]
     comparison: Comparison | None = None
+    better: bool = False
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """A promotion: promotion.json. model: the registered model's name. challenger: None where it was skipped."""
+    """A promotion: promotion.json. model: the registered model's name. challenger: None where it was skipped.
+
+    better: whether the challenger may be called better than its rival, and not only probably so.
+    """
 
     dataset: str
     model: str
@@ -113,14 +144,21 @@ class Promotion:
     champion: Champion | None = None
     confidence: float | None = None
     comparison: Comparison | None = None
+    attempt: Attempt | None = None
+    better: bool = False
+    expected: Expected | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Promotion | None:
         """The promotion in `folder`; None where there is none yet. Raises CardiumError where it is damaged."""
         try:
             table = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            parts = {"challenger": Challenger, "champion": Champion, "comparison": Comparison}
-            return cls(**{**table, **{name: part(**table[name]) for name, part in parts.items() if table.get(name)}})
+            parts = {"challenger": Challenger, "champion": Champion, "comparison": Comparison, "attempt": Attempt}
+            read = {name: part(**table[name]) for name, part in parts.items() if table.get(name)}
+            if expected := table.get("expected"):
+                record, group = (Interval(**expected[name]) for name in ("record", "group"))
+                read["expected"] = Expected(record, group, expected["candidates"])
+            return cls(**{**table, **read})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -145,13 +183,14 @@ def decide(
     champion_score: float | None,
     p_better: float,
     confidence: float,
+    needed: float,
     naive_score: float,
     rolled_back: bool = False,
 ) -> Decision:
     """The rule. Scores are balanced accuracies on the same test records.
 
     champion_score: None where there is no champion yet; then the naive row stands for it. p_better: the probability that the
-    challenger is better than that rival.
+    challenger is better than that rival. confidence: promote.confidence; needed: of a first champion, and to be called better.
     """
     rival, rival_score = ("the naive row", naive_score) if champion_score is None else ("the champion", champion_score)
     if rolled_back:
@@ -162,17 +201,25 @@ def decide(
         return Decision(False, f"its score {challenger_score:.3f} does not beat the naive row's {naive_score:.3f}")
     if not challenger_score > rival_score:
         return Decision(False, f"its score {challenger_score:.3f} is not higher than {rival}'s {rival_score:.3f}")
-    if not p_better >= confidence:
+    higher = f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f}"
+    if champion_score is None and not p_better >= needed:
         return Decision(
-            False,
-            f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f}, but P(better) is {p_better:.2f}, "
-            f"below promote.confidence {confidence:g}",
+            False, f"{higher}, but P(better) is {p_better:.4g}; a first champion takes {needed:.4g} in this attempt"
         )
-    return Decision(
-        True,
-        f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f} and P(better) is {p_better:.2f}, "
-        f"at least promote.confidence {confidence:g}",
-    )
+    if not p_better >= confidence:
+        return Decision(False, f"{higher}, but P(better) is {p_better:.2f}, below promote.confidence {confidence:g}")
+    if not p_better >= needed:
+        return Decision(
+            True,
+            f"it is probably better: {higher} and P(better) is {p_better:.2f}, at least promote.confidence {confidence:g}; "
+            f"to be called better it takes {needed:.4g} in this attempt",
+        )
+    return Decision(True, f"it is better: {higher} and P(better) is {p_better:.4g}, at least {needed:.4g}", better=True)
+
+
+def needed_in(attempt: int, better: float) -> float:
+    """The P(better) that the attempt of this number, from 1, has to reach: of all attempts together, 1 - `better` err."""
+    return 1 - (1 - better) / (attempt * (attempt + 1))
 
 
 def choose(runs: Mapping[str, RunScores]) -> str:
@@ -190,8 +237,7 @@ def choose(runs: Mapping[str, RunScores]) -> str:
         raise CardiumError(
             "No run of the honest protocol was evaluated: there is nothing to promote; train one, then `dvc repro`."
         )
-    # Rounded: two runs with the same decisions may differ in the last bit.
-    return min(validated, key=lambda name: (-round(validated[name], 9), runs[name].parameters or 0, name))
+    return best(validated, {name: runs[name].parameters or 0 for name in validated})
 
 
 def compare(
@@ -206,15 +252,17 @@ def compare(
 ) -> Comparison:
     """Both scored on the test records that both tables of predictions hold.
 
-    Raises Incomparable if these are not of two patients of every class at least.
+    Raises Incomparable if these are not of `evaluate.least_groups` patients of every class at least.
     """
     columns = probability_columns(list(classes))
     both = challenger.merge(rival[["record", *columns]], on="record", suffixes=("", "_rival"))
     patients = both.groupby("label")["group"].nunique()
-    if len(patients) < len(classes) or int(patients.min()) < 2:
+    least = settings.evaluate.least_groups
+    if len(patients) < len(classes) or int(patients.min()) < least:
+        begin = "" if rival_name == NAIVE else "; to begin anew, delete the alias champion in the MLflow UI"
         raise Incomparable(
-            f"of the {both['group'].nunique()} patients that the champion has never seen there are not two of every class: "
-            "the two cannot be compared; to begin anew, delete the alias champion in the MLflow UI"
+            f"of the {both['group'].nunique()} patients that both can be scored on there are not {least} of every class "
+            f"(evaluate.least_groups), and fewer prove nothing: add patients{begin}"
         )
     labels, groups = both["label"].to_numpy(dtype=np.int64), both["group"].to_numpy(dtype=str)
     p, q = both[columns].to_numpy(), both[[f"{column}_rival" for column in columns]].to_numpy()
@@ -235,6 +283,21 @@ def compare(
     )
 
 
+def expect(settings: Settings, classes: Sequence[str], candidates: Sequence[Candidate]) -> Expected:
+    """The score of the nested choice among `candidates`, which were all tested on the same records."""
+    chosen, _ = choose_by_fold(candidates, classes, settings.evaluate.threshold)
+    labels, groups = chosen["label"].to_numpy(dtype=np.int64), chosen["group"].to_numpy(dtype=str)
+    probabilities = chosen[probability_columns(list(classes))].to_numpy()
+    of_group, means, names = per_group(labels, probabilities, groups)
+    how = settings.evaluate
+
+    def scored(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> Interval:
+        found = score_with_intervals(labels, probabilities, groups, how.threshold, how.interval)
+        return Interval(**found["balanced_accuracy"])
+
+    return Expected(scored(labels, probabilities, groups), scored(of_group, means, names), len(candidates))
+
+
 def unseen_records(manifest: pandas.DataFrame, fold_of: Mapping[str, int], test_folds: list[int]) -> dict[int, np.ndarray]:
     """Which of today's records the weights of each test fold have never seen: fold -> sorted record numbers, no empty ones.
 
@@ -243,13 +306,10 @@ def unseen_records(manifest: pandas.DataFrame, fold_of: Mapping[str, int], test_
     found) is left out: part of it was trained on by every fold's weights.
     """
     distinct = manifest[is_distinct(manifest)]
+    records = {str(group): rows["record"].tolist() for group, rows in distinct.groupby("group")}
     chosen: dict[int, list[int]] = {}
-    for group, rows in distinct.groupby("group", sort=True):
-        names = {str(group), *(patient for patient in rows["patient"] if patient)}
-        folds = {int(fold_of[name]) for name in names if name in fold_of}
-        if not folds:
-            folds = {test_folds[0]}
-        fold = folds.pop()
-        if not folds and fold in test_folds:
-            chosen.setdefault(fold, []).extend(int(record) for record in rows["record"])
+    for group, had in folds_it_had(distinct, fold_of).items():
+        fold, *others = had or [test_folds[0]]
+        if not others and fold in test_folds:
+            chosen.setdefault(fold, []).extend(records[group])
     return {fold: np.sort(np.array(chosen[fold], dtype=np.int64)) for fold in test_folds if fold in chosen}

@@ -1,14 +1,14 @@
 """Which runs an evaluation scores, their test predictions, and the table of scores.
 
-All runs of a protocol share one bootstrap over whole patients, so that intervals of two runs come from the same resamples.
-Each protocol has a naive row: the class shares of the training records as everybody's probabilities. `published` rows are
-marked if the original's test records also chose the weights.
+Each protocol has a naive row: the class shares of the training records as everybody's probabilities. Under `honest` the row
+`chosen` is the score to expect of the run that validation chooses (nested.py). `published` rows are marked if the original's
+test records also chose the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +18,14 @@ from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts, read_parts
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
-from cardium.evaluation.evaluation import NAIVE, Evaluation, Interval, RunScores
+from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, Interval, RunScores
+from cardium.evaluation.intervals import groups_per_class, score_with_intervals
+from cardium.evaluation.nested import Candidate, choose_by_fold
 from cardium.evaluation.published import published_score
 from cardium.evaluation.set_scores import calibration_error_before, score_sets
 from cardium.progress import progress
 from cardium.runs.data_version import DataVersion
-from cardium.runs.predictions import mean_predictions, prediction_rows, probability_columns
+from cardium.runs.predictions import VALIDATION, mean_predictions, prediction_rows, probability_columns
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
 from cardium.workspace import RunId, Workspace, suffix
 
@@ -36,7 +38,10 @@ Predict = Callable[[Settings, TrainedRun, "pandas.DataFrame", Callable[[int], Pa
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run or a naive row with its test predictions. trained: None for a naive row, whose model is `naive`."""
+    """A run, a naive row or the chosen one with its test predictions.
+
+    trained: None for a row that is no run, whose model is `naive` or `chosen`. choices: held-out fold -> the run chosen for it.
+    """
 
     name: str
     model: str
@@ -45,6 +50,7 @@ class EvaluatedRun:
     predictions: pandas.DataFrame
     trained: TrainedRun | None = None
     chosen_on_test: bool = False
+    choices: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: TrainedRun, predictions: pandas.DataFrame, chosen_on_test: bool = False) -> EvaluatedRun:
@@ -106,7 +112,7 @@ def _read_run(settings: Settings, run: RunId, verb: str, data: DataVersion) -> T
 def evaluate_runs(
     settings: Settings, dataset: str, classes: list[str], runs: Sequence[TrainedRun], predict: Predict
 ) -> list[EvaluatedRun]:
-    """Predicts the test records of the runs of `find_runs`, checks the predictions, and adds a naive row per protocol.
+    """Predicts the test records of the runs of `find_runs`, checks the predictions, and adds the chosen and the naive rows.
 
     Raises CardiumError if predictions do not cover the test records once each, have wrong labels, or are not finite.
     """
@@ -135,7 +141,24 @@ def evaluate_runs(
         evaluated.append(EvaluatedRun(NAIVE + suffix(protocol), NAIVE, protocol, folds, naive))
     for one in evaluated:
         _check_predictions(one, manifest, classes, [parts_of(one.protocol)(fold) for fold in one.test_folds])
-    return evaluated
+    chosen = _chosen(settings, classes, evaluated)
+    return [*evaluated, chosen] if chosen else evaluated
+
+
+def _chosen(settings: Settings, classes: list[str], evaluated: Sequence[EvaluatedRun]) -> EvaluatedRun | None:
+    """The nested choice among the honest runs; None without any."""
+    import pandas as pd
+
+    candidates, folds = [], []
+    for one in evaluated:
+        if one.trained is not None and one.protocol == "honest":
+            validation = pd.read_parquet(settings.root / one.trained.run.folder / VALIDATION)
+            candidates.append(Candidate(one.name, one.trained.parameters, validation, one.predictions))
+            folds = one.test_folds
+    if not candidates:
+        return None
+    predictions, choices = choose_by_fold(candidates, classes, settings.evaluate.threshold)
+    return EvaluatedRun(CHOSEN, CHOSEN, "honest", folds, predictions, choices=choices)
 
 
 def naive_predictions(manifest: pandas.DataFrame, classes: list[str], parts: list[tuple[int, Parts]]) -> pandas.DataFrame:
@@ -198,43 +221,42 @@ def score_runs(
     elsewhere: whether the predictions are of another collection.
     """
     how = settings.evaluate
-    bootstraps: dict[str, metrics.GroupBootstrap] = {}
-    rows: dict[str, RunScores] = {}
-    for run in runs:
-        if run.protocol not in bootstraps:
-            labels, _, groups = arrays(run.predictions, classes)
-            bootstraps[run.protocol] = metrics.GroupBootstrap(groups, labels, how.bootstrap, settings.seed)
-        rows[run.name] = _score_run(settings, dataset, classes, run, bootstraps[run.protocol], patients, elsewhere)
-    return Evaluation(dataset, classes, how.interval, how.bootstrap, how.threshold, data, rows, patients)
+    rows = {run.name: _score_run(settings, dataset, classes, run, patients, elsewhere) for run in runs}
+    return Evaluation(dataset, classes, how.interval, how.threshold, data, rows, patients)
 
 
 def _score_run(
-    settings: Settings,
-    dataset: str,
-    classes: list[str],
-    run: EvaluatedRun,
-    bootstrap: metrics.GroupBootstrap,
-    patients: bool,
-    elsewhere: bool,
+    settings: Settings, dataset: str, classes: list[str], run: EvaluatedRun, patients: bool, elsewhere: bool
 ) -> RunScores:
     how, trained = settings.evaluate, run.trained
     own = trained if not elsewhere else None
     labels, probabilities, groups = arrays(run.predictions, classes)
     of_group, means, names = metrics.per_group(labels, probabilities, groups)
     warnings = list(trained.warnings) if trained else []
-    if bootstrap.single:
-        unit = "patient" if patients else "group"
-        warnings.append(f"a class has one {unit} only: intervals do not tell how it varies")
+    few = {classes[label]: count for label, count in groups_per_class(labels, groups).items() if count < how.least_groups}
+    if few:
+        listed, unit = ", ".join(f"{label} {count}" for label, count in few.items()), "patients" if patients else "groups"
+        warnings.append(f"fewer than {how.least_groups} {unit} of a class ({listed}): its intervals are not to be relied on")
 
     def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Interval]:
-        found = metrics.score_with_intervals(labels, probabilities, groups, bootstrap, how.threshold, how.interval, classes)
+        if run.model == NAIVE:
+            # One answer for all, whoever is asked.
+            return {
+                name: Interval(value) for name, value in metrics.score(labels, probabilities, how.threshold, classes).items()
+            }
+        found = score_with_intervals(labels, probabilities, groups, how.threshold, how.interval, classes)
         return {name: Interval(**score) for name, score in found.items()}
 
+    fold = run.predictions["test_fold"].to_numpy()
+    by_fold = {
+        str(number): metrics.score(labels[fold == number], probabilities[fold == number], how.threshold)["balanced_accuracy"]
+        for number in run.test_folds
+    }
     return RunScores(
         name=run.name,
         model=run.model,
         protocol=run.protocol,
-        kind=trained.kind if trained else NAIVE,
+        kind=trained.kind if trained else run.model,
         weights=trained.weights.used if trained else "",
         records=len(run.predictions),
         groups=len(np.unique(groups)),
@@ -242,6 +264,8 @@ def _score_run(
         chosen_on_test=run.chosen_on_test,
         image=scores(labels, probabilities, groups),
         patient=scores(of_group, means, names),
+        folds=by_fold,
+        choices={str(number): name for number, name in run.choices.items()},
         confusion=metrics.confusion(labels, probabilities, how.threshold).tolist(),
         patient_confusion=metrics.confusion(of_group, means, how.threshold).tolist(),
         published_balanced_accuracy=published_score(dataset, run.model),

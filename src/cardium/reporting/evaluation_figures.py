@@ -40,7 +40,7 @@ def draw_evaluation(evaluation: Evaluation, predictions: Mapping[str, pandas.Dat
     curves: dict[str, list[tuple[str, np.ndarray, np.ndarray, float]]] = {}
     figures = folder / "figures"
     for row in evaluation.ranked():
-        if row.is_naive:
+        if not row.is_run:
             continue
         labels, probabilities, _ = arrays(predictions[row.name], classes)
         matrices = [("per image", row.confusion)]

@@ -21,7 +21,7 @@ from cardium.data.manifest import read_fingerprint
 from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
-from cardium.evaluation.evaluation import Evaluation, Interval, RunScores
+from cardium.evaluation.evaluation import CHOSEN, Evaluation, Interval, RunScores
 from cardium.evaluation.promotion import Promotion
 from cardium.evaluation.published import SOURCES
 from cardium.evaluation.table import arrays
@@ -47,9 +47,11 @@ _INPUTS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """The page's first lines: which run to use, whether to use it, and what it scores.
+    """The page's first lines: which run to use, whether to use it, and what to expect of it.
 
-    run: "" if none was trained. score, patient_score: per record and per patient. chance: the score of guessing.
+    run: "" if none was trained. score, patient_score: of the nested choice (evaluation.nested), per record and per patient.
+    choices: the number of runs that were chosen from. between_folds: the standard deviation of the held-out folds' scores.
+    own: the run's own score, per record. trained_on: what its models were trained on, in words. chance: the score of guessing.
     other: the same model's score under `published`. reason: the promotion's summary, if it is news.
     """
 
@@ -58,6 +60,10 @@ class Advice:
     use: bool
     score: Interval | None
     patient_score: Interval | None
+    choices: int
+    between_folds: float | None
+    own: Interval | None
+    trained_on: str
     chance: float
     records: int
     groups: int
@@ -84,12 +90,19 @@ def words(advice: Advice, patients: bool) -> tuple[str, str]:
     """Formats the advice: which run to use, or none; and what to expect of it."""
     if not advice.run:
         return "No model has been trained under the honest protocol yet.", ""
-    value, guessing = _score_text(advice.score), f"guessing has {advice.chance:.3f}"
+    value = _score_text(advice.patient_score if patients else advice.score)
+    guessing = f"guessing has {advice.chance:.3f}"
+    whose = f"It is of models trained on {advice.trained_on}" if advice.trained_on else "It is out of fold"
+    if advice.choices > 1:
+        whose += f", chosen by validation among {advice.choices} runs for each held-out fold"
+    whose += "; for a model trained on more of the data it is a lower guess."
+    if advice.between_folds is not None:
+        whose += f" Held-out folds differ by {advice.between_folds:.3f} (standard deviation)."
     if not advice.use:
-        chosen = f"The best one that validation chose, {advice.run}, has a balanced accuracy of {value}"
-        return "Use none of these models yet.", f"{chosen}; {guessing}."
+        chosen = f"What validation chooses, here {advice.run}, has a balanced accuracy of {value}"
+        return "Use none of these models yet.", f"{chosen}{' per patient' if patients else ''}; {guessing}. {whose}"
     whom = "patient" if patients else "record of this collection"
-    return f"Use {advice.run}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}."
+    return f"Use {advice.run}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}. {whose}"
 
 
 def index_page(settings: Settings) -> str:
@@ -127,7 +140,6 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "blocks": _leaderboard_blocks(evaluation),
         "picture_of_leaderboard": embedded(folder / "leaderboard.png"),
         "interval": f"{evaluation.interval:.0%}",
-        "bootstrap": evaluation.bootstrap,
         "served_as_scored": evaluation.served_as_scored(),
         "patients": evaluation.patients,
         "source": SOURCES.get(dataset, ""),
@@ -189,17 +201,23 @@ def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
     run = challenger if newly or not champion else champion
     defended = bool(champion) and not newly and challenger == champion
     if run not in evaluation.runs:
-        honest = [row for row in evaluation.runs.values() if row.protocol == "honest" and not row.is_naive]
+        honest = [row for row in evaluation.runs.values() if row.protocol == "honest" and row.is_run]
         best = max(honest, key=lambda row: row.validation_balanced_accuracy or 0.0, default=None)
         run = best.name if best else ""
     row = evaluation.runs.get(run)
     twin = evaluation.runs.get(RunId(evaluation.dataset, row.model, "published").name) if row else None
+    expected = evaluation.runs.get(CHOSEN, row)
+    trained = _read_run(Workspace(settings.root), evaluation, run)
     return Advice(
         run=run,
         model=row.model if row else "",
         use=newly or bool(champion),
-        score=row.balanced_accuracy if row else None,
-        patient_score=row.patient.get("balanced_accuracy") if row else None,
+        score=expected.balanced_accuracy if expected else None,
+        patient_score=expected.patient.get("balanced_accuracy") if expected else None,
+        choices=sum(one.is_run and one.protocol == "honest" for one in evaluation.runs.values()),
+        between_folds=expected.between_folds if expected else None,
+        own=row.balanced_accuracy if row else None,
+        trained_on=f"{trained.folds - 2} of {trained.folds} folds" if trained and trained.folds else "",
         chance=1 / len(evaluation.classes),
         records=row.records if row else 0,
         groups=row.groups if row else 0,
@@ -216,7 +234,7 @@ def _best_first(rows: Iterable[RunScores]) -> list[RunScores]:
 
 def _runs_to_show(evaluation: Evaluation, first: str) -> list[str]:
     """Chooses the advised run, then the best others under `honest`, or under `published` if there are none."""
-    runs = [row for row in evaluation.runs.values() if not row.is_naive]
+    runs = [row for row in evaluation.runs.values() if row.is_run]
     own = _best_first([row for row in runs if row.protocol == "honest"] or runs)
     names = [row.name for row in runs]
     return list(dict.fromkeys(([first] if first in names else []) + [row.name for row in own]))[:_SHOWN]

@@ -11,6 +11,9 @@ from cardium.errors import CardiumError
 if TYPE_CHECKING:
     import pandas
 
+# A run folder's predictions of the validation records of every held-out fold.
+VALIDATION = "validation.parquet"
+
 
 def prediction_rows(
     manifest: pandas.DataFrame,

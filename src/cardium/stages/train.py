@@ -21,7 +21,7 @@ import numpy as np
 
 from cardium import atomic
 from cardium.config import RunSpec, Settings
-from cardium.data.splits import Parts, read_parts
+from cardium.data.splits import Parts, has_grown_from, read_parts
 from cardium.errors import unknown
 from cardium.evaluation.scoring import score_predictions
 from cardium.models.saving import save_model
@@ -157,7 +157,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             validation=score_predictions(table, classes, settings.evaluate.threshold),
             temperatures=temperatures,
             retrained=retrained.made if retrained else None,
-            warnings=[*_warnings(spec, bank, folds), *provenance.warnings],
+            warnings=[*_warnings(settings, spec, bank, folds), *provenance.warnings],
             provenance=provenance,
         )
         made.write(part)
@@ -218,11 +218,20 @@ def _retrain(
     return _Served(made, weights, rows, sum(one.seconds for one in trained.phases.values()))
 
 
-def _warnings(spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:
+def _warnings(settings: Settings, spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:
     """Lists what a reader of the run's scores must know."""
+    import yaml
+
     found = [bank.weights.warning] if bank and bank.weights.warning else []
     if spec.tuned and len(folds) > 1:
         found.append(f"tuned on the records of every fold but {folds[0]}: its scores on them are optimistic")
+    if spec.tuned:
+        searched = yaml.safe_load((settings.root / spec.tuned).read_text(encoding="utf-8")).get("data") or {}
+        if not has_grown_from(Workspace(settings.root).split(spec.dataset), str(searched.get("split_sha256"))):
+            found.append(
+                f"{spec.tuned} was found on other folds than today's: it may have seen the records that this run is tested on; "
+                f"search again with `cardium tune --dataset {spec.dataset} --model {spec.model}`"
+            )
     return found
 
 

@@ -57,7 +57,7 @@ def add_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> li
     new = []
     for name, row in evaluation.runs.items():
         if not row.run_id:
-            continue  # the naive rows are no runs
+            continue  # the naive and chosen rows are no runs
         content = json.dumps([row.to_json(), list(_shared(evaluation).values())], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         known = find_run(client, ID, row.run_id)
@@ -116,7 +116,7 @@ def add_explanations(client: MlflowClient, folder: Path) -> int:
 def _shared(evaluation: Evaluation) -> dict[str, object]:
     """What all rows of an evaluation have in common."""
     table = evaluation.to_json()
-    return {key: table[key] for key in ("classes", "interval", "bootstrap", "threshold", "data")}
+    return {key: table[key] for key in ("classes", "interval", "threshold", "data")}
 
 
 def _test_scores(row: RunScores) -> dict[str, float | None]:

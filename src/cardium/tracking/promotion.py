@@ -19,21 +19,26 @@ from cardium.config import Settings
 from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts
 from cardium.errors import CardiumError
-from cardium.evaluation.evaluation import NAIVE, Evaluation, RunScores
+from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, RunScores
+from cardium.evaluation.nested import Candidate
 from cardium.evaluation.promotion import (
+    Attempt,
     Challenger,
     Champion,
+    Expected,
     Incomparable,
     Promotion,
     Verdict,
     choose,
     compare,
     decide,
+    expect,
+    needed_in,
     unseen_records,
 )
 from cardium.imaging.spec import Render
 from cardium.runs.data_version import DataVersion
-from cardium.runs.predictions import mean_predictions, prediction_rows
+from cardium.runs.predictions import VALIDATION, mean_predictions, prediction_rows
 from cardium.runs.trained_run import TrainedRun
 from cardium.tracking import registry
 from cardium.tracking.mlflow_run import ID, find_run
@@ -42,12 +47,14 @@ from cardium.tracking.registry import Version
 from cardium.tracking.runs import trained_runs
 from cardium.tracking.store import StoreAway, connected, experiment_name, store_exists, store_lock
 from cardium.tracking.sync import sync
-from cardium.workspace import Workspace
+from cardium.workspace import RunId, Workspace
 
 if TYPE_CHECKING:
     import pandas
     from mlflow import MlflowClient
 
+# The tag that says what to expect of a version.
+EXPECTATION = "cardium.expected"
 # How long a promotion waits for another one to end.
 _WAIT_SECONDS = 120.0
 # The numbers of a comparison that a version's tags hold.
@@ -84,17 +91,25 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
             f"The model of {champion} is gone from MLflow, and its run folder too: run `dvc repro evaluate@{dataset}`, then "
             "this again."
         )
+    earlier = _earlier_attempts(settings, name, evaluation, row)
+    attempt = Attempt(len(earlier) + 1, needed_in(len(earlier) + 1, settings.promote.better))
+    expected = expect(settings, evaluation.classes, _candidates(settings, evaluation, earlier))
     if champion is not None and champion.id == row.run_id:
         reason = champion.tags.get(registry.REASON, "")
         verdict = Verdict("unchanged", f"{best} is champion already (version {champion.number})", [reason])
     else:
-        verdict = _contest(settings, evaluation, row, None if gone else champion, challenger)
+        verdict = _contest(settings, evaluation, row, None if gone else champion, challenger, attempt)
         if gone:
             verdict.reasons.append(
                 f"note: {champion} was champion and cannot be served any more: its model is gone from MLflow"
             )
+        if attempt.number > settings.promote.attempts:
+            verdict.reasons.append(
+                f"note: this is attempt {attempt.number} on the same test records, and promote.attempts is "
+                f"{settings.promote.attempts}: add patients, or change split.seed, before the next one"
+            )
         if not dry and challenger is not None:
-            _record(settings, name, verdict, champion, challenger, gone=gone)
+            _record(settings, name, verdict, champion, challenger, _recorded(evaluation, attempt, expected), gone=gone)
     return Promotion(
         dataset=dataset,
         model=name,
@@ -113,6 +128,9 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
         champion=Champion(champion.run, champion.id, champion.number) if champion else None,
         confidence=settings.promote.confidence,
         comparison=verdict.comparison,
+        attempt=attempt,
+        better=verdict.better,
+        expected=expected,
     )
 
 
@@ -166,6 +184,8 @@ def print_promotion(promotion: Promotion) -> None:
     print(f"{promotion.model}: {promotion.summary}")
     for reason in promotion.reasons[1:]:
         print(f"  {reason}")
+    if promotion.expected:
+        print(f"  {_expectation(promotion.expected)}")
     if promotion.action in ("promoted", "unchanged"):
         print(f"Next: mlflow models serve -m models:/{promotion.model}@champion --env-manager local -p 5001")
 
@@ -190,11 +210,16 @@ def _registered(settings: Settings, name: str, row: RunScores, dry: bool) -> tup
 
 
 def _contest(
-    settings: Settings, evaluation: Evaluation, row: RunScores, champion: Version | None, challenger: Version | None
+    settings: Settings,
+    evaluation: Evaluation,
+    row: RunScores,
+    champion: Version | None,
+    challenger: Version | None,
+    attempt: Attempt,
 ) -> Verdict:
-    """Compares the challenger `row` with the champion, or with the naive row where there is none, and decides."""
+    """Compares the challenger `row`, by the nested choice, with the champion, or with the naive row, and decides."""
     naive = float(evaluation.runs[NAIVE].balanced_accuracy.value or 0.0)
-    own = _test_predictions(settings, evaluation.dataset, row.name)
+    own = _test_predictions(settings, evaluation.dataset, CHOSEN)
     try:
         if champion is None:
             rival = _test_predictions(settings, evaluation.dataset, NAIVE)
@@ -217,6 +242,7 @@ def _contest(
         None if champion is None else comparison.rival_balanced_accuracy,
         comparison.probability_better,
         settings.promote.confidence,
+        attempt.needed,
         naive if champion is not None else comparison.rival_balanced_accuracy,
         rolled_back=challenger is not None and registry.ROLLED_BACK in challenger.tags,
     )
@@ -231,7 +257,62 @@ def _contest(
         f"{outcome}: {decision.reason}",
         [decision.reason, numbers, *[f"note: {warning}" for warning in row.warnings]],
         comparison,
+        decision.better,
     )
+
+
+def _earlier_attempts(settings: Settings, name: str, evaluation: Evaluation, row: RunScores) -> list[Version]:
+    """The versions that were put forward on the evaluation's split before, without the challenger `row` itself."""
+    if not store_exists(settings):
+        return []
+    split = evaluation.data.split_sha256
+    with connected(settings) as client:
+        known = registry.versions(client, name)
+    return [version for version in known if version.tags.get(registry.SPLIT) == split and version.id != row.run_id]
+
+
+def _candidates(settings: Settings, evaluation: Evaluation, earlier: list[Version]) -> list[Candidate]:
+    """The evaluation's honest runs, and earlier versions whose predictions are in the store and of the same records."""
+    import mlflow
+    import pandas as pd
+
+    workspace, found = Workspace(settings.root), []
+    for row in evaluation.runs.values():
+        if row.is_run and row.protocol == "honest":
+            folder = workspace.run(RunId(evaluation.dataset, row.model, row.protocol))
+            validation, test = pd.read_parquet(folder / VALIDATION), _test_predictions(settings, evaluation.dataset, row.name)
+            found.append(Candidate(row.name, row.parameters or 0, validation, test))
+    now = {row.run_id for row in evaluation.runs.values()}
+    earlier = [version for version in earlier if version.id not in now]
+    if not earlier:
+        return found
+    with connected(settings) as client:
+        for version in earlier:
+            stored = _logged_predictions(client, version, evaluation)
+            place = f"predictions/{VALIDATION}"
+            if stored is None or place not in {item.path for item in client.list_artifacts(version.mlflow_run, "predictions")}:
+                continue
+            validation = pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{version.mlflow_run}/{place}"))
+            found.append(Candidate(str(version), 0, validation, stored))
+    return found
+
+
+def _expectation(expected: Expected) -> str:
+    """What to expect, as a sentence."""
+    among = f", chosen by validation for each held-out fold among {expected.candidates} runs" if expected.candidates > 1 else ""
+    return (
+        f"to expect: balanced accuracy {expected.group.text} per patient, {expected.record.text} per record, out of fold{among}"
+        "; a lower guess for a model trained on more of the data"
+    )
+
+
+def _recorded(evaluation: Evaluation, attempt: Attempt, expected: Expected) -> dict[str, str]:
+    """What a version's tags hold of an attempt, and the description of what to expect."""
+    tags = {registry.SPLIT: evaluation.data.split_sha256, "cardium.attempt": str(attempt.number)}
+    for unit, score in (("patient", expected.group), ("record", expected.record)):
+        ends = {"": score.value, "_low": score.low, "_high": score.high}
+        tags |= {f"expected_{unit}_balanced_accuracy{end}": f"{value:.4f}" for end, value in ends.items() if value is not None}
+    return {**tags, EXPECTATION: _expectation(expected)}
 
 
 def _test_predictions(settings: Settings, dataset: str, name: str) -> pandas.DataFrame:
@@ -339,13 +420,22 @@ def _check_rendering(champion: TrainedRun, folder: Path, dataset: str) -> None:
 
 
 def _record(
-    settings: Settings, name: str, verdict: Verdict, champion: Version | None, challenger: Version, *, gone: bool
+    settings: Settings,
+    name: str,
+    verdict: Verdict,
+    champion: Version | None,
+    challenger: Version,
+    recorded: dict[str, str],
+    *,
+    gone: bool,
 ) -> None:
     """Writes the decision into the registry: the version's tags and description first, the alias champion last.
 
+    recorded: further tags.
+
     gone: the champion's model cannot be served any more, so nobody can go back to it.
     """
-    tags = {registry.REASON: verdict.reasons[0], "cardium.decision": verdict.action}
+    tags = {registry.REASON: verdict.reasons[0], "cardium.decision": verdict.action, **recorded}
     if verdict.comparison is not None:
         compared = dataclasses.asdict(verdict.comparison)
         tags |= {name: f"{compared[name]:.4f}" for name in _TAGGED}
@@ -353,7 +443,7 @@ def _record(
     promoted = verdict.action == "promoted"
     if promoted and champion is not None and not gone:
         tags[registry.BEFORE] = str(champion.number)
-    description = "\n\n".join([f"**{verdict.summary}.**", *verdict.reasons[1:]])
+    description = "\n\n".join([f"**{verdict.summary}.**", *verdict.reasons[1:], recorded[EXPECTATION]])
     with connected(settings) as client:
         now = registry.by_alias(client, name, registry.CHAMPION)
         if (now.number if now else None) != (champion.number if champion else None):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # The version that was champion before this one; whether this one was rolled back; why it was or was not promoted.
 BEFORE, ROLLED_BACK, REASON = "cardium.before", "cardium.rolled_back", "cardium.reason"
+# The split on whose test records the version was put forward: each of these was an attempt on the same records.
+SPLIT = "cardium.split"
 
 
 @dataclass(frozen=True)
