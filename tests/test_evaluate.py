@@ -21,6 +21,7 @@ from cardium.evaluation.evaluation import Evaluation
 from cardium.evaluation.leaderboard import leaderboard_text
 from cardium.evaluation.metrics import score
 from cardium.evaluation.published import PUBLISHED_SCORES
+from cardium.evaluation.table import EvaluatedRun, score_runs
 from cardium.imaging.spec import Render
 from cardium.models.weights import WeightsUsed
 from cardium.provenance import Provenance
@@ -262,12 +263,10 @@ def test_the_chosen_row_joins_what_each_folds_validation_chose(written):
 def test_few_patients_of_a_class_are_warned_of(written, settings):
     folder, _ = written
     assert not any("fewer than" in warning for row in Evaluation.read(folder, "cmri").runs.values() for warning in row.warnings)
-    (settings.root / "params.yaml").write_text(
-        (settings.root / "params.yaml").read_text().replace("least_groups: 5", "least_groups: 9")
-    )
-    stage.run(config.load(settings.root), "cmri", predict)
-    rows = Evaluation.read(Workspace(settings.root).evaluation("cmri"), "cmri").runs.values()
-    assert all("fewer than 9 patients of a class (Normal 8, Sick 8)" in row.warnings[-1] for row in rows)
+    naive = EvaluatedRun("naive", "naive", "honest", [0], pd.read_parquet(folder / "predictions" / "naive.parquet"))
+    demanding = config.load(settings.root, {"evaluate.least_groups": 9})
+    row = score_runs(demanding, "cmri", CLASSES, [naive], DataVersion("", "m", "s")).runs["naive"]
+    assert "fewer than 9 patients of a class (Normal 8, Sick 8)" in row.warnings[0]
 
 
 def test_leaderboard_is_sorted_and_marks_what_chose_the_weights(written):
