@@ -5,7 +5,7 @@
 Runs that are all alike are tested on every fold in turn; validation, the fold after each, chooses. A record's logit is a shift
 for its class, a part of its patient, of its own, of the run, and of the model that a held-out fold gave; the last is all that
 differs between a run's answer on a record as a test and as validation. off: mean of the score less the truth. held: how often
-the 95 % interval holds it (own: the bootstrap's, as it was; nested: intervals.py). promoted: how often a first champion is made,
+the 95 % interval holds it (own: by the bootstrap, as before; nested: intervals.py). promoted: how often a champion is made,
 before (own score, P(better) >= 0.8) and now (nested, first attempt); where the truth is 0.5 every one of them is wrong.
 """
 
