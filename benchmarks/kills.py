@@ -1,6 +1,6 @@
 """What a kill costs: a verb is killed at a random moment by a random signal, repeated, and compared with an unbroken one.
 
-A project of 12 drawn patients, 32x32 images, a bank, a head on it, a search of four trials. Each verb starts from what the verbs
+A project of 12 drawn patients, 32x32 images, a bank, a head on it, a search of four trials. Each verb starts from what those
 before it left in an unbroken run. It is killed (KILL, TERM or INT, from its start-up on; one in three once more while it is
 repeated), then repeated to its end. Then four things are asked:
 

@@ -84,6 +84,35 @@ def scanned(folder: Path, dataset: str = "ecg4") -> dict[str, str]:
             (name, "")
             for name in ("noncovid", "NonCovid", "anormal", "Post MI", "PostMI", "Old MI", "Hx MI", "No MI", "prior MI")
         ),
+        *(
+            (name, "")
+            for name in (
+                "MI?",
+                "r/o MI",
+                "s/p MI",
+                "MI (ruled out)",
+                "MI [suspected]",
+                "Family history of MI",
+                "normal variant",
+                "borderline normal",
+                "pseudonormal",
+                "normalized",
+                "STEMI",
+                "likely MI",
+                "MI-like",
+                "MI and Normal",
+                "Normal or abnormal",
+                "Abnormal (normal)",
+                "verdächtig MI",
+                "MI follow-up",
+                "paranormal",
+                "unMI",
+            )
+        ),
+        ("Acute MI [77]", "MI"),
+        ("v2 MI", "MI"),
+        ("MI_train", "MI"),
+        ("Arrhythmias (3 x 12 = 36)", "Abnormal"),
         ("myocardialinfarction", "MI"),
         ("Mild", ""),
         ("(MI)", ""),

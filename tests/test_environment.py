@@ -33,6 +33,8 @@ def inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
         "KERAS_HOME": str(tmp_path),
         "KERAS_BACKEND": "torch",
         "KERAS_MAX_EPOCHS": "1",
+        "TF_USE_LEGACY_KERAS": "1",
+        "GIT_DIR": str(tmp_path / "of a hook"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OMP_NUM_THREADS": "1",
     }
@@ -57,7 +59,7 @@ def test_what_would_decide_is_set_aside_and_said_once(inherited: dict[str, str],
         assert text in said
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     assert os.environ["MPLBACKEND"] == "Agg"
-    assert "KERAS_MAX_EPOCHS" not in os.environ
+    assert not {"KERAS_MAX_EPOCHS", "TF_USE_LEGACY_KERAS", "GIT_DIR"} & os.environ.keys()
     assert os.environ["OMP_NUM_THREADS"] == "1", "how many threads is the user's to say"
     process_environment.settle()
     assert capsys.readouterr().err == ""
@@ -177,3 +179,21 @@ def test_run_json_without_an_environment_is_read_and_written_as_it_was() -> None
     old = {"commit": "c", "dirty": False, "versions": {"python": "3"}, "created": "2024"}
     assert Provenance.from_json(old).environment == {}
     assert Provenance.from_json({**old, "environment": {"cores": "2"}}).environment == {"cores": "2"}
+
+
+def test_a_users_matplotlibrc_does_not_reach_the_figures(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text(
+        "test_fold,phase,epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n0,head,0,0.7,0.5,0.7,0.5,0.001,1\n"
+    )
+    code = (
+        "from pathlib import Path; from cardium.reporting.plots import learning_curves; "
+        f"learning_curves(Path({str(tmp_path / 'history.csv')!r}), Path('out.png'), title='t')"
+    )
+    pictures = []
+    for name, settings in (("plain", ""), ("own", "text.usetex: True\nlines.linewidth: 9\naxes.facecolor: red\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "matplotlibrc").write_text(settings)  # The first place that matplotlib looks in.
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "MPLBACKEND": "Agg"}
+        subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path / name, check=True)
+        pictures.append((tmp_path / name / "out.png").read_bytes())
+    assert pictures[0] == pictures[1]

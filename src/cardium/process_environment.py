@@ -24,6 +24,9 @@ _VARIABLES: dict[str, str | None] = {
     "KERAS_NNX_ENABLED": None,
     "KERAS_MAX_EPOCHS": None,
     "KERAS_MAX_STEPS_PER_EPOCH": None,
+    "TF_USE_LEGACY_KERAS": None,
+    # Within a git hook they name the hook's repository: a result would be filed under its commit.
+    **dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"), None),
 }
 # Keras' settings, which ~/.keras/keras.json may change for every process of a user.
 _KERAS = {"backend": "tensorflow", "image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-7}

@@ -25,15 +25,16 @@ from cardium.datasets.scan import Entry, check_folders, last_number, prefixes, w
 ECG4 = ("MI", "History", "Abnormal", "Normal")
 ECG5 = ("Covid", "Abnormal", "MI", "Normal", "History")
 
-# Class -> (words, beginnings of words) that name it, in the order in which they are tried: a history of infarction names the
-# infarction, abnormal ends in normal.
-_NAMES: dict[str, tuple[set[str], tuple[str, ...]]] = {
-    "Covid": (set(), ("covid", "corona")),
-    "History": ({"pmi"}, ("histor", "previous")),
-    "MI": ({"mi"}, ("infarct",)),
-    "Abnormal": ({"hb"}, ("abnormal", "arrhythm")),
-    "Normal": (set(), ("normal",)),
+# Class -> the words that name it, in the order in which they are tried.
+_NAMES: dict[str, set[str]] = {
+    "Covid": {"covid", "corona", "coronavirus"},
+    "History": {"pmi", "history", "histories", "previous"},
+    "MI": {"mi", "infarct", "infarcts", "infarction", "infarctions"},
+    "Abnormal": {"hb", "abnormal", "abnormality", "abnormalities", "arrhythmia", "arrhythmias"},
+    "Normal": {"normal", "normals"},
 }
+# A history of infarction names the infarction; a sheet of a patient with Covid is filed under that.
+_TOGETHER = ({"History", "MI"}, {"Covid", "MI"})
 _IN_WORDS = {
     "Covid": "COVID-19",
     "History": "history of MI",
@@ -41,29 +42,41 @@ _IN_WORDS = {
     "Abnormal": "abnormal heartbeat",
     "Normal": "normal person",
 }
-# `dataset` names the whole. The others qualify a class in a way that is not certain: `not normal`, `Old MI`, `post MI`.
-# A folder with such a name stops the scan, which names it.
-_NO_CLASS = {
-    "dataset", "datasets", "no", "not", "non", "without", "free", "negative", "anti", "post", "pre", "old", "hx", "prior",
-    "past", "former", "ex", "healed", "remote", "recent", "suspected", "possible", "probable", "unclear", "excluded",
+# All other words that a class folder's name may have. Any word beside these may qualify the class in a way that is not certain
+# (`not normal`, `Old MI`, `family history of MI`, `normal variant`), or name the whole (`dataset`): such a name names no class.
+_FILLERS = {
+    "ecg", "ecgs", "image", "images", "sheet", "sheets", "scan", "scans", "of", "with", "that", "have", "has", "the", "from",
+    "patient", "patients", "person", "persons", "people", "subject", "subjects", "case", "cases", "class", "data", "cardiac",
+    "heart", "beat", "beats", "heartbeat", "heartbeats", "rhythm", "myocardial", "acute", "disease", "infected", "infection",
+    "train", "test", "validation", "version",
 }  # fmt: skip
+_VOCABULARY = sorted(_FILLERS.union(*_NAMES.values()), key=len, reverse=True)
+# Words may be joined: `abnormalheartbeats`, `HistoryOfMI`.
+_WORD = re.compile("|".join(_VOCABULARY))
+_UNDERSTOOD = re.compile(f"(?:{_WORD.pattern})+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
-# A word ends where letters end and where a capital follows a small letter: HistoryOfMI.
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_COUNT = re.compile(r"[\d\sx=*+.,]*")
 
 
 def class_named(folder: str) -> str:
-    """The class that a folder's name names, "" for none: `ECG Images of Patient that have History of MI (172x12=2064)`."""
-    text = _IN_BRACKETS.sub(" ", folder)
-    words = {word.lower() for word in _WORD.findall(text)} | set(re.findall(r"[a-z]+", text.lower()))
-    if words & _NO_CLASS:
+    """The class that a folder's name names, "" for none: `ECG Images of Patient that have History of MI (172x12=2064)`.
+
+    A name with a word that is not understood, with a `?`, or with two classes, names none.
+    """
+    text = folder
+    while (bracketed := _IN_BRACKETS.search(text)) is not None:
+        # A count of files says nothing; anything else in brackets is a qualifier: `MI (ruled out)`.
+        inner = bracketed.group()[1:-1]
+        if not _COUNT.fullmatch(inner):
+            return ""
+        text = f"{text[: bracketed.start()]} {text[bracketed.end() :]}"
+    words = _LETTERS.findall(text.lower())
+    if "?" in text or not all(word == "v" or _UNDERSTOOD.fullmatch(word) for word in words):
         return ""
-    # `myocardialinfarction` begins with what is no class; `noncovid` and `anormal` do not begin with one.
-    words |= {word.removeprefix("myocardial") for word in words}
-    for label, (whole, beginnings) in _NAMES.items():
-        if words & whole or any(word.startswith(beginnings) for word in words):
-            return label
-    return ""
+    parts = {part for word in words for part in _WORD.findall(word)}
+    found = [label for label, names in _NAMES.items() if parts & names]
+    return found[0] if len(found) == 1 or set(found) in _TOGETHER else ""
 
 
 def scan(folder: Path, dataset: str, classes: Sequence[str]) -> Iterator[Found | Rejected]:

@@ -526,8 +526,11 @@ def _rows_of(table: Path) -> list[dict[str, str]]:
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Figure, list[Axes]]:
+    import matplotlib
     from matplotlib.figure import Figure
 
+    # A user's matplotlibrc is for the user's own figures.
+    matplotlib.rcdefaults()
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=layout or None)
     for one in axes.ravel():
