@@ -121,6 +121,21 @@ def test_missing_untracked_and_damaged(root, tmp_path_factory):
     assert check_tracked(tmp_path_factory.mktemp("plain")) == ""
 
 
+def test_what_dvc_is_told_to_ignore_is_read_all_the_same_and_stops(root):
+    (root / "data/cmri/more").mkdir()
+    (root / "data/cmri/more/b.txt").write_text("foreign")
+    (root / ".dvcignore").write_text("data/cmri/more\n")
+    with pytest.raises(CardiumError, match=r"data/cmri/more is left out of data/'s hash by \.dvcignore"):
+        check_tracked(root)
+    (root / ".dvcignore").unlink()
+    shutil.rmtree(root / "data/cmri/more")
+    assert check_tracked(root) == recorded_md5(root)
+    (root / "data/cmri/.dvcignore").write_text("*.txt\n")
+    with pytest.raises(CardiumError, match=r"DVC cannot compare data/ .*\.dvcignore") as caught:
+        check_tracked(root)
+    assert "\n" not in str(caught.value)
+
+
 def test_repro_reports_changed_data_and_leaves_data_dvc_alone(root):
     (root / "dvc.yaml").write_text(PIPELINE)
     (root / "tracked.py").write_text(ASK)

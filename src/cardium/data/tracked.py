@@ -6,9 +6,12 @@ has a dependency below data/ (measured, dvc 3.67). So no stage has one, and this
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, first_line
 from cardium.provenance import dvc_md5
 
 # DVC looks for git, and an archive of the project comes without.
@@ -45,12 +48,21 @@ def recorded_md5(root: Path) -> str:
     return md5
 
 
+def _left_out(ignored: Any, root: Path) -> Iterator[str]:
+    """Yields what lies in data/ and DVC does not look at, hidden files aside, which no collection reads either."""
+    for place, folders, files in os.walk(root / "data"):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen = set().union(*ignored(place, list(folders), list(files)))
+        for name in sorted({*folders, *files} - seen):
+            if not name.startswith("."):
+                yield (Path(place) / name).relative_to(root).as_posix()
+
+
 def _status(root: Path) -> str:
     """What DVC finds data/ to be: "" (as recorded), modified, new or deleted.
 
     `dvc status` would not do: it says `not in cache` before it compares, of the right data and of any other.
     """
-    from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
@@ -60,9 +72,16 @@ def _status(root: Path) -> str:
             # A relative path would be one of the current folder.
             stage = repo.stage.load_one(str(Path(repo.root_dir) / "data.dvc"))
             words = [word for out in stage.outs for word in out.workspace_status().values()]
+            left_out = next(_left_out(repo.dvcignore, Path(repo.root_dir)), "")
     except SCMError as error:
         raise CardiumError(NO_GIT if "is not a git repository" in str(error) else f"DVC: {error}") from None
-    except (DvcException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CardiumError(f"DVC cannot compare data/ with data.dvc ({reason}): run `dvc data status` to see why.") from None
+    except Exception as error:  # DVC's own, those of its parts (a .dvcignore below data/), the file system's
+        raise CardiumError(
+            f"DVC cannot compare data/ with data.dvc ({first_line(error)}): run `dvc data status` to see why."
+        ) from None
+    if left_out:
+        raise CardiumError(
+            f"{left_out} is left out of data/'s hash by .dvcignore, though it is read: take the pattern out of .dvcignore, or "
+            "the files out of data/."
+        )
     return str(words[0]) if words else ""
