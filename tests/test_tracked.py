@@ -1,6 +1,7 @@
 """Changed data is reported, and never filed under another hash: in scratch DVC repositories, through `dvc repro` too."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
