@@ -165,6 +165,19 @@ def test_a_clone_of_another_user_is_said_and_warned_of(tmp_path: Path, monkeypat
     assert made.warnings[0] in joint.to_json()["warnings"]
 
 
+def test_the_commit_of_a_repository_around_an_unpacked_archive_is_not_the_projects(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "--allow-empty", "-m", "somebody's home")
+    root = make_project(tmp_path / "project").root
+    assert commit(root) == ("", False)
+    assert Provenance.now(root).warnings == [
+        "the commit is not recorded, git says: the repository around the project does not track it"
+    ]
+    git(tmp_path, "add", "project/params.yaml")
+    git(tmp_path, "commit", "-m", "taken in")
+    assert len(commit(root)[0]) == 40
+
+
 def test_outside_of_git_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert Provenance.now(tmp_path).warnings == []

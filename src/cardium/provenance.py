@@ -53,6 +53,10 @@ def _asked_git(root: Path) -> tuple[str, bool, str]:
     error = "" if failed is None else (failed.stderr.strip().splitlines() or ["git failed"])[0].removeprefix("fatal: ")
     if "not a git repository" in error:
         error = ""
+    foreign = (root / "params.yaml").is_file() and git("ls-files", "--error-unmatch", "params.yaml").returncode
+    if foreign and not error and not head.returncode:
+        # A repository around an unpacked archive: its commit says nothing of this project.
+        return "", False, "the repository around the project does not track it"
     sha = "" if head.returncode else head.stdout.strip()
     return sha, not status.returncode and bool(status.stdout.strip()), error
 
