@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from cardium.errors import CardiumError
-from cardium.imaging.decode import decode, stretch
+from cardium.imaging.decode import Undecodable, decode, stretch
 from cardium.imaging.volume import read_volume
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
@@ -74,6 +75,43 @@ def test_padding_is_black_and_takes_no_part_in_the_window(padding: int, limit: i
         assert not found[:, :6].any()
     # A picture of padding alone is what it is.
     assert grey(dicom(np.full((8, 8), -32768, np.int16), PixelPaddingValue=-32768)).shape == (8, 8)
+
+
+def with_padding(data: bytes, vr: str, value: int) -> bytes:
+    """The file with a PixelPaddingValue of this value representation, whatever the pixels' is."""
+    dataset = dcmread(BytesIO(data))
+    dataset.add_new(0x00280120, vr, value)
+    out = BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("signed", "stored", "word", "vr", "value"),
+    [
+        (True, 16, -2000, "US", 2**16 - 2000),
+        (False, 16, 2**16 - 1, "SS", -1),
+        # More bits than are stored.
+        (False, 12, 2**16 - 2000, "SS", -2000),
+        (False, 12, 2**16 - 2000, "US", 2**16 - 2000),
+        (True, 12, -32768, "SS", -32768),
+    ],
+)
+def test_padding_in_words_of_another_sign_or_of_more_bits(signed: bool, stored: int, word: int, vr: str, value: int) -> None:
+    filled = HEART.astype(np.int16 if signed else np.uint16)
+    filled[:, :6] = word
+    found = grey(with_padding(dicom(filled, stored=stored), vr, value))
+    np.testing.assert_array_equal(found[:, 6:], stretch(HEART[:, 6:]))
+    assert not found[:, :6].any()
+
+
+def test_a_slope_of_nothing_is_damage() -> None:
+    for slope in (0, -0.0):
+        with pytest.raises(Undecodable, match=r"its RescaleSlope is -?0"):
+            decode(dicom(HEART, RescaleSlope=slope))
+    # Without an intercept, or with an empty one, it counts all the same.
+    for more in ({}, {"RescaleIntercept": None}, {"RescaleIntercept": 7}):
+        np.testing.assert_array_equal(grey(dicom(HEART, RescaleSlope=-1, **more)), 255 - grey(dicom(HEART)))
 
 
 @pytest.mark.parametrize("signed", [False, True])

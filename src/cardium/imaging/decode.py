@@ -244,8 +244,8 @@ def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
     if values.shape[:2] != (rows, columns):
         raise Undecodable("damaged DICOM file")
     if photometric in _GREY:
-        values = _stored(dataset, values)
-        padding = _padding(dataset, values)
+        words, values = values, _stored(dataset, values)
+        padding = _padding(dataset, values, words)
         grey = _grey_levels(dataset, values, None if padding is None else ~padding)
         pixels = _grey_to_rgb(grey if padding is None else np.where(padding, np.uint8(0), grey))
     else:
@@ -304,19 +304,28 @@ def _stored(dataset: Any, values: NDArray[Any]) -> NDArray[Any]:
     return (values << up) >> (allocated - bits)
 
 
-def _padding(dataset: Any, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where a picture is filled up and shows nothing (DICOM PS3.3 C.7.5.1.1.2), (H, W); None where all of it is picture."""
+def _padding(dataset: Any, values: NDArray[Any], words: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where a picture is filled up and shows nothing (DICOM PS3.3 C.7.5.1.1.2), (H, W); None where all of it is picture.
+
+    words: as they stand in the file, before the bits that are not stored were cleared. A padding that needs these bits
+    (-2000 in 12 unsigned ones) is found there.
+    """
     if "PixelPaddingValue" not in dataset:
         return None
     ends = [_number_of(dataset.PixelPaddingValue, values)]
     ends += [_number_of(dataset.PixelPaddingRangeLimit, values)] if "PixelPaddingRangeLimit" in dataset else []
-    found: NDArray[np.bool_] = (values >= min(ends)) & (values <= max(ends))
+    bits, signed = int(dataset.BitsStored), values.dtype.kind == "i"
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    where = words if min(ends) > high or max(ends) < low else values
+    found: NDArray[np.bool_] = (where >= min(ends)) & (where <= max(ends))
     return None if not found.any() or found.all() else found
 
 
 def _number_of(value: Any, values: NDArray[Any]) -> int:
-    """A padding value as the pixels have it: one that was written unsigned may mean a negative number."""
+    """A padding value as the pixels have it: written unsigned it may mean a negative number, and the other way round."""
     number, bits = int(value), values.dtype.itemsize * 8
+    if values.dtype.kind == "u" and number < 0:
+        return number + 2**bits
     return number - 2**bits if values.dtype.kind == "i" and number >= 2 ** (bits - 1) else number
 
 
@@ -357,7 +366,14 @@ def _grey_levels(dataset: Any, values: NDArray[Any], shown: NDArray[np.bool_] | 
     """
     from pydicom.pixels import apply_modality_lut, apply_voi
 
-    plain = float(dataset.get("RescaleSlope", 1) or 1) == 1 and float(dataset.get("RescaleIntercept", 0) or 0) == 0
+    slope = float(dataset.get("RescaleSlope", 1))
+    if slope == 0 or not np.isfinite(slope):  # It would make every picture flat.
+        raise Undecodable(f"damaged DICOM file: its RescaleSlope is {slope:g}")
+    intercept = float(dataset.get("RescaleIntercept", 0))
+    if slope != 1 or intercept:
+        # pydicom applies one only beside the other; what is missing or empty is its default.
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+    plain = slope == 1 and intercept == 0
     plain = plain and "ModalityLUTSequence" not in dataset
     levels = apply_modality_lut(values, dataset)
     window = _window(dataset)
