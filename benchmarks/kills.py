@@ -78,8 +78,11 @@ class Outcome:
 
 def main() -> int:
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="kills-", dir=options.scratch) as folder:
-        place = Path(folder)
+    with contextlib.ExitStack() as stack:
+        if options.keep:
+            place = Path(options.keep).resolve()
+        else:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-", dir=options.scratch)))
         seconds = unbroken(place, options.verbs)
         print("unbroken: " + ", ".join(f"{verb} {took:.0f} s" for verb, took in seconds.items()), flush=True)
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
@@ -99,10 +102,7 @@ def main() -> int:
                         waiting.cancel()
                     running = [future for future in running if not future.cancelled()]
                     break
-            for future in running:
-                with contextlib.suppress(concurrent.futures.CancelledError):
-                    if future.result() not in outcomes:
-                        outcomes.append(future.result())
+            outcomes += [future.result() for future in running if not future.cancelled() and future.result() not in outcomes]
     print(table(outcomes))
     return int(any(one.faults for one in outcomes))
 
@@ -118,6 +118,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--verbs", nargs="+", default=list(VERBS), choices=list(VERBS))
     parser.add_argument("--minutes", type=float, default=0, help="begin no kill after so long; 0 for no limit")
     parser.add_argument("--scratch", default=None, help="a folder for the projects")
+    parser.add_argument("--keep", default="", help="a folder that keeps the unbroken runs, and has them from an earlier call")
     return parser.parse_args()
 
 
@@ -174,6 +175,9 @@ def environment(root: Path, **more: str) -> dict[str, str]:
 
 def unbroken(place: Path, verbs: list[str]) -> dict[str, float]:
     """Runs every verb once and keeps the project before and after each one; returns how long each took."""
+    known = place / "unbroken.json"
+    if known.is_file():
+        return dict(json.loads(known.read_text()))
     root = place / "job0"
     make_project(root)
     _copy(root, place / "before repro")
@@ -187,6 +191,7 @@ def unbroken(place: Path, verbs: list[str]) -> dict[str, float]:
         _copy(place / "before repro", root)
         seconds["repro"] = _run_whole(root, "repro")
         _copy(root, place / "after repro")
+    known.write_text(json.dumps(seconds))
     return seconds
 
 
@@ -244,7 +249,12 @@ def _killed(root: Path, verb: str, number: signal.Signals, moment: float, outcom
             moment = -1
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-            process.wait(120)
+            try:
+                process.wait(_PATIENCE * 6)
+            except subprocess.TimeoutExpired:
+                outcome.faults.append(f"goes on after {number.name}: at {moment:.1f} s")
+                process.kill()
+                process.wait()
         _check_ended(token, outcome)
         output.seek(0)
         _check_words(output.read().decode(errors="replace"), number, moment, outcome)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cardium import cli
 from cardium.parallel import started
 from cardium.pipeline.dvc import environment
 
@@ -120,3 +121,28 @@ def test_a_killed_stage_leaves_no_workers(root: Path) -> None:
         until(lambda: len(at_work(root)) == 3)
         stage.kill()
     until(lambda: at_work(root) == [])
+
+
+def test_an_interruption_that_a_library_swallows_ends_the_process_all_the_same() -> None:
+    code = """
+import time
+from cardium import cli
+def swallowing(_):
+    while True:
+        try:
+            print("at work", flush=True)
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            pass
+cli._PATIENCE = 1.0
+cli._VERBS["models"] = (None, cli._nothing, swallowing)
+cli.main(["models"])
+"""
+    source = str(Path(cli.__file__).parents[1])
+    inherited = {**os.environ, "PYTHONPATH": source}
+    with subprocess.Popen([sys.executable, "-c", code], env=inherited, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+    assert process.returncode == 128 + signal.SIGTERM

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from cardium.config import Settings
 
 
+# Seconds that an interrupted command is given: longer than it gives what it has started.
+_PATIENCE = 45.0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code: 0 done, 1 a reported error, 2 wrong arguments, 130 interrupted, 143 killed."""
     parser = _parser()
@@ -77,12 +81,18 @@ def _refused(error: OSError) -> CardiumError | None:
 def ended_by_signals() -> Iterator[list[int]]:
     """Lets SIGTERM and SIGHUP end what is under way as Ctrl-C does, with all that it started; yields those received.
 
-    A signal that this process was told to ignore (nohup) stays ignored.
+    A library may swallow the interruption, while it is imported for instance: the process then ends a while later all the same.
+    Nothing half-written is left by that either. A signal that this process was told to ignore (nohup) stays ignored.
     """
     received: list[int] = []
+    insisting: list[threading.Timer] = []
 
     def interrupt(number: int, _: object) -> None:
         received.append(number)
+        if not insisting:
+            insisting.append(threading.Timer(_PATIENCE, os._exit, [128 + number]))
+            insisting[0].daemon = True
+            insisting[0].start()
         raise KeyboardInterrupt
 
     before = {}
@@ -94,6 +104,8 @@ def ended_by_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        for timer in insisting:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
