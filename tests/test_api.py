@@ -72,7 +72,7 @@ def test_scores_of_plain_lists() -> None:
 
 def png(seed: int = 0) -> bytes:
     file = BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 30), dtype=np.uint8)).save(file, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50), dtype=np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -161,7 +161,7 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
     assert not list((place / "code").rglob("__pycache__"))
     signature = mlflow.models.ModelSignature.from_dict(described["signature"])
     assert signature.inputs.input_names() == ["image"]
-    answered = ["label", "probability", "probabilities", "set", "set_coverage", "quality", "run", "model_version"]
+    answered = ["label", "probability", "probabilities", "set", "set_coverage", "quality", "run", "model_version", "error"]
     assert signature.outputs.input_names() == answered
     needed = (place / "requirements.txt").read_text()
     assert "keras==" in needed

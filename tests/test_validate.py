@@ -137,7 +137,8 @@ def test_a_fault_fails_its_check_and_names_its_rows(sound, name, severity, chang
 
 def test_limits_themselves_are_in_range(sound):
     def change(records: pd.DataFrame) -> None:
-        records.loc[0, ["width", "height"]] = [32, 4096]
+        records.loc[0, ["width", "height"]] = [32, 640]
+        records.loc[8, ["width", "height"]] = [4096, 205]
         records.loc[1, "std"] = 2.0
         for row, mode in enumerate(["1", "LA", "I;16B", "CMYK", "DICOM-MONOCHROME2", "DICOM-YBR_FULL_422"], 2):
             records.loc[row, "mode"] = mode

@@ -115,7 +115,7 @@ def _rendering(
             pixels, _ = read_pixels(folder, manifest)
             return pixels, str(info["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
-    job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.ingest.limits)
+    job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.limits)
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     render_records(job, records, wanted["manifest_sha256"], made)
     atomic.write_json(made / "made_by.json", renderer())

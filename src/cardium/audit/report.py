@@ -49,7 +49,7 @@ def audit_dataset(settings: Settings, dataset: str) -> tuple[dict[str, Any], Rec
         folder=workspace.data(dataset),
         kind=fingerprint["kind"],
         sheets=sheets,
-        limits=settings.ingest.limits,
+        limits=settings.limits,
         height=encoder.size.height,
         width=encoder.size.width,
     )
@@ -90,7 +90,7 @@ def audit_dataset(settings: Settings, dataset: str) -> tuple[dict[str, Any], Rec
     report["leaks"] = verdict.find_leaks(copies)
     report["verdict"] = verdict.judge(report)
     pictures = encoder.pixels if volumes else None
-    return report, RecordPicture(workspace.data(dataset), settings.ingest.limits, manifest["path"].tolist(), pictures)
+    return report, RecordPicture(workspace.data(dataset), settings.limits, manifest["path"].tolist(), pictures)
 
 
 def choose_records(manifest: pd.DataFrame, most: int, seed: int) -> NDArray[np.bool_]:

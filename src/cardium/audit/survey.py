@@ -215,7 +215,7 @@ def _survey(job: SurveyJob, path: str, wanted: bool) -> Surveyed:
         if job.kind == "volume":
             content = content_sha256(data, job.kind, job.limits)
             return Surveyed(content, np.empty((0, SIDE, SIDE), np.uint8), (float(data[:2] == b"\x1f\x8b"),))
-        pixels = decode(data, job.limits.max_pixels, job.limits.max_bytes).pixels
+        pixels = decode(data, job.limits.max_pixels, job.limits.max_bytes, job.limits.sides).pixels
     except OSError as error:
         raise CardiumError(f"{job.where}/{path} cannot be read ({error.strerror}): {job.again}.") from None
     except Undecodable as error:

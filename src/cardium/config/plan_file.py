@@ -39,7 +39,7 @@ def plan_table(settings: Settings) -> RawTable:
             "audit": asdict(settings.audit),
             "features": asdict(settings.features),
             "evaluate": dict(evaluate),
-            "limits": asdict(settings.ingest.limits),
+            "limits": asdict(settings.limits),
             "render": _render(settings, dataset),
             "weights": settings.datasets[dataset].train.weights,
         }
@@ -50,7 +50,7 @@ def plan_table(settings: Settings) -> RawTable:
             "dataset": spec.dataset,
             "kind": spec.kind,
             "render": settings.datasets[spec.dataset].render[spec.kind].as_dict(),
-            "limits": asdict(settings.ingest.limits),
+            "limits": asdict(settings.limits),
         }
         for name, spec in plan.renderings.items()
     }

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cardium.imaging.kinds import of_volumes
-from cardium.imaging.spec import Augment, Limits, Render
+from cardium.imaging.kinds import of_sheets, of_volumes
+from cardium.imaging.spec import Augment, Limits, Render, Sides
 from cardium.ranges import (
     AtLeastHundred,
     AtLeastTen,
@@ -115,13 +115,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Validate:
-    """min_side, max_side: pixels. blank_std: grey levels. max_imbalance: of class sizes. label_tolerance: share of a count."""
+    """The sides of pictures and slices: as `imaging.spec.Sides`. blank_std: grey levels. max_imbalance: of class sizes.
+    label_tolerance: share of a count."""
 
     min_side: Count
-    max_side: int
+    max_side: Count
+    max_aspect: Positive
     blank_std: float
     max_imbalance: float
     label_tolerance: Share
+
+    @property
+    def sides(self) -> Sides:
+        return Sides(self.min_side, self.max_side, self.max_aspect)
 
 
 @dataclass(frozen=True)
@@ -272,16 +278,22 @@ class Tune:
 
 @dataclass(frozen=True)
 class Serve:
-    """What one request to a served model may cost: how many files, and of each its bytes and what they decode to.
+    """What one request to a served model may cost: its files and bytes, and of each file its bytes and what they decode to.
 
+    max_rows, max_sheet_rows, max_volume_rows: files, by their kind. max_seconds, max_volume_seconds: of a core, to read one.
     max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. coverage: of the prediction sets.
     abstain: whether the label is `unsure` where the set is not that one class. A model logged before these were in params.yaml
     is served with the defaults.
     """
 
     max_rows: Count = 256
+    max_sheet_rows: Count = 96
     max_volume_rows: Count = 8
-    max_pixels: Count = 50_000_000
+    max_request_bytes: Count = 200_000_000
+    max_volume_request_bytes: Count = 700_000_000
+    max_seconds: Positive = 2.0
+    max_volume_seconds: Positive = 60.0
+    max_pixels: Count = 17_000_000
     max_bytes: Count = 100_000_000
     max_voxels: Count = 300_000_000
     max_volume_bytes: Count = 400_000_000
@@ -289,14 +301,24 @@ class Serve:
     coverage: Coverage = 0.9
     abstain: bool = False
 
-    def rows(self, kind: str) -> int:
-        """How many files a request may hold for a model that reads the rendering `kind`."""
-        return self.max_volume_rows if of_volumes(kind) else self.max_rows
+    def rows(self, kind: str, area: str) -> int:
+        """How many files a request may hold for a model that reads the rendering `kind` of this `area`."""
+        if of_volumes(kind):
+            return self.max_volume_rows
+        return self.max_sheet_rows if of_sheets(kind, area) else self.max_rows
 
-    def of_file(self, kind: str) -> Limits:
+    def request_bytes(self, kind: str) -> int:
+        """How many bytes a request's body may have."""
+        return self.max_volume_request_bytes if of_volumes(kind) else self.max_request_bytes
+
+    def seconds(self, kind: str) -> float:
+        """How long a core may read one file."""
+        return self.max_volume_seconds if of_volumes(kind) else self.max_seconds
+
+    def of_file(self, kind: str, sides: Sides) -> Limits:
         """What one file may cost that is rendered as `kind`."""
         max_bytes = self.max_volume_bytes if of_volumes(kind) else self.max_bytes
-        return Limits(self.max_pixels, max_bytes, self.max_voxels, self.max_inflated_bytes)
+        return Limits(self.max_pixels, max_bytes, self.max_voxels, self.max_inflated_bytes, sides)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from cardium.config.schema import (
 )
 from cardium.download.limits import DownloadLimits
 from cardium.errors import CardiumError, closest
+from cardium.imaging.spec import Limits
 from cardium.models import bank_of, parse_name, reads_rendering, rendering_of
 from cardium.ranges import Seed
 from cardium.workspace import PROTOCOLS, RunId, run_name
@@ -72,6 +73,11 @@ class Settings:
     def plan(self) -> Plan:
         """What these settings come to: every run, bank and rendering with its effective settings."""
         return make_plan(self)
+
+    @property
+    def limits(self) -> Limits:
+        """What a file of the manifest may cost: `ingest`'s limits, and the sides that `validate` asks for."""
+        return dataclasses.replace(self.ingest.limits, sides=self.validate.sides)
 
     def test_folds(self, dataset: str, protocol: str = "honest") -> list[int]:
         """The folds that are held out in turn: [t], or all of them; [0] under `published`, which has one split only."""

@@ -135,6 +135,7 @@ def assemble(
     records["used_label"] = records["label"].where(takes_part, None)
     records["used_in_conflict"] = records["used_label"].where(conflict, None)
     records["known_patient"] = records["patient"].where(records["patient"] != "", None)
+    records["aspect"] = records[["width", "height"]].max(axis=1) / records[["width", "height"]].min(axis=1)
     by_record = records["path"].tolist()
     records["first"] = [by_record[copy] if 0 <= copy < len(by_record) else "" for copy in records["copy_of"]]
 
@@ -371,6 +372,17 @@ def make_checks(
     ]
 
 
+def _sides(limits: Validate) -> list[tuple[str, Any]]:
+    """What width and height of a picture or of a volume's slices are expected to be, as `imaging.spec.Sides` judges them."""
+    return [
+        *(
+            ("records", gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side))
+            for side in ("width", "height")
+        ),
+        ("records", gxe.ExpectColumnValuesToBeBetween(column="aspect", max_value=limits.max_aspect)),
+    ]
+
+
 def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
     """Checks of the images' sizes, modes and grey levels."""
     return [
@@ -378,15 +390,10 @@ def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
             "dimensions",
             "Image sides are in range",
             "critical",
-            f"A side below {limits.min_side} or above {limits.max_side} pixels means another kind of picture.",
-            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
-            [
-                (
-                    "records",
-                    gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side),
-                )
-                for side in ("width", "height")
-            ],
+            f"A side below {limits.min_side} or above {limits.max_side} pixels, or one more than {limits.max_aspect:g} times as"
+            " long as the other, means another kind of picture.",
+            "Take these files out of data/, or move validate.min_side, max_side or max_aspect in params.yaml.",
+            _sides(limits),
             lambda row: (row["path"], f"{row['width']} × {row['height']} pixels"),
             _sizes(records),
         ),
@@ -415,20 +422,17 @@ def _pixels(records: pd.DataFrame, limits: Validate) -> list[Check]:
 
 def _voxels(records: pd.DataFrame, limits: Validate) -> list[Check]:
     """Checks of the volumes' sizes and types; their values are in the file's units, so grey levels 0-255 do not apply."""
-    sides = [
-        gxe.ExpectColumnValuesToBeBetween(column=side, min_value=limits.min_side, max_value=limits.max_side)
-        for side in ("width", "height")
-    ]
     return [
         Check(
             "dimensions",
             "Volume sides are in range",
             "critical",
-            f"Slices with a side below {limits.min_side} or above {limits.max_side} voxels, or more than {limits.max_side} of"
-            " them, mean another kind of volume.",
-            "Take these files out of data/, or move validate.min_side or validate.max_side in params.yaml.",
+            f"Slices with a side below {limits.min_side} or above {limits.max_side} voxels, or one more than"
+            f" {limits.max_aspect:g} times as long as the other, or more than {limits.max_side} slices, mean another kind of"
+            " volume.",
+            "Take these files out of data/, or move validate.min_side, max_side or max_aspect in params.yaml.",
             [
-                *(("records", side) for side in sides),
+                *_sides(limits),
                 ("records", gxe.ExpectColumnValuesToBeBetween(column="depth", min_value=2, max_value=limits.max_side)),
             ],
             lambda row: (row["path"], f"{row['width']} × {row['height']} × {row['depth']} voxels"),

@@ -24,7 +24,7 @@ import numpy as np
 from cardium import atomic
 from cardium.errors import CardiumError, harmless_cell
 from cardium.imaging.decode import Undecodable
-from cardium.imaging.kinds import Rendered, of_volumes
+from cardium.imaging.kinds import Rendered, of_sheets, of_volumes
 from cardium.imaging.render import render_file, shape_of
 from cardium.imaging.spec import Limits, Render
 from cardium.parallel import in_chunks
@@ -122,7 +122,7 @@ def _chunks(job: RenderJob) -> tuple[int, dict[str, int]]:
     """Records to a chunk, and the number of records from which on processes are started: the slower a record, the fewer."""
     if of_volumes(job.kind):
         return 1, {"few": 2}
-    if job.kind != "image" or job.size.area == "paper":
+    if of_sheets(job.kind, job.size.area):
         return _CHUNK_OF_SHEETS, {"few": 4 * _CHUNK_OF_SHEETS}
     return _CHUNK, {}
 

@@ -44,7 +44,7 @@ def explain_files(
     for number, file in enumerate(files):
         try:
             data = Path(file).read_bytes()
-            rendered = render_file(data, opened.kind, opened.size, settings.serve.of_file(opened.kind))
+            rendered = render_file(data, opened.kind, opened.size, settings.serve.of_file(opened.kind, settings.validate.sides))
         except OSError as error:
             rows.append({"file": file, "error": (error.strerror or str(error)).lower()})
             continue

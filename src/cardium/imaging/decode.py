@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from cardium.errors import CardiumError
 from cardium.imaging.deep_png import read_deep_png
+
+if TYPE_CHECKING:
+    from cardium.imaging.spec import Sides
 
 Pixels = NDArray[np.uint8]
 
@@ -59,31 +62,31 @@ class Decoded:
     format: str
 
 
-def decode(data: bytes, max_pixels: int = 50_000_000, max_bytes: int = 100_000_000) -> Decoded:
+def decode(data: bytes, max_pixels: int = 50_000_000, max_bytes: int = 100_000_000, sides: Sides | None = None) -> Decoded:
     """Decodes an image, upright (EXIF orientation applied).
 
-    Raises Undecodable for empty, truncated or damaged data, another format, more than `max_pixels` or `max_bytes`, multi-frame
-    DICOM, and DICOM with a compression that cannot be read here.
+    Raises Undecodable for empty, truncated or damaged data, another format, more than `max_pixels` or `max_bytes`, other sides
+    than `sides` allows (None: any), multi-frame DICOM, and DICOM with a compression that cannot be read here.
     """
     if not data:
         raise Undecodable("empty file")
     if len(data) > max_bytes:
         raise Undecodable(f"too many bytes: {len(data)}, limit {max_bytes}")
     if data[128:132] == b"DICM":
-        return _decode_dicom(data, max_pixels)
+        return _decode_dicom(data, max_pixels, sides)
     if data.startswith(_JPEG):
-        return _decode_pillow(data, "JPEG", max_pixels)
+        return _decode_pillow(data, "JPEG", max_pixels, sides)
     if data.startswith(_PNG):
-        return _decode_pillow(data, "PNG", max_pixels)
+        return _decode_pillow(data, "PNG", max_pixels, sides)
     raise Undecodable("not a JPEG, PNG or DICOM file")
 
 
-def _decode_pillow(data: bytes, kind: str, max_pixels: int) -> Decoded:
+def _decode_pillow(data: bytes, kind: str, max_pixels: int, sides: Sides | None) -> Decoded:
     # The plugin's class, not Image.open: that one tries further plugins (MPO) and checks size by a global of its own.
     plugin: Any = JpegImagePlugin.JpegImageFile if kind == "JPEG" else PngImagePlugin.PngImageFile
     try:
         image: ImageFile.ImageFile = plugin(BytesIO(data))
-        _check_pixels(image.width, image.height, max_pixels)
+        _check_pixels(image.width, image.height, max_pixels, sides)
         image.load()
         mode = image.mode
         deep = read_deep_png(data) if kind == "PNG" else None
@@ -102,11 +105,13 @@ def _damaged(kind: str, error: Exception) -> Undecodable:
     return Undecodable(f"damaged {kind} file")
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+def _check_pixels(width: int, height: int, max_pixels: int, sides: Sides | None) -> None:
     if width < 1 or height < 1:
         raise Undecodable("image without pixels")
     if width * height > max_pixels:
         raise Undecodable(f"too many pixels: {width} x {height}, limit {max_pixels}")
+    if sides is not None and (fault := sides.fault(width, height)):
+        raise Undecodable(fault)
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
@@ -195,16 +200,16 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _decode_dicom(data: bytes, max_pixels: int) -> Decoded:
+def _decode_dicom(data: bytes, max_pixels: int, sides: Sides | None) -> Decoded:
     try:
-        return _read_dicom(data, max_pixels)
+        return _read_dicom(data, max_pixels, sides)
     except Undecodable:
         raise
     except Exception as error:  # pydicom too raises nearly every type on crafted bytes.
         raise _damaged("DICOM", error) from None
 
 
-def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
+def _read_dicom(data: bytes, max_pixels: int, sides: Sides | None) -> Decoded:
     from pydicom import dcmread
     from pydicom.filereader import read_dataset
     from pydicom.pixels import pixel_array
@@ -226,7 +231,7 @@ def _read_dicom(data: bytes, max_pixels: int) -> Decoded:
     if "PixelData" not in dataset:
         raise Undecodable("DICOM without an image")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    _check_pixels(columns, rows, max_pixels)
+    _check_pixels(columns, rows, max_pixels, sides)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise Undecodable(f"multi-frame DICOM: {frames} frames")

@@ -49,6 +49,11 @@ def of_volumes(kind: str) -> bool:
     return family(kind) in ("slices", "volume")
 
 
+def of_sheets(kind: str, area: str) -> bool:
+    """Whether this kind, of this `area` of a picture, is found on an ECG sheet first."""
+    return not of_volumes(kind) and (family(kind) != "image" or area == "paper")
+
+
 def input_shape(kind: str, height: int, width: int, frames: int = 0) -> tuple[int, ...]:
     """The shape of one record's array. frames: number of slices of a volume, or of leads of a sheet (0: all 13)."""
     shapes = {"image": (height, width, 3), "leads": (frames or len(LEADS), height, width), "traces": (height, width)}

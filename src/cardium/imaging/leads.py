@@ -12,6 +12,8 @@ from cardium.imaging.sheet import Pixels, Sheet, ink, upright
 _FINE = 4
 # Longest side of the picture that leads are cut from.
 _LARGEST = 2240
+# How much longer the raster of a lead is at most: a rhythm strip of ten seconds is stretched by four.
+_LONGEST = 16
 
 
 def render_leads(pixels: Pixels, sheet: Sheet, height: int, width: int) -> np.ndarray:
@@ -33,7 +35,7 @@ def render_leads(pixels: Pixels, sheet: Sheet, height: int, width: int) -> np.nd
         right, bottom = max(left + 1, round(box[2] / reduction)), max(top + 1, round(box[3] / reduction))
         crop = np.ascontiguousarray(trace[top:bottom, left:right])
         # A long lead (a strip) is shrunk more along time than a short one: it needs a longer raster to keep its spikes.
-        stretch = max(1, round((right - left) / (bottom - top) / 2))
+        stretch = min(max(1, round((right - left) / (bottom - top) / 2)), _LONGEST)
         fine = (_FINE * height, _FINE * stretch * width)
         # Where even the raster is coarser than the picture, thin lines are first made as thick as its pixels.
         thick = (max(1, round(crop.shape[0] / fine[0])), max(1, round(crop.shape[1] / fine[1])))

@@ -38,8 +38,9 @@ def render_file(data: bytes, kind: str, size: Render, limits: Limits, blank_std:
     if of_volumes(kind):
         from cardium.imaging.volume import read_volume, render_volume
 
-        return render_volume(read_volume(data, limits.max_voxels, limits.max_volume_bytes, size.order), size, blank_std)
-    return render(decode(data, limits.max_pixels, limits.max_bytes).pixels, kind, size, blank_std)
+        volume = read_volume(data, limits.max_voxels, limits.max_volume_bytes, size.order, limits.sides)
+        return render_volume(volume, size, blank_std)
+    return render(decode(data, limits.max_pixels, limits.max_bytes, limits.sides).pixels, kind, size, blank_std)
 
 
 def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Limits) -> str:
@@ -48,9 +49,9 @@ def content_sha256(data: bytes, kind: Literal["image", "volume"], limits: Limits
     if kind == "volume":
         from cardium.imaging.volume import read_volume
 
-        shown = read_volume(data, limits.max_voxels, limits.max_volume_bytes).voxels
+        shown = read_volume(data, limits.max_voxels, limits.max_volume_bytes, sides=limits.sides).voxels
     else:
-        shown = decode(data, limits.max_pixels, limits.max_bytes).pixels
+        shown = decode(data, limits.max_pixels, limits.max_bytes, limits.sides).pixels
     return hash_pixels(shown)
 
 

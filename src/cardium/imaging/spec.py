@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cardium.ranges import Count, CountOrZero, Share, Side
+from cardium.ranges import Count, CountOrZero, Positive, Share, Side
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,33 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What sides a picture, or a volume's slices, may have: pixels, and the longer one over the shorter.
+
+    `validate`, the audit and the served models judge by this: an area alone lets a line of a million pixels pass.
+    """
+
+    min_side: Count = 32
+    max_side: Count = 4096
+    max_aspect: Positive = 20.0
+
+    def fault(self, width: int, height: int, depth: int | None = None) -> str:
+        """What is wrong with these sides, in plain words; "" if nothing is. depth: a volume's number of slices."""
+        shown = " x ".join(str(side) for side in (width, height, depth) if side is not None)
+        slices = 2 if depth is None else depth
+        if min(width, height) < self.min_side or max(width, height, slices) > self.max_side or slices < 2:
+            return f"sides out of range: {shown}, from {self.min_side} to {self.max_side} are read"
+        if max(width, height) > self.max_aspect * min(width, height):
+            return f"sides out of range: {shown}, one is at most {self.max_aspect:g} times the other"
+        return ""
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What one file may cost: an image's pixels and bytes, a volume's voxels and bytes."""
+    """What one file may cost: an image's pixels and bytes, a volume's voxels and bytes; the sides of both, None for any."""
 
     max_pixels: Count
     max_bytes: Count
     max_voxels: Count
     max_volume_bytes: Count
+    sides: Sides | None = None

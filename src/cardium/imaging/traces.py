@@ -32,6 +32,8 @@ Mask = NDArray[np.bool_]
 RATE = 100  # samples a second
 SAMPLES = 1000  # of a page: 10 s
 
+# Pixels of the picture that traces are followed in. A sheet that fills a fifth of its picture needs no more.
+_MOST_PIXELS = 6_000_000
 # Pixels per mm at which traces are followed: half the size of the collections' sheets.
 _SCALE = 3.936
 # 003's boxes on the time axis (sheet.py): where the columns begin and end, its length in mm, where the traces start on it.
@@ -92,9 +94,9 @@ def _working_ink(pixels: Pixels, sheet: Sheet) -> tuple[tuple[Box, ...], Box, Ma
     scale = _SCALE / max(0.05, (sheet.leads[-2][2] - sheet.leads[0][0]) / ((_LAST - _FIRST) * _AXIS_MM))
     if abs(np.log(scale)) < 0.15:
         scale = 1.0
-    else:
-        # A picture of a few pixels, or a sheet in the corner of a huge one, is not blown up without bounds.
-        scale = float(np.clip(scale, 0.05, 4.0))
+    # A picture of a few pixels, or a sheet in the corner of a huge one, is not blown up without bounds.
+    scale = min(float(np.clip(scale, 0.05, 4.0)), float(np.sqrt(_MOST_PIXELS / (picture.shape[0] * picture.shape[1]))))
+    if scale != 1.0:
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
         way = Image.Resampling.BOX if scale < 0.6 else Image.Resampling.BILINEAR
         picture = np.asarray(Image.fromarray(picture).resize(size, way))

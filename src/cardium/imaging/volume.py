@@ -26,7 +26,7 @@ from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import BLANK_STD, Rendered
 
 if TYPE_CHECKING:
-    from cardium.imaging.spec import Render
+    from cardium.imaging.spec import Render, Sides
 
 ORDERS = ["canonical", "stored"]
 
@@ -74,16 +74,19 @@ class Volume:
     sequence: bool
 
 
-def read_volume(data: bytes, max_voxels: int, max_bytes: int, order: str = "canonical") -> Volume:
+def read_volume(data: bytes, max_voxels: int, max_bytes: int, order: str = "canonical", sides: Sides | None = None) -> Volume:
     """Reads the volume in the bytes of a NIfTI file; see `Volume` for `order`.
 
-    max_voxels: of all moments of a 4-D file together. max_bytes: of the file, and of what it inflates to.
+    max_voxels: of all moments of a 4-D file together. max_bytes: of the file, and of what it inflates to. sides: of the slices
+    once they are turned; None: any.
     Raises Undecodable (`kind` or `kind: details`) for anything but such a volume: empty, another format, a header
     without voxels, truncated, damaged, a gzip bomb, too large, 2-D, 5-D, colour or complex voxels, NaN or infinite values, one
     value everywhere, no usable affine, absurd voxel sizes. Raises CardiumError for an unknown `order`.
     """
     if order not in ORDERS:
         raise unknown("order of voxels", order, ORDERS)
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
     if not data:
         raise Undecodable("empty file")
     if len(data) > max_bytes:
@@ -95,6 +98,11 @@ def read_volume(data: bytes, max_voxels: int, max_bytes: int, order: str = "cano
     slope, intercept = _scaling(header)
     affine = _affine(header)
     spacing = _voxel_sizes(affine)
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
+    if sides is not None:
+        width, height, depth = (shape[int(np.flatnonzero(turn[:, 0] == axis)[0])] for axis in range(3))
+        if fault := sides.fault(width, height, depth):
+            raise Undecodable(fault)
     offset = _offset(header, length)
     count = math.prod(shape) * moments
     if offset + count * dtype.itemsize > max_bytes:
@@ -103,11 +111,8 @@ def read_volume(data: bytes, max_voxels: int, max_bytes: int, order: str = "cano
     values = _read_values(content, dtype, count, slope, intercept)
     content.drain()  # To the checksum at a gzip file's end.
 
-    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
-
     voxels = values.reshape((*shape, moments), order="F")
     if order == "canonical":
-        turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
         voxels = apply_orientation(voxels, turn).transpose(3, 2, 1, 0)
         sizes = [0.0, 0.0, 0.0]
         for axis, (goes_to, _) in enumerate(turn):

@@ -10,7 +10,10 @@ the renderer that training used, so a file gives the same pixels here as there.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +25,36 @@ from cardium.evaluation.metrics import decide
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered, of_volumes
 from cardium.imaging.render import render_file, shape_of
+from cardium.imaging.spec import Sides
+from cardium.parallel import cores
 from cardium.runs.prediction_sets import served_sets
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
-from cardium.serving.request import BadRequest
+from cardium.serving.request import Refusal
 
 # The label of a file that the model does not decide, where `serve.abstain` asks for it.
 UNSURE = "unsure"
 # Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
 _PIECE = 32
 
+# Files, or what they were refused for, -> renderings, or what they are refused for, in order.
+RenderAll = Callable[[Sequence[bytes | Refusal]], Iterable[Rendered | Refusal]]
+
 
 class Classifier:
     """The model of a run folder, loaded once and warmed up; its methods may be called from many threads at once.
 
-    model_version: of the registry, where it is known. limits: what a request may cost. file: another model of the folder than
-    the one that answers requests.
+    model_version: of the registry, where it is known. limits: what a request may cost; sides: that a picture may have. file:
+    another model of the folder than the one that answers requests.
     Raises CardiumError if the folder holds no whole run.
     """
 
     def __init__(
-        self, run_folder: Path, model_version: str | None = None, limits: Serve | None = None, file: Path | None = None
+        self,
+        run_folder: Path,
+        model_version: str | None = None,
+        limits: Serve | None = None,
+        sides: Sides | None = None,
+        file: Path | None = None,
     ) -> None:
         try:
             self.run = TrainedRun.read(run_folder)
@@ -51,23 +64,26 @@ class Classifier:
             ) from None
         self.model_version = model_version
         self.limits = limits or Serve()
+        self.sides = sides or Sides()
         self.shape = shape_of(self.run.rendering, self.run.size)
         self.sets = served_sets(self.run, self.limits.coverage)
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
+        # As many at once as there are cores: more would only take memory.
+        self._turns = threading.BoundedSemaphore(cores())
         self._forward = _load(file or self.run.served_file, self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     @property
     def max_rows(self) -> int:
         """How many files a request may hold."""
-        return self.limits.rows(self.run.rendering)
+        return self.limits.rows(self.run.rendering, self.run.size.area)
 
     @property
     def max_bytes(self) -> int:
         """How many bytes one file may have."""
-        return self.limits.of_file(self.run.rendering).max_bytes
+        return self.limits.of_file(self.run.rendering, self.sides).max_bytes
 
-    def classify(self, files: Sequence[bytes]) -> list[dict[str, Any]]:
+    def classify(self, files: Sequence[bytes | Refusal], render: RenderAll | None = None) -> list[dict[str, Any]]:
         """A row a file: label, its probability, probabilities by class name, set, set_coverage, quality, run, model_version.
 
         set: the classes that cannot be ruled out, which hold a patient's own in a share `set_coverage` of each class's cases
@@ -77,29 +93,43 @@ class Classifier:
         quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page, a
         volume whose values are no Hounsfield units.
 
-        Raises BadRequest that names the first row (from 0) whose bytes are no image or no volume.
+        A file whose bytes are no image or no volume gets a row of its `error` alone. render: renders the files; None: one after
+        the other, here.
         """
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(files), self._piece):
-            piece = files[start : start + self._piece]
-            rendered = [self._render(data, start + i) for i, data in enumerate(piece)]
-            probabilities = self.probabilities(np.stack([one.array for one in rendered]))
-            decisions = decide(probabilities, self.run.threshold)
-            rows += [
-                self._row(p, int(decision), one.warnings)
-                for p, decision, one in zip(probabilities, decisions, rendered, strict=True)
-            ]
+        rendered = iter((render or self.render)(files))
+        while piece := list(islice(rendered, self._piece)):
+            read = [one for one in piece if isinstance(one, Rendered)]
+            answers = iter(self._answers(read) if read else [])
+            rows += [{"error": one.reason} if isinstance(one, Refusal) else next(answers) for one in piece]
         return rows
+
+    def _answers(self, rendered: Sequence[Rendered]) -> list[dict[str, Any]]:
+        probabilities = self.probabilities(np.stack([one.array for one in rendered]))
+        decisions = decide(probabilities, self.run.threshold)
+        return [
+            self._row(p, int(decision), one.warnings)
+            for p, decision, one in zip(probabilities, decisions, rendered, strict=True)
+        ]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (n, ...) as rendered -> float64 (n, C)."""
-        return np.asarray(self._forward(pixels.astype(np.float32)), np.float64)
+        with self._turns:
+            return np.asarray(self._forward(pixels.astype(np.float32)), np.float64)
 
-    def _render(self, data: bytes, row: int) -> Rendered:
-        try:
-            return render_file(data, self.run.rendering, self.run.size, self.limits.of_file(self.run.rendering))
-        except Undecodable as error:
-            raise BadRequest(f"Row {row}: {error}.") from None
+    @property
+    def reader(self) -> partial[Rendered]:
+        """Renders one file's bytes; picklable. Raises Undecodable."""
+        limits = self.limits.of_file(self.run.rendering, self.sides)
+        return partial(render_file, kind=self.run.rendering, size=self.run.size, limits=limits)
+
+    def render(self, files: Sequence[bytes | Refusal]) -> Iterator[Rendered | Refusal]:
+        """Renders the files one after the other."""
+        for data in files:
+            try:
+                yield data if isinstance(data, Refusal) else self.reader(data)
+            except Undecodable as error:
+                yield Refusal(str(error))
 
     def _row(self, p: np.ndarray, decision: int, warnings: Sequence[str]) -> dict[str, Any]:
         label = self.run.classes[decision]

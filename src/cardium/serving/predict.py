@@ -9,7 +9,6 @@ from typing import Any
 from cardium.config import Settings
 from cardium.errors import CardiumError, first_line, harmless
 from cardium.serving.classifier import Classifier
-from cardium.serving.request import BadRequest
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.store import connected, store_exists
@@ -20,14 +19,14 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
     Raises CardiumError if there is none.
     """
-    limits = settings.serve
+    limits, sides = settings.serve, settings.validate.sides
     if ":/" not in model:
         folder = Path(model).expanduser()
         if not folder.is_absolute() and not folder.exists():
             folder = settings.root / folder
         if not folder.is_dir():
             raise CardiumError(f"There is no model `{model}`: give a run folder or models:/<name>@champion.")
-        return Classifier(folder, limits=limits)
+        return Classifier(folder, limits=limits, sides=sides)
     if not store_exists(settings):
         raise CardiumError(f"There is no model `{model}` (nothing is logged to MLflow yet): run `cardium promote` first.")
     from mlflow.exceptions import MlflowException
@@ -40,7 +39,7 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
         except (MlflowException, OSError) as error:
             reason = first_line(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
             raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
-    return Classifier(run_folder_of(downloaded), downloaded_version(downloaded), limits)
+    return Classifier(run_folder_of(downloaded), downloaded_version(downloaded), limits, sides)
 
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
@@ -57,8 +56,6 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
             row = classifier.classify([Path(file).read_bytes()])[0]
         except OSError as error:
             row = {"error": (error.strerror or str(error)).lower()}
-        except BadRequest as error:
-            row = {"error": str(error).removeprefix("Row 0: ").removesuffix(".")}
         rows.append({"file": str(file), **row})
     return rows
 

@@ -36,7 +36,7 @@ def prepare_rendering(settings: Settings, spec: RenderingSpec) -> None:
         folder=workspace.data(spec.dataset),
         kind=spec.kind,
         size=settings.datasets[spec.dataset].render[spec.kind],
-        limits=settings.ingest.limits,
+        limits=settings.limits,
     )
     records = list(zip(manifest["path"], manifest["sha256"], strict=True))
     out = workspace.rendering(spec.dataset, spec.kind)

@@ -85,7 +85,7 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             pip_requirements=requirements(),
             signature=signature(run.classes),
             input_example=input_example(run.rendering),
-            model_config=dataclasses.asdict(settings.serve),
+            model_config={**dataclasses.asdict(settings.serve), "sides": dataclasses.asdict(settings.validate.sides)},
             metadata={"cardium": {"id": run.id, "run": run.name, **named, "classes": run.classes}},
         )
         _leave_out_paths(place / "MLmodel")

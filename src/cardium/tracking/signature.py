@@ -18,21 +18,25 @@ COLUMN = "image"
 
 
 def signature(classes: Sequence[str]) -> ModelSignature:
-    """The columns of a request and of its answer; `probabilities` is an object with a number a class, `set` a list of them."""
+    """The columns of a request and of its answer; `probabilities` is an object with a number a class, `set` a list of them.
+
+    A file that cannot be read has an `error` and nothing else.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array, Object, Property
 
     probabilities = Object([Property(name, DataType.double) for name in classes])
     outputs: list[Any] = [
-        ColSpec(DataType.string, "label"),
-        ColSpec(DataType.double, "probability"),
-        ColSpec(probabilities, "probabilities"),
+        ColSpec(DataType.string, "label", required=False),
+        ColSpec(DataType.double, "probability", required=False),
+        ColSpec(probabilities, "probabilities", required=False),
         ColSpec(Array(DataType.string), "set", required=False),
         ColSpec(DataType.double, "set_coverage", required=False),
-        ColSpec(DataType.string, "quality"),
-        ColSpec(DataType.string, "run"),
+        ColSpec(DataType.string, "quality", required=False),
+        ColSpec(DataType.string, "run", required=False),
         ColSpec(DataType.string, "model_version", required=False),
+        ColSpec(DataType.string, "error", required=False),
     ]
     return ModelSignature(inputs=Schema([ColSpec(DataType.string, COLUMN)]), outputs=Schema(outputs))
 
@@ -41,15 +45,19 @@ def input_example(kind: str = "image") -> pandas.DataFrame:
     """A request of one small file of the sort that the rendering `kind` is made from, the same bytes every time."""
     import pandas as pd
 
-    data = _small_volume() if of_volumes(kind) else _small_image()
-    return pd.DataFrame({COLUMN: [base64.b64encode(data).decode()]})
+    return pd.DataFrame({COLUMN: [base64.b64encode(example_file(kind)).decode()]})
+
+
+def example_file(kind: str = "image") -> bytes:
+    """A small file of the sort that the rendering `kind` is made from."""
+    return _small_volume() if of_volumes(kind) else _small_image()
 
 
 def _small_volume() -> bytes:
     """A ramp from air to bone, NIfTI."""
     import nibabel
 
-    ramp = np.broadcast_to(np.linspace(-1000, 1000, 16), (16, 16, 16)).astype(np.int16)
+    ramp = np.broadcast_to(np.linspace(-1000, 1000, 32), (32, 32, 32)).astype(np.int16)
     return bytes(nibabel.Nifti1Image(ramp, np.eye(4)).to_bytes())
 
 
@@ -59,7 +67,7 @@ def _small_image() -> bytes:
 
     from PIL import Image
 
-    ramp = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8
+    ramp = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
     file = BytesIO()
     Image.fromarray(ramp).save(file, "PNG")
     return file.getvalue()
