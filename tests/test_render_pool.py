@@ -35,7 +35,7 @@ def read(data: bytes) -> Any:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RenderPool]:
-    made = RenderPool({FILE: read, "length": len}, 0.4, 500_000_000, b"example", 2)
+    made = RenderPool({FILE: read, "length": len}, 0.4, 500_000_000, b"example", 2, 1)
     yield made
     made.close()
 
@@ -77,10 +77,10 @@ def test_what_a_request_has_no_time_left_for_is_refused_and_stopped(pool: Render
 
 
 def test_a_single_file_does_not_wait_for_the_whole_batch_before_it(pool: RenderPool) -> None:
-    batch = Request(time.monotonic() + 60)
-    slow = pool.render(batch, [b"sleep 0.2"] * 30)
-    next(slow)  # The batch is on its way.
-    assert answers(pool, b"single") == ["SINGLE"]
-    assert len(batch.jobs) > 15
+    batch = Request(time.monotonic() + 600)
+    slow = pool.render(batch, [b"a", *[b"sleep 300"] * 3])
+    assert next(slow) == "A"  # The batch is on its way.
+    assert answers(pool, b"single", b"b") == ["SINGLE", "B"]
+    assert len(batch.jobs) >= 2
     batch.cancelled = True
     assert answers(pool, b"next") == ["NEXT"]

@@ -111,8 +111,10 @@ class Endpoint:
         volumes = of_volumes(run.rendering)
         # A volume is there as it was sent, inflated, and as numbers of up to four bytes, twice.
         memory = limits.max_inflated_bytes + 8 * limits.max_voxels if volumes else _MEMORY_OF_A_PICTURE
-        processes = min(2, cores()) if volumes else cores() + _SPARE
-        self._pool = RenderPool(readers, limits.seconds(run.rendering), memory, example_file(run.rendering), processes)
+        at_once = min(2, cores()) if volumes else cores()
+        processes = at_once + (1 if volumes else _SPARE)
+        example = example_file(run.rendering)
+        self._pool = RenderPool(readers, limits.seconds(run.rendering), memory, example, processes, at_once)
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="request")
         self._held = self._working = 0
 

@@ -2,7 +2,8 @@
 
 A thread cannot be stopped while a codec works, and a damaged file can end the process that reads it. So each file is read in a
 process beside the server: the kernel ends it after its seconds of CPU time, a bound on its memory makes it give up before the
-machine does, and its request gets a Refusal. Requests take turns file by file: a batch of a hundred holds up no single file.
+machine does, and its request gets a Refusal. The request with the fewest files read is next: a batch of a hundred holds up no
+single file.
 """
 
 from __future__ import annotations
@@ -38,11 +39,15 @@ _START, _GRACE, _LOOK = 120.0, 1.0, 0.25
 
 
 class Request:
-    """The files of one request on their way through the pool. until: when it is over, by `time.monotonic`."""
+    """The files of one request on their way through the pool. until: when it is over, by `time.monotonic`.
+
+    begun: files whose reading has begun. running: those of them that are being read.
+    """
 
     def __init__(self, until: float) -> None:
         self.until = until
         self.cancelled = False
+        self.begun = self.running = 0
         self.jobs: deque[_Job] = deque()
 
     @property
@@ -61,14 +66,18 @@ class _Job:
 class RenderPool:
     """readers: name -> what reads a file. seconds: of CPU time that one file may take. memory: bytes that it may take.
 
-    example: a small file for the reader FILE, which is read once by every process before it counts as started.
+    example: a small file for the reader FILE, which is read once by every process before it counts as started. at_once: files
+    of one request that are read at once, fewer than there are processes: a batch of slow files leaves room for others.
     Raises CardiumError if its processes do not start.
     """
 
-    def __init__(self, readers: dict[str, Reader], seconds: float, memory: int, example: bytes, processes: int) -> None:
+    def __init__(
+        self, readers: dict[str, Reader], seconds: float, memory: int, example: bytes, processes: int, at_once: int
+    ) -> None:
         self._setup = (readers, seconds, memory, example, os.getpid())
-        self._waiting: deque[Request] = deque()
+        self._waiting: list[Request] = []
         self._changed = threading.Condition()
+        self._at_once = at_once
         self._closed = False
         self._workers = [_Worker(self._setup) for _ in range(processes)]
         for worker in self._workers:
@@ -113,15 +122,14 @@ class RenderPool:
     def _next(self) -> _Job | None:
         with self._changed:
             while not self._closed:
-                while self._waiting:
-                    request = self._waiting.popleft()
-                    if request.over:
-                        request.jobs.clear()
-                        continue
-                    job = request.jobs.popleft()
-                    if request.jobs:
-                        self._waiting.append(request)
-                    return job
+                self._waiting = [request for request in self._waiting if request.jobs and not request.over]
+                ready = [request for request in self._waiting if request.running < self._at_once]
+                if ready:
+                    # Whoever has had the fewest files read is next: a single file goes before a batch that is on its way.
+                    request = min(ready, key=lambda one: one.begun)
+                    request.begun += 1
+                    request.running += 1
+                    return request.jobs.popleft()
                 self._changed.wait()
         return None
 
@@ -134,6 +142,9 @@ class RenderPool:
                 answer = Refusal("the server has no room to read it")
             job.data = b""
             job.answer.set_result(answer)
+            with self._changed:
+                job.request.running -= 1
+                self._changed.notify_all()
 
 
 class _Worker:
