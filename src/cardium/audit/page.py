@@ -88,7 +88,7 @@ def _draw_scores(out: Path, report: Mapping[str, Any]) -> None:
             add("the same probe", title, report["optimism"][name])
     for one in report["shortcuts"]:
         if one["score"]:
-            add("without the heart", one["title"], one["score"], "!" if one["clear"] else "")
+            add("one cue alone", one["title"], one["score"], "!" if one["clear"] else "")
     for group in list(dict.fromkeys(row.group for row in rows)):
         rows.append(plots.Row("chance", group, report["chance"], None, None, naive=True))
     if rows:

@@ -1,4 +1,4 @@
-"""What predicts the label without the heart: a held-out balanced accuracy with an interval for each, groups kept apart.
+"""What predicts the label without the heart's picture: a held-out balanced accuracy with an interval for each, groups apart.
 
 A shortcut is *clear* if its interval is above chance, and if exchanging the groups' labels gives it as high a score in no more
 than 5 % of all ways, divided by the number of shortcuts that differ between records (Bonferroni). With few patients the
