@@ -5,8 +5,8 @@ Records of one group (patient) resemble each other, so it is groups that are cou
     a share       recall, precision and, by way of TP / (TP + FP + FN), F1: Wilson's interval (1927) with an effective sample
                   size, the records that would tell as much if they were independent, and Student's t of the groups' degrees
                   of freedom (Korn and Graubard 1998, Survey Methodology 24:193). Where the share is 0 or 1, whose variance is
-                  0, the groups are the sample. Groups of one record each are independent: the mid-P interval then, since
-                  Wilson's is too narrow near 0 and 1 (Agresti and Gottard 2007).
+                  0, the groups are the sample. Recall over groups of one record each is of independent trials: the mid-P
+                  interval then, since Wilson's is too narrow near 0 and 1 (Agresti and Gottard 2007).
     a mean of     balanced accuracy, accuracy, macro and weighted means, roc_auc of several classes: MOVER (Zou and Donner
     scores        2008, Stat Med 27:1693), the parts' intervals combined as variances would be, with their correlation.
     roc_auc       Newcombe's score interval (2006, Stat Med 25:559, method 5), which does not close at 1. Its variance is scaled
@@ -171,7 +171,7 @@ def _share(sample: _Sample, hit: NDArray[np.bool_], counted: NDArray[np.bool_], 
         return _Estimate(0.0, np.nan, np.nan, influence)
     value = float(hits.sum() / total)
     influence[there] = _centred(((hits - value * trials) / total)[there], sample.strata[there])
-    if trials.max() == 1:
+    if trials.max() == 1 and len(np.unique(sample.strata[there])) == 1:
         return _Estimate(value, *mid_p(int(hits.sum()), int(total), sample.level), influence)
     variance, _ = _variance(influence[there], sample.strata[there], sample.level)
     quantile = _student(int(np.unique(sample.strata[there], return_counts=True)[1].min()) - 1, sample.level)

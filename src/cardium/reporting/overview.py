@@ -18,18 +18,22 @@ def demo_summary(settings: Settings) -> str:
     """Formats every dataset's leaderboard and promotion, then the next commands."""
     workspace = Workspace(settings.root)
     lines: list[str] = []
+    champions = []
     for dataset in settings.active:
         promotion = Promotion.read(workspace.promotion(dataset))
+        if promotion and (promotion.action == "promoted" or promotion.champion):
+            champions.append(dataset)
         summary = promotion.summary if promotion else f"none yet: run `cardium promote --dataset {dataset}`."
         lines += [leaderboard(settings, dataset), "", f"Promotion: {summary}", ""]
     first = settings.active[0]
+    served = champions[0] if champions else first
     lines += [
         "Next:",
         "  reports/index.html                           open it in a browser: which model to use, how far to trust it",
         "  make ui                                      compare the runs in MLflow",
         f"  .venv/bin/cardium train --dataset {first} --model resnet152v2 --epochs 12     an experiment beside the pipeline",
-        f"  .venv/bin/cardium predict --dataset {first} data/{first}/<a file>      the champion, without a server",
+        f"  .venv/bin/cardium predict --dataset {served} data/{served}/<a file>      the champion, without a server",
         "  source .venv/bin/activate && export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
-        f"  mlflow models serve -m models:/cardium-{first}@champion --env-manager local -p 5001",
+        f"  mlflow models serve -m models:/cardium-{served}@champion --env-manager local -p 5001",
     ]
     return "\n".join(lines)
