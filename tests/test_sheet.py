@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from cardium.demo.draws import RandomStream
+from cardium.demo.ecg_signal import record
+from cardium.demo.sheet_printer import draw_style, print_sheet
 from cardium.imaging.kinds import LEADS
 from cardium.imaging.paper import render_paper
 from cardium.imaging.sheet import NOTHING, PART, SIDEWAYS, UNKNOWN, UPSIDE_DOWN, Sheet, find_sheet, upright
@@ -281,3 +285,52 @@ def test_real_cardiac_mri_is_no_sheet():
         pytest.skip("no real cardiac MRI beside the repository (../shared/real/cmr)")
     for path in images:
         told(np.asarray(Image.open(path).convert("RGB")))
+
+
+def printed(layout: str, seed: int, camera: bool) -> tuple[np.ndarray, dict[str, tuple[float, float]]]:
+    """A printout, and where the middle of each lead's baseline is."""
+    rng = RandomStream(seed, 6)
+    style = replace(
+        draw_style(rng), layout=layout, cabrera=False, camera=camera, length=240.0, pitch=_PITCH[layout], strip_pitch=1.0
+    )
+    style = replace(style, margins=(16.0, 24.0, 8.0, 18.0), wander=0.04, tall=1.0, gain=10.0)
+    pixels, truth = print_sheet(record("Normal", 1 + seed, 8).leads, style, (1200, 800), rng)
+    return pixels, {name: tuple(points.mean(axis=0)) for name, _, points in truth.baselines if name != "strip"}
+
+
+_PITCH = {"3x4": 34.0, "3x4+1": 30.0, "3x4+2": 26.0, "3x4+3": 22.0, "6x2": 22.0, "6x2+1": 20.0, "12x1": 13.0}
+
+
+@pytest.mark.parametrize("camera", [False, True], ids=["flat", "camera"])
+def test_printouts_of_any_printer_are_read_or_warned_of(camera):
+    right = wrong = 0
+    for number, layout in enumerate(_PITCH):
+        for seed in (100 + number, 200 + number)[: 1 + number % 2]:
+            pixels, middles = printed(layout, seed, camera)
+            sheet = find_sheet(pixels)
+            assert whole(sheet, pixels)
+            height, width = pixels.shape[:2]
+            sine, cosine = np.sin(np.deg2rad(sheet.angle)), np.cos(np.deg2rad(sheet.angle))
+            inside = 0
+            for name, (left, top, right_edge, bottom) in zip(LEADS[:12], sheet.leads, strict=False):
+                x, y = middles[name][0] - width / 2, middles[name][1] - height / 2
+                x, y = x * cosine + y * sine + width / 2, y * cosine - x * sine + height / 2
+                inside += left < x < right_edge and top < y < bottom
+            found = sheet.layout == layout and inside >= 11
+            right += found
+            wrong += not sheet.warnings and inside < 6
+    # Hard ones: rules beside the rows, dense grids, names anywhere. benchmarks/sheet_reading.py counts over many.
+    assert right >= 7
+    assert wrong <= 1
+
+
+def test_pulses_on_the_right_are_no_upside_down_sheet():
+    pixels = draw_sheet("3x4+1", pulses=False).copy()
+    for y in _SHEETS["3x4+1"]:
+        pixels[y - _PULSE : y, [1065, 1066, 1073, 1074]] = 0
+        pixels[y - _PULSE : y - _PULSE + 2, 1065:1075] = 0
+        pixels[y - 1 : y + 1, 1060:1066] = 0
+    sheet = find_sheet(pixels)
+    assert UPSIDE_DOWN not in sheet.warnings
+    assert sheet.layout == "3x4+1"
+    assert mean_iou(sheet.leads, true_boxes("3x4+1")) > 0.8

@@ -233,6 +233,11 @@ def _predict_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
 
 
+def _read_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", nargs="+", metavar="FILE", help="pictures of 12-lead ECG sheets: JPEG, PNG or DICOM")
+    verb.add_argument("--out", default="", metavar="FOLDER", help="where the readings go (default: beside each file)")
+
+
 def _explain_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="*", metavar="FILE", help="files to explain; without any, test records of the run")
     _dataset(verb)
@@ -470,6 +475,21 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
+def _read(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from cardium.serving.read_sheet import read_file
+
+    failed = False
+    for file in arguments.files:
+        try:
+            print(read_file(Path(file), Path(arguments.out) if arguments.out else None))
+        except CardiumError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
+
+
 def _explain(arguments: argparse.Namespace) -> int:
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
@@ -636,6 +656,7 @@ _OWN: dict[str, Verb] = {
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
+    "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),

@@ -21,12 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.imaging.kinds import LEADS as LEADS
+from cardium.imaging.lead_grid import BANDS, LeadGrid, find_grid, lit_part
+from cardium.imaging.lead_map import HALF_TURN, NO_SHEET, see_leads
+from cardium.imaging.paper_scale import pixels_per_mm
+
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 NOTHING = "no ECG grid or traces found"
 UNKNOWN = "the layout of the leads was not recognised"
+UNSURE = "the layout of the leads is uncertain"
 PART = "part of the sheet is missing"
 UPSIDE_DOWN = "looks upside down"
 SIDEWAYS = "looks turned on its side"
@@ -39,6 +45,11 @@ _TRACE = 0.5
 _LEVELS = (0.55, 0.3)
 # Quality of the rows: enough to lay the boxes on them; so good that nothing else needs to be tried.
 _ENOUGH, _SURE = 0.65, 0.85
+# How sure a lead map's grid must be; below the second, it says nothing.
+_MAP_SURE, _SOME = 0.7, 0.1
+# How sure the lead map must be that a picture is upside down.
+_TURNED = 0.7
+_READ = ("3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "6x2+1", "12x1")
 # How far columns may lean, in pixels along for each pixel down.
 _LEANS = (-0.02, -0.01, 0.01, 0.02)
 # Paper is mostly white: the share of ink above which a picture is no sheet.
@@ -50,6 +61,8 @@ _LAYOUTS = {4: "3x4+1", 6: "6x2", 7: "6x2+1"}
 _ASPECT = {4: (1.75, 2.65), 6: (1.6, 3.0), 7: (1.6, 2.4)}
 # The time axis (10 s at 25 mm/s and the pulse) in heights of the pulse (10 mm).
 _LENGTH_IN_PULSES = 25.3
+# A row of nearly every printer: ten seconds at 25 mm/s.
+_ROW_MM = 250
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,7 @@ class Sheet:
     leads: tuple[Box, ...]
     confidence: float
     warnings: tuple[str, ...]
+    pixels_per_mm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,47 +118,190 @@ class _Rows:
 def find_sheet(pixels: Pixels) -> Sheet:
     """Finds the sheet in a picture uint8 (H, W, 3) of any resolution; never raises on a valid picture."""
     height, width = pixels.shape[:2]
-    reduction = max(height, width) / _SEARCHED
-    small = pixels
-    if reduction > 1:
-        size = (max(1, round(width / reduction)), max(1, round(height / reduction)))
-        small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    dark = _darkness(small)
-    if min(small.shape[:2]) < _SMALLEST or not (dark > _TRACE).any():
+    search = _Search.of(pixels)
+    if search is None:
         return _plain_grid(height, width, (NOTHING,))
-    angle = _angle(dark > _TRACE)
-    if angle:
-        dark = np.asarray(Image.fromarray(dark).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0))
-        small = np.asarray(Image.fromarray(small).rotate(angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)))
+    rows, quality = _best_by_pulses(search.dark)
+    if rows and quality >= _SURE and _complete(rows, search.dark):
+        return search.laid_out(rows, quality)
+    upside_down = _find_upside_down(search, quality)
+    if upside_down is not None:
+        return upside_down
+    by_map = _find_by_map(pixels)
+    if by_map is not None and not by_map.warnings:
+        return by_map
+    by_ink = _find_by_ink(search)
+    if by_map is None or by_map.confidence < _SOME:
+        return by_ink
+    # Both are unsure: where they agree, the sheet is found.
+    if by_ink.layout == by_map.layout and not by_ink.warnings:
+        return by_ink
+    return replace(by_map, warnings=by_ink.warnings or by_map.warnings)
 
-    def laid_out(rows: _Rows, quality: float, turned: bool) -> Sheet:
-        picture = small[::-1, ::-1] if turned else small
-        return _lay_out(rows, quality, picture, (height, width), angle + 180.0 * turned)
 
+def _find_by_map(pixels: Pixels) -> Sheet | None:
+    """The sheet as the lead map shows it; None where it shows none."""
+    height, width = pixels.shape[:2]
+    found = see_leads(pixels)
+    if found.turned[NO_SHEET] > 0.9:
+        return None
+    turned = found.turned[HALF_TURN] > _TURNED
+    if turned:
+        pixels = np.ascontiguousarray(pixels[::-1, ::-1])
+        found = see_leads(pixels)
+    grid = find_grid(found)
+    # A sheet that fills only a part of the picture is looked at again, larger.
+    part = lit_part(found, height, width)
+    if part is not None:
+        left, top, right, bottom = part
+        closer = find_grid(see_leads(np.ascontiguousarray(pixels[top:bottom, left:right])))
+        if closer is not None and (grid is None or closer.sure > grid.sure):
+            grid = replace(closer, baselines=closer.baselines + np.array([left, top]))
+    if grid is None:
+        return None
+    sheet = _from_grid(grid, (height, width))
+    left, top, right, bottom = sheet.paper
+    expected = (right - left) / _ROW_MM
+    measured = pixels_per_mm(upright(pixels, sheet)[top:bottom, left:right], expected)
+    sheet = replace(sheet, pixels_per_mm=measured or expected)
+    if turned:
+        sheet = replace(sheet, angle=sheet.angle + 180.0, confidence=min(sheet.confidence, 0.4), warnings=(UPSIDE_DOWN,))
+    return sheet
+
+
+def _from_grid(grid: LeadGrid, shape: tuple[int, int]) -> Sheet:
+    """The lead boxes of a grid: between the edges, and half-way to the rows above and below."""
+    height, width = shape
+    ends = grid.baselines[:, -1, 1] - grid.baselines[:, 0, 0]
+    angle = round(float(np.rad2deg(np.median(np.arctan2(ends[:, 1], ends[:, 0])))), 2)
+    if abs(angle) < 0.3:
+        angle = 0.0
+    lines = _turned(grid.baselines, angle, height, width)
+    per = BANDS // grid.columns
+    rows = np.array([[line[c * per : (c + 1) * per, :, 1].mean() for c in range(grid.columns)] for line in lines])
+    gaps = np.diff(rows, axis=0)
+    usual = float(np.median(gaps)) if len(gaps) else 0.25 * height
+    first, last = (gaps[0], gaps[-1]) if len(gaps) else (usual, usual)
+    limits = np.concatenate(
+        [
+            [rows[0] - 0.5 * np.minimum(first, 1.3 * usual)],
+            (rows[1:] + rows[:-1]) / 2,
+            [rows[-1] + 0.5 * np.minimum(last, usual)],
+        ]
+    )
+    boxes: dict[tuple[int, int], Box] = {}
+    for row in range(grid.rows):
+        for column in range(grid.columns):
+            left, right = lines[row, column * per, 0, 0], lines[row, (column + 1) * per - 1, 1, 0]
+            boxes[row, column] = _box(left, limits[row, column], right, limits[row + 1, column], height, width)
+    leads = [boxes[row, column] for column in range(grid.columns) for row in range(grid.rows)][:12]
+    leads += leads[-1:] * (12 - len(leads))
+    if grid.strips:
+        # Of several strips the middle one, or the last of two, is lead II's.
+        row = grid.rows + (1 if grid.strips > 1 else 0)
+        top, bottom = limits[row].mean(), limits[row + 1].mean()
+        leads.append(_box(lines[row, 0, 0, 0], top, lines[row, -1, 1, 0], bottom, height, width))
+    else:
+        leads.append(leads[1])
+    edges = np.array([*leads])
+    paper = (int(edges[:, 0].min()), int(edges[:, 1].min()), int(edges[:, 2].max()), int(edges[:, 3].max()))
+    layout = f"{grid.rows}x{grid.columns}" + (f"+{grid.strips}" if grid.strips else "")
+    warnings = () if grid.sure >= _MAP_SURE and layout in _READ else (UNSURE,)
+    return Sheet(layout, angle, paper, tuple(leads), round(grid.sure if not warnings else min(grid.sure, 0.45), 3), warnings)
+
+
+def _turned(points: NDArray[Any], angle: float, height: int, width: int) -> NDArray[Any]:
+    """Where points (..., 2) of the picture lie once `upright` has turned it."""
+    cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    x, y = points[..., 0] - width / 2, points[..., 1] - height / 2
+    return np.stack([x * cosine + y * sine + width / 2, y * cosine - x * sine + height / 2], axis=-1)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A picture's copy that pulses and rows of ink are searched in: its pixels and darkness, made upright by `angle`."""
+
+    shape: tuple[int, int]
+    small: Pixels
+    dark: NDArray[np.float32]
+    angle: float
+
+    @staticmethod
+    def of(pixels: Pixels) -> _Search | None:
+        """None for a picture without ink, or too small."""
+        height, width = pixels.shape[:2]
+        reduction = max(height, width) / _SEARCHED
+        small = pixels
+        if reduction > 1:
+            size = (max(1, round(width / reduction)), max(1, round(height / reduction)))
+            small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        dark = _darkness(small)
+        if min(small.shape[:2]) < _SMALLEST or not (dark > _TRACE).any():
+            return None
+        angle = _angle(dark > _TRACE)
+        if angle:
+            dark = np.asarray(Image.fromarray(dark).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0))
+            small = np.asarray(Image.fromarray(small).rotate(angle, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255)))
+        return _Search((height, width), small, dark, angle)
+
+    def laid_out(self, rows: _Rows, quality: float, turned: bool = False) -> Sheet:
+        picture = self.small[::-1, ::-1] if turned else self.small
+        return _lay_out(rows, quality, picture, self.shape, self.angle + 180.0 * turned)
+
+
+def _find_by_ink(search: _Search) -> Sheet:
+    """The sheet by its pulses or rows of ink, as the collections' machines print it; a plain grid where these are not found."""
+    dark = search.dark
     rows, quality = _best_rows(dark)
-    if quality < _SURE:
-        from_below, turned_quality = _best_rows(dark[::-1, ::-1])
-        if from_below and from_below.pulse and turned_quality > max(quality, _ENOUGH):
-            sheet = laid_out(from_below, turned_quality, True)
-            return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(*sheet.warnings, UPSIDE_DOWN))
-    if rows and rows.whole and quality >= _ENOUGH and (len(rows.baselines) != 6 or _separated(rows, dark)):
-        return laid_out(rows, quality, False)
-    return _plain_grid(height, width, (_what_is_wrong(dark, rows, quality),))
+    if rows and quality >= _ENOUGH and _complete(rows, dark):
+        return search.laid_out(rows, quality)
+    return _plain_grid(*search.shape, (_what_is_wrong(dark, rows, quality),))
+
+
+def _find_upside_down(search: _Search, quality: float) -> Sheet | None:
+    """The sheet whose pulses explain the picture better, or as they must, when it is turned by a half; else None."""
+    dark = search.dark[::-1, ::-1]
+    rows, turned_quality = _best_by_pulses(dark)
+    if rows is None or turned_quality <= max(quality, _ENOUGH) or not _stands_on_feet(rows, dark > _TRACE):
+        return None
+    sheet = search.laid_out(rows, turned_quality, True)
+    return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(*sheet.warnings, UPSIDE_DOWN))
+
+
+def _stands_on_feet(rows: _Rows, traces: Mask) -> bool:
+    """Whether the traces run at the pulses' feet. (At their tops, an upright sheet has its pulses on the right.)"""
+    left, right = max(0, round(rows.left + 2 * rows.pulse)), round(rows.right)
+    near = max(1, round(0.15 * rows.pulse))
+
+    def inked(level: float) -> float:
+        return float(traces[max(0, round(level) - near) : max(1, round(level) + near + 1), left:right].any(axis=0).mean())
+
+    return sum(inked(y) > inked(y - rows.pulse) for y in rows.baselines) > len(rows.baselines) / 2
+
+
+def _complete(rows: _Rows, dark: NDArray[np.float32]) -> bool:
+    """Whether these are all rows of a sheet of twelve leads."""
+    return rows.whole and (len(rows.baselines) != 6 or _separated(rows, dark))
+
+
+def _best_by_pulses(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
+    """The rows that pulses mark best, and how well they explain the picture, 0-1."""
+    traces = dark > _TRACE
+    candidates = [rows for level in _LEVELS for rows in _rows_by_pulses(dark > level, traces)]
+    best = max(candidates, key=lambda rows: _rank(rows, traces), default=None)
+    return best, _quality(best, traces) if best else 0.0
+
+
+def _rank(rows: _Rows, traces: Mask) -> tuple[float, int]:
+    return round(_quality(rows, traces), 2), len(rows.baselines)
 
 
 def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
     """The rows that explain the picture best and how well, 0-1: from pulses where there are any, else from the traces."""
     traces = dark > _TRACE
-
-    def rank(rows: _Rows) -> tuple[float, int]:
-        return round(_quality(rows, traces), 2), len(rows.baselines)
-
-    candidates: list[_Rows] = []
-    for level in _LEVELS:
-        candidates += _rows_by_pulses(dark > level, traces)
-    best = max(candidates, key=rank, default=None)
-    if best and _quality(best, traces) >= _SURE:
-        return best, _quality(best, traces)
+    best, quality = _best_by_pulses(dark)
+    if best and quality >= _SURE:
+        return best, quality
     candidates = [*([best] if best else []), *_rows_by_traces(traces)]
     if traces.mean() <= _INKED:
         # A camera that is not above the middle of the sheet makes its columns lean.
@@ -152,7 +309,7 @@ def _best_rows(dark: NDArray[np.float32]) -> tuple[_Rows | None, float]:
             leaning = _leant(dark, lean)
             by_pulses = _rows_by_pulses(leaning > _LEVELS[1], leaning > _TRACE)
             candidates += [rows for rows in by_pulses if _quality(rows, traces) >= _SURE]
-    best = max(candidates, key=rank, default=None)
+    best = max(candidates, key=lambda rows: _rank(rows, traces), default=None)
     return best, _quality(best, traces) if best else 0.0
 
 

@@ -55,8 +55,12 @@ def digitise(pixels: Pixels, sheet: Sheet) -> NDArray[np.float32]:
     where its printed name hides it. Never raises on a valid picture; without ink everything is NaN.
     """
     leads, paper, dark = _working_ink(pixels, sheet)
-    columns = 2 if sheet.layout.startswith("6x2") else 4
+    columns = columns_of(sheet.layout)
     mm, edges, lines = _time_axis(leads, paper, dark, columns)
+    page = 10.0
+    if sheet.pixels_per_mm:
+        mm = sheet.pixels_per_mm * (leads[11][2] - leads[0][0]) / max(1, sheet.leads[11][2] - sheet.leads[0][0])
+        page = _page_seconds((leads[11][2] - leads[0][0]) / (25 * mm))
     pitch = max(4.0, abs(leads[1][1] - leads[0][1]))
     out = np.full((len(LEADS), SAMPLES), np.nan, np.float32)
     seconds = np.arange(SAMPLES) / RATE
@@ -65,6 +69,8 @@ def digitise(pixels: Pixels, sheet: Sheet) -> NDArray[np.float32]:
         strip = number == 12 and leads[12] != leads[1]
         column = 0 if number == 12 else number // per_column
         begin, end = edges[column], edges[-1] if strip else edges[column + 1]
+        if sheet.pixels_per_mm:
+            begin, end = leads[number][0], leads[number][2]
         left, right = max(0, round(begin) - 1), min(dark.shape[1], round(end) + 2)
         upper, lower = max(paper[1], round(top - 0.9 * pitch)), min(paper[3], round(bottom + 0.9 * pitch))
         if right - left < 20 or lower - upper < 8:
@@ -72,7 +78,7 @@ def digitise(pixels: Pixels, sheet: Sheet) -> NDArray[np.float32]:
         window = dark[upper:lower, left:right]
         hidden = np.zeros(right - left, np.bool_)
         for line in lines:
-            if dark[top:bottom, max(0, line - 1) : line + 2].any(axis=1).mean() > 0.6:
+            if dark[top:bottom, max(0, line - 1) : line + 2].any(axis=1).mean() > 0.3:
                 hidden[max(0, line - 2 - left) : max(0, line + 3 - left)] = True
         inked = np.convolve(window[top - upper : bottom - upper].sum(axis=1), np.ones(5), mode="same")
         baseline = top - upper + int(np.argmax(inked))
@@ -81,10 +87,24 @@ def digitise(pixels: Pixels, sheet: Sheet) -> NDArray[np.float32]:
         seen = ~np.isnan(height) & (x > begin + _NAME_MM * mm)
         if seen.sum() < 20:
             continue
-        out[number] = np.interp(
-            seconds, (x[seen] - edges[0]) / (25 * mm), (baseline - height[seen]) / (10 * mm), left=np.nan, right=np.nan
-        )
+        time = (x[seen] - edges[0]) / (25 * mm)
+        if sheet.pixels_per_mm:
+            # A camera's perspective changes the millimetre along the sheet; a lead begins and ends where its neighbours do.
+            share = (x[seen] - begin) / (end - begin)
+            time = page * (share if strip else (column + share) / columns)
+        out[number] = np.interp(seconds, time, (baseline - height[seen]) / (10 * mm), left=np.nan, right=np.nan)
     return out
+
+
+def columns_of(layout: str) -> int:
+    """How many leads stand side by side: 4 of "3x4+1", 2 of "6x2", 1 of "12x1"; 4 where nothing was recognised."""
+    rows, _, columns = layout.partition("+")[0].partition("x")
+    return int(columns) if rows.isdigit() and columns.isdigit() else 4
+
+
+def _page_seconds(measured: float) -> float:
+    """The seconds that a row shows: ten, as nearly all printers print, unless the grid says something far from it."""
+    return 10.0 if abs(np.log(measured / 10)) < 0.15 else float(min(measured, SAMPLES / RATE))
 
 
 def _working_ink(pixels: Pixels, sheet: Sheet) -> tuple[tuple[Box, ...], Box, Mask]:
