@@ -123,7 +123,8 @@ def test_a_killed_stage_leaves_no_workers(root: Path) -> None:
     until(lambda: at_work(root) == [])
 
 
-def test_an_interruption_that_a_library_swallows_ends_the_process_all_the_same() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_that_a_library_swallows_ends_the_process_all_the_same(number: signal.Signals) -> None:
     code = """
 import time
 from cardium import cli
@@ -143,6 +144,6 @@ cli.main(["models"])
     with subprocess.Popen([sys.executable, "-c", code], env=inherited, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "at work\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         process.stdout.read()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number

@@ -79,7 +79,7 @@ def _refused(error: OSError) -> CardiumError | None:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
-    """Lets SIGTERM and SIGHUP end what is under way as Ctrl-C does, with all that it started; yields those received.
+    """Lets SIGINT, SIGTERM and SIGHUP end what is under way as Ctrl-C does, with all that it started; yields those received.
 
     A library may swallow the interruption, while it is imported for instance: the process then ends a while later all the same.
     Nothing half-written is left by that either. A signal that this process was told to ignore (nohup) stays ignored.
@@ -97,9 +97,9 @@ def ended_by_signals() -> Iterator[list[int]]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 before[number] = signal.signal(number, interrupt)
     try:
         yield received
