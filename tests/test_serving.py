@@ -37,7 +37,7 @@ from cardium.config import Serve
 from cardium.errors import CardiumError
 from cardium.runs.trained_run import TrainedRun
 from cardium.serving import Classifier, predict_files
-from cardium.serving.predict import prediction_table
+from cardium.serving.predict import prediction_table, set_text
 from cardium.serving.request import BadRequest, Refusal, files_of
 
 BIN = Path(sys.executable).parent
@@ -201,6 +201,13 @@ def test_a_run_without_held_out_records_has_no_sets(folder: Path, tmp_path: Path
     assert row["label"] in CLASSES
 
 
+@pytest.mark.parametrize(
+    ("names", "text"), [([], "no class fits"), (["MI"], "only MI fits"), (["MI", "History"], "one of MI, History")]
+)
+def test_a_set_in_words(names: list[str], text: str) -> None:
+    assert set_text(names) == text
+
+
 def test_dicom_is_the_same_image_as_its_png(classifier: Classifier) -> None:
     grey = picture(5)[..., 0]
     from_dicom, from_png = classifier.classify([dicom(grey), encoded(grey)])
@@ -310,9 +317,11 @@ def test_predict_files_from_a_run_folder(settings: Any, folder: Path, tmp_path: 
     assert "JPEG" in rows[1]["error"]
     assert rows[2]["error"] == "no such file or directory"
     table = prediction_table(rows).splitlines()
-    assert len(table) == 4
+    assert len(table) == 5
     assert rows[0]["label"] in table[0]
+    assert "one of Normal, Sick" in table[0], "too few patients to rule one out"
     assert "error: " in table[1]
+    assert "holds in 90 % of the cases of each class" in table[3]
     # Names that are no UTF-8, and names that a terminal would obey.
     odd = [Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/IM\xff.png", b"/\x1b[31m.png")]
     for path in odd:

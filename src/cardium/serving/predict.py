@@ -61,7 +61,8 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
 
 
 def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of `predict_files` as plain text: file, label, probability of each class, doubts; then the run behind them."""
+    """Rows of `predict_files` as plain text: file, label, probability of each class, the set, doubts; then the run behind
+    them and what its sets hold."""
     names = [harmless(str(row["file"])) for row in rows]
     width = max(map(len, names))
     lines = []
@@ -70,20 +71,22 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"{name:<{width}}  error: {harmless(row['error'])}")
             continue
         shares = "  ".join(f"{name} {value:.3f}" for name, value in row["probabilities"].items())
-        if row["set"] is not None:
-            shares += f"; {set_text(row['set'], row['set_coverage'])}"
+        if row["set"] is not None and row["set"] != [row["label"]]:
+            shares += f"; {set_text(row['set'])}"
         doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
         lines.append(f"{name:<{width}}  {row['label']}  ({shares}){doubts}")
     classified = next((row for row in rows if "run" in row), None)
     if classified is not None:
         version = f", version {classified['model_version']}" if classified["model_version"] else ""
+        if classified["set_coverage"]:
+            kept = f"{classified['set_coverage']:.0%}".replace("%", " %")
+            lines.append(f"A label alone, or `one of` several, holds in {kept} of the cases of each class.")
         lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
     return "\n".join(lines)
 
 
-def set_text(names: Sequence[str], coverage: float) -> str:
-    """A prediction set in words: `one of MI, History; holds in 90 % of cases`."""
+def set_text(names: Sequence[str]) -> str:
+    """A prediction set that is not the label alone, in words: `one of MI, History`."""
     if not names:
-        return "none of the classes fits"
-    one = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
-    return f"{one}; holds in {coverage:.0%} of cases".replace("%", " %")
+        return "no class fits"
+    return f"one of {', '.join(names)}" if len(names) > 1 else f"only {names[0]} fits"
