@@ -53,7 +53,7 @@ def score_sets(
     nothing = Interval(None)
     return SetScores(
         wanted=coverage,
-        covered={name: of_class.get(f"recall_{name}", nothing) for name in run.classes},
+        covered={name: of_class[f"recall_{name}"] if c in labels else nothing for c, name in enumerate(run.classes)},
         single=shares(alone, everyone)["accuracy"],
         right=shares(covered, alone)["accuracy"] if alone.any() else nothing,
         size=float(size.mean()),

@@ -80,7 +80,9 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
         version = f", version {classified['model_version']}" if classified["model_version"] else ""
         if classified["set_coverage"]:
             kept = f"{classified['set_coverage']:.0%}".replace("%", " %")
-            lines.append(f"A label alone, or `one of` several, holds in {kept} of the cases of each class.")
+            lines.append(
+                f"A label alone, or `one of` several, holds in {kept} of the cases of each class, where they are like the collection's."
+            )
         lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
     return "\n".join(lines)
 
