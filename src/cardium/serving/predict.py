@@ -81,7 +81,7 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
         if classified["set_coverage"]:
             kept = f"{classified['set_coverage']:.0%}".replace("%", " %")
             lines.append(
-                f"A label alone, or `one of` several, holds in {kept} of the cases of each class, where they are like the collection's."
+                f"A label alone, or `one of` several, holds in {kept} of the cases of each class that are like the data's."
             )
         lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
     return "\n".join(lines)
