@@ -67,7 +67,7 @@ def test_what_is_imported_is_a_dependency_of_our_own(folder: str, declared: list
     names = {normal(requirement.name) for requirement in declared}
     # A module may belong to several distributions: mlflow to mlflow-skinny too.
     homes = metadata.packages_distributions()
-    local = {path.stem for path in (ROOT / folder).glob("*.py")} | {"cardium", "__future__"}
+    local = {path.stem for path in (ROOT / folder).rglob("*.py")} | {"cardium", "__future__"}
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -130,11 +130,12 @@ def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
         "cmri-mobilenetv2_spatial",
         "cmri-resnet152v2",
         "cmri-ensemble",
+        "chosen",
         "naive",
     }
     ecg = json.loads((clone / "reports/ecg4/evaluation/metrics.json").read_text())
     models = {"mobilenetv2", "mobilenetv2_se", "cnn_custom", "fused"}
-    assert set(ecg["runs"]) == {f"ecg4-{model}" for model in models} | {"naive"}
+    assert set(ecg["runs"]) == {f"ecg4-{model}" for model in models} | {"chosen", "naive"}
     # No backbone's bank is there for volumes: their one run is trained end to end.
     volumes = json.loads((clone / "reports/chd/evaluation/metrics.json").read_text())
     assert volumes["runs"]["chd-cnn_lstm"]["records"] == 30
