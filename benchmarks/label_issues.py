@@ -11,6 +11,7 @@ class's (Northcutt et al. 2021). If cleanlab can be imported, two of its filters
 from __future__ import annotations
 
 import argparse
+import importlib
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def ours(labels: NDArray[np.int64], p: NDArray[np.float64]) -> NDArray[np.bool_]
 def ways() -> dict[str, Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.bool_]]]:
     found: dict[str, Any] = {"confident learning": confident, "probably wrong": ours}
     try:
-        from cleanlab.filter import find_label_issues as filtered  # type: ignore[import-not-found]
+        filtered = importlib.import_module("cleanlab.filter").find_label_issues  # No dependency of the project.
     except ImportError:
         return found
     for name in ("prune_by_noise_rate", "both"):
