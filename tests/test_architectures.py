@@ -10,6 +10,7 @@ import pytest
 
 from cardium import models
 from cardium.errors import CardiumError
+from cardium.imaging import heart_format
 from cardium.imaging.trace_format import SHAPE
 from cardium.models import fusion
 from cardium.models.architectures import ARCHITECTURES
@@ -28,8 +29,9 @@ def frames_of(name: str) -> int:
 
 def size_of(name: str) -> tuple[int, int]:
     """A small height and width that the architecture takes, not square."""
-    if models.rendering_of(name) == "traces":
-        return SHAPE
+    fixed = {"traces": SHAPE, "heart": heart_format.SHAPE}
+    if models.rendering_of(name) in fixed:
+        return fixed[models.rendering_of(name)]
     side = max(16, ARCHITECTURES[name].min_side)
     return side, side + 4
 
@@ -44,6 +46,7 @@ def test_every_architecture_learns_and_comes_back_from_disk_bit_for_bit(name: st
         "image": (height, width, 3),
         "leads": (13, height, width),
         "traces": (height, width),
+        "heart": (height, width),
         "slices": (3, height, width),
         "volume": (3, height, width),
     }

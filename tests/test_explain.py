@@ -26,6 +26,7 @@ from cardium.explain.files import explain_files
 from cardium.explain.opened_model import OpenedModel
 from cardium.explain.places import Looked, text_line, where
 from cardium.explain.selection import pick, pick_tested
+from cardium.imaging import heart_format
 from cardium.imaging.kinds import family
 from cardium.imaging.render import render_file
 from cardium.imaging.spec import Render
@@ -203,8 +204,8 @@ def tiny(name: str) -> OpenedModel:
         return OpenedModel(joined, "image")
     kind = models.rendering_of(name)
     height = width = max(8, ARCHITECTURES[name].min_side) if name in ARCHITECTURES else 32
-    if kind == "traces":
-        height, width = SHAPE
+    if kind in ("traces", "heart"):
+        height, width = SHAPE if kind == "traces" else heart_format.SHAPE
     frames = FRAMES if family(kind) == "slices" else 0
     model = models.create_model(name, classes=3, height=height, width=width, seed=1, frames=frames)
     backbone = bool(models.parse_name(name).backbone)
@@ -230,7 +231,7 @@ def test_every_method_explains_every_model(name: str) -> None:
     )
     known = applicable(model)
     assert set(known) == set(METHODS) - (set() if model.cams else {"gradcam", "gradcam++"})
-    members = {"attention_lstm": 0, "fused": 2, "ensemble": 2}
+    members = {"attention_lstm": 0, "cine_net": 0, "fused": 2, "ensemble": 2}
     assert len(model.cams) == members.get(name, 1)
     for method in known:
         found = attribute(model, method, pixels, target, QUICK)
@@ -515,7 +516,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
             level = 90 + 60 * (patient % 2) * (patient != 3)
             Image.fromarray(rng.integers(level, level + 60, (30, 30), dtype=np.uint8)).save(file)
     plain = config.load(PROJECT)
-    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": Render(24, 24)})
+    dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": Render(24, 24), "heart": Render(133, 512)})
     quick = dataclasses.replace(plain.explain, shown=2, tested=2, steps=4, most_steps=4, samples=2, curve=4, cascade=2)
     settings = dataclasses.replace(plain, root=root, active=["cmri"], datasets={"cmri": dataset}, explain=quick)
     for stage, item in ((ingest, "cmri"), (split, "cmri"), (prepare, "cmri-image")):

@@ -126,13 +126,15 @@ def entries(table: dict[str, Any]) -> dict[str, Any]:
     [
         ("systems.004.batch", 7, {"runs.ecg4-cnn_custom", "fusions.ecg4-fused"}),
         ("studies.demo.cmri.models", ["mobilenetv2", "inceptionv3", "mobilenetv2_spatial",
-                                      {"inceptionv3_spatial": {"train": {"dropout": 0.1}}}],
+                                      {"inceptionv3_spatial": {"train": {"dropout": 0.1}}},
+                                      RAW["studies"]["demo"]["cmri"]["models"][-1]],
          {"runs.cmri-inceptionv3_spatial"}),
         ("ecg5.train.dropout", 0.25, set()),  # Both runs of ecg5 take their system's.
         ("ecg5.augment.rotation", 3.0, {"runs.ecg5-cnn2d", "runs.ecg5-traces_net"}),
         ("explain.window", 0.5, set()),  # The profile's own wins.
         ("explain.noise", 0.5, {f"explanations.{name}" for name in (
-            "cmri-mobilenetv2-gradcam", "ecg4-mobilenetv2_se-gradcam", "ecg4-traces_net-integrated_gradients",
+            "cmri-mobilenetv2-gradcam", "cmri-cine_net-integrated_gradients", "ecg4-mobilenetv2_se-gradcam",
+            "ecg4-traces_net-integrated_gradients",
             "ecg5-cnn2d-integrated_gradients", "chd-cnn_lstm-gradcam")}),
         ("promote.confidence", 0.9, {f"promotions.{dataset}" for dataset in ("cmri", "ecg4", "ecg5", "chd")}),
         ("validate.blank_std", 3.0, {"validate.blank_std"}),
@@ -147,8 +149,10 @@ def test_what_is_run_follows_from_the_studies() -> None:
     """A dataset less, a fifth ensemble member, a fusion less: all of it is in the plan, and evaluate watches it."""
     plan = config.resolve(changed("datasets", ["ecg4", "chd"]), ROOT, {}).plan
     assert {spec.dataset for spec in plan.runs.values()} == {"ecg4", "chd"} == {spec.dataset for spec in plan.banks.values()}
-    models = [*RAW["studies"]["demo"]["cmri"]["models"], "mobilenetv2_se"]
+    models = [model for model in RAW["studies"]["demo"]["cmri"]["models"] if isinstance(model, str)]
+    models.append("mobilenetv2_se")
     table = changed("studies.demo.cmri.models", models)
+    table["studies"]["demo"]["cmri"]["explanations"] = {}
     table["studies"]["demo"]["cmri"]["ensembles"]["ensemble"] = models
     five = plan_table(config.resolve(table, ROOT, {}))
     assert {f"models/cmri/honest/{model}" for model in models} == set(five["ensembles"]["cmri-ensemble"]["members"])
@@ -190,7 +194,8 @@ def test_choosing_a_profile_changes_what_is_run_and_nothing_else(tmp_path: Path)
     settings = config.load(tmp_path)
     assert settings.profile == "study"
     assert {spec.protocol for spec in settings.plan.runs.values()} == {"honest", "published"}
-    assert set(settings.studies["cmri"].models) == set(RAW["studies"]["study"]["cmri"]["models"])
+    models = [model if isinstance(model, str) else next(iter(model)) for model in RAW["studies"]["study"]["cmri"]["models"]]
+    assert list(settings.studies["cmri"].models) == models
     config.choose_profile(tmp_path, "demo")
     assert (tmp_path / "params.yaml").read_text() == text
     with pytest.raises(CardiumError, match=r"Unknown profile `stduy`\. Did you mean `study`"):

@@ -14,7 +14,7 @@ from PIL import Image
 from cardium import config
 from cardium.data import render_records
 from cardium.data.manifest import read_fingerprint, read_manifest
-from cardium.data.render_records import RenderJob
+from cardium.data.render_records import Record, RenderJob
 from cardium.demo import ecg_sheet, ecg_signal
 from cardium.errors import CardiumError
 from cardium.imaging.decode import decode
@@ -38,7 +38,7 @@ def settings(tmp_path):
     deep = rng.integers(0, 4000, (40, 60)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "data/cmri/Sick/Directory_1/SR_1/IM9.png")
     settings = config.load(PROJECT)
-    dataset = dataclasses.replace(settings.datasets["cmri"], render={"image": Render(24, 32)})
+    dataset = dataclasses.replace(settings.datasets["cmri"], render={"image": Render(24, 32), "heart": Render(133, 512)})
     settings = dataclasses.replace(settings, root=tmp_path, datasets={**settings.datasets, "cmri": dataset})
     ingest.run(settings, "cmri")
     return settings
@@ -83,7 +83,7 @@ def sheets(tmp_path_factory):
         Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=1)
     shutil.copy(folder / "0.png", folder / "2.png")
     Image.new("RGB", (300, 200), "white").save(folder / "3.png")
-    return folder, [(f"{n}.png", hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest()) for n in range(4)]
+    return folder, [Record(f"{n}.png", hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest()) for n in range(4)]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def _report_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def _predict_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG, DICOM or NIfTI files")
+    verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG, DICOM or NIfTI files; patients' folders or zips")
     verb.add_argument("--dataset", default="cmri", help="whose champion answers (default: cmri)")
     verb.add_argument("--model", default="", help="a registered model or a run folder instead of the champion")
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
@@ -655,7 +655,7 @@ _OWN: dict[str, Verb] = {
     "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
-    "predict": ("classify image files with a registered model, without a server", _predict_arguments, _predict),
+    "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),
     "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),

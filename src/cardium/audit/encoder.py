@@ -20,6 +20,7 @@ from cardium.config import Settings
 from cardium.data.manifest import is_distinct, manifest_sha256
 from cardium.data.render_records import RenderJob, render_records, renderer
 from cardium.data.rendering import read_pixels
+from cardium.data.units import unit_records
 from cardium.imaging.spec import Render
 from cardium.models.backbones import FRAMES, build_image_encoder
 from cardium.models.graph import graph_digest
@@ -116,8 +117,7 @@ def _rendering(
             return pixels, str(info["pixels_sha256"])
     again = f"run `cardium ingest --dataset {dataset}`"
     job = RenderJob(f"data/{dataset}", again, places.data(dataset), kind, size, settings.limits)
-    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    render_records(job, records, wanted["manifest_sha256"], made)
+    render_records(job, unit_records(manifest, kind), wanted["manifest_sha256"], made)
     atomic.write_json(made / "made_by.json", renderer())
     return np.load(made / "pixels.npy", mmap_mode="r"), json.loads((made / "render.json").read_text())["pixels_sha256"]
 

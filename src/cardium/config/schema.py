@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cardium.imaging.kinds import of_sheets, of_volumes
+from cardium.imaging.kinds import of_patients, of_sheets, of_volumes
 from cardium.imaging.spec import Augment, Limits, Render, Sides
 from cardium.ranges import (
     AtLeastHundred,
@@ -281,6 +281,7 @@ class Serve:
     """What one request to a served model may cost: its files and bytes, and of each file its bytes and what they decode to.
 
     max_rows, max_sheet_rows, max_volume_rows: files, by their kind. max_seconds, max_volume_seconds: of a core, to read one.
+    max_study_files, max_study_bytes: of one patient, where a model takes a patient's files together.
     max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. coverage: of the prediction sets.
     abstain: whether the label is `unsure` where the set is not that one class. A model logged before these were in params.yaml
     is served with the defaults.
@@ -300,9 +301,13 @@ class Serve:
     max_inflated_bytes: Count = 1_200_000_000
     coverage: Coverage = 0.9
     abstain: bool = False
+    max_study_files: Count = 4_000
+    max_study_bytes: Count = 400_000_000
 
     def rows(self, kind: str, area: str) -> int:
         """How many files a request may hold for a model that reads the rendering `kind` of this `area`."""
+        if of_patients(kind):
+            return self.max_volume_rows
         if of_volumes(kind):
             return self.max_volume_rows
         return self.max_sheet_rows if of_sheets(kind, area) else self.max_rows
@@ -317,7 +322,8 @@ class Serve:
 
     def of_file(self, kind: str, sides: Sides) -> Limits:
         """What one file may cost that is rendered as `kind`."""
-        max_bytes = self.max_volume_bytes if of_volumes(kind) else self.max_bytes
+        # Of a patient it is an archive.
+        max_bytes = self.max_volume_bytes if of_volumes(kind) else self.max_study_bytes if of_patients(kind) else self.max_bytes
         return Limits(self.max_pixels, max_bytes, self.max_voxels, self.max_inflated_bytes, sides)
 
 

@@ -32,6 +32,7 @@ from cardium.config.schema import (
 )
 from cardium.download.limits import DownloadLimits
 from cardium.errors import CardiumError, closest
+from cardium.imaging.kinds import of_patients
 from cardium.imaging.spec import Limits
 from cardium.models import bank_of, parse_name, reads_rendering, rendering_of
 from cardium.ranges import Seed
@@ -147,6 +148,11 @@ def run_spec(settings: Settings, run: RunId) -> RunSpec:
         raise CardiumError(f"params.yaml, {run.name}: {run.model} takes {rendering_of(run.model)}, not {kind}.")
     if kind not in render:
         raise CardiumError(f"{run.model} takes {kind}, and params.yaml has no {run.dataset}.render.{kind}.")
+    if of_patients(kind) and run.protocol != "honest":
+        raise CardiumError(
+            f"params.yaml, {run.name}: {run.model} is of whole patients, which the original's split may tear apart: give it "
+            "`protocols: [honest]`."
+        )
     own: RawTable = {}
     for deviation in reversed(deviations):
         own |= deviation.train
@@ -227,6 +233,8 @@ def _members(plan: Plan, dataset: str, protocol: str, names: list[str], where: s
             raise CardiumError(
                 f"{where}: member `{member.model}` is not trained: there is no run {member.name}.{closest(member.model, own)}"
             )
+    if len({of_patients(plan.runs[member.name].rendering) for member in members}) > 1:
+        raise CardiumError(f"{where}: models of images and models of whole patients have no records in common.")
     return members
 
 

@@ -26,6 +26,7 @@ _DIRECTORY = re.compile(r"directory[ _-]?0*([0-9]+)", re.IGNORECASE)
 # A second folder of a patient: `Directory_3 (2)`, `Directory_3 - Copy`.
 _DIRECTORY_AND_MORE = re.compile(rf"{_DIRECTORY.pattern}(?![0-9]).*", re.IGNORECASE | re.DOTALL)
 _SERIES = re.compile(r"(?:series|sr)[ _-]?[0-9]+", re.IGNORECASE)
+_SLICE = re.compile(r"(?:se|slice|sax|loc|level)[ _-]?[0-9]+", re.IGNORECASE)
 _IMAGE = re.compile(r"im(?:age|g)?[ _-]?[0-9]+", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -99,6 +100,30 @@ def frame_number(name: str) -> int:
     return last_number(numbers[-1]) if numbers else -1
 
 
+def is_series(folder: str) -> bool:
+    """Whether a folder's name is that of a series or a slice, not of a patient: SR_12, series 3, slice-04."""
+    return bool(_SERIES.fullmatch(folder) or _SLICE.fullmatch(folder))
+
+
+def series_of(path: str) -> str:
+    """The series of a file of one patient: its folders, or what its name says in none; "" where neither names one."""
+    folder, _, name = path.rpartition("/")
+    return folder or _series_in(name)
+
+
+def patient_folder(path: str) -> str:
+    """The part of a folder's path that names one patient, down to `Directory_<n>`; "" where none does."""
+    parts = path.split("/")
+    at = next((i for i, part in enumerate(parts) if _DIRECTORY.fullmatch(part)), None)
+    return "" if at is None else "/".join(parts[: at + 1])
+
+
+def patient_prefix(name: str) -> str:
+    """What an image's name begins with, before its series and its number: SC-HF-I-09-IM-0001-0087.png -> SC-HF-I-09; or ""."""
+    before = _IMAGE.split(_SERIES.sub("", name), maxsplit=1)
+    return before[0].strip(" _-") if len(before) > 1 else ""
+
+
 COLLECTIONS = {
     "cmri": Collection(
         name="cmri",
@@ -109,7 +134,7 @@ COLLECTIONS = {
         licence="as its Kaggle page states it; cardium passes none of its images on",
         scan=scan,
         published_split="first_fifth",
-        recommended="mobilenetv2",
+        recommended="cine_net",
         handle="danialsharifrazi/cad-cardiac-mri-dataset",
         demo="cardium.demo.cmri:DEMO",
         order=1,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cardium.errors import CardiumError
 
@@ -195,6 +196,11 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """A sort key that compares numbers as numbers: IM2 < IM10. The name itself decides ties (IM1 and IM01)."""
     pieces = re.split(r"([0-9]+)", name)
     return (*((0, int(piece)) if piece.isdigit() and piece.isascii() else (1, piece) for piece in pieces), (1, name))
+
+
+def taken_order(series: str, frame: int, name: str) -> tuple[Any, ...]:
+    """A sort key that puts the files of one patient into the order in which they were taken."""
+    return natural(series), frame, natural(name)
 
 
 def last_number(text: str) -> int:

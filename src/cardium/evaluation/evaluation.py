@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cardium import atomic
 from cardium.errors import CardiumError
@@ -89,6 +89,7 @@ class RunScores:
 
     kind: `train`, `fuse`, `ensemble`; `naive` or `chosen`, which are no runs of their own.
     weights: the pretrained weights in one word.
+    unit: what a record is: of a model of whole patients, a patient.
     chosen_on_test: whether the test records also chose the weights.
     image, patient: scores by name, per record and per group (mean probability over a group's records).
     folds: balanced accuracy per record of each held-out fold. choices: of the chosen row, the run chosen for each.
@@ -106,6 +107,7 @@ class RunScores:
     protocol: str
     kind: str
     weights: str = ""
+    unit: Literal["image", "patient"] = "image"
     records: int = 0
     groups: int = 0
     test_folds: list[int] = field(default_factory=list)

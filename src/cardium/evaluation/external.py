@@ -24,6 +24,7 @@ import numpy as np
 from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import class_numbers, manifest_sha256
+from cardium.data.units import unit_table
 from cardium.datasets import get_collection
 from cardium.errors import CardiumError, harmless_cell
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection, RunScores
@@ -69,15 +70,16 @@ def evaluate_external(settings: Settings, dataset: str, folder: Path, name: str 
         )
 
     scratch = places.scratch() / "external" / dataset / name
-    labels, records = class_numbers(kept, classes), np.arange(len(kept))
     arrays: dict[str, np.ndarray] = {}
     evaluated = []
     for run in progress(runs, total=len(runs), desc="external", unit="run"):
         key = json.dumps([run.rendering, run.size.as_dict()])
         if key not in arrays:
             arrays[key] = render_for(settings, folder, kept, run, scratch)
+        units = unit_table(kept, run.rendering)
+        records, labels = np.arange(len(units)), class_numbers(units, classes)
         probabilities = predict_records(load_model(run.served_file), arrays[key], records)
-        predictions = prediction_rows(kept, records, 0, labels, probabilities, classes)
+        predictions = prediction_rows(units, records, 0, labels, probabilities, classes)
         evaluated.append(dataclasses.replace(EvaluatedRun.of(run, predictions), test_folds=[0]))
     scored = score_runs(settings, dataset, classes, evaluated, data, patients=False, elsewhere=True)
     elsewhere = OtherCollection(name, manifest_sha256(kept), counts, len(excluded))

@@ -117,7 +117,7 @@ def leaderboard_text(evaluation: Evaluation) -> str:
         block = [row for row in ranked if row.protocol == protocol]
         if not block:
             continue
-        first = block[0]
+        first = max(block, key=lambda row: row.records)  # A model of whole patients has a row a patient.
         folds = "every record tested once, out of fold" if len(first.test_folds) > 1 else "one fold held out"
         if protocol == "published":
             chosen = any(row.chosen_on_test for row in block)

@@ -9,13 +9,13 @@ cross-validation: Stone 1974; Varma and Simon 2006, BMC Bioinformatics 7:91). No
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cardium.evaluation.metrics import score
-from cardium.runs.predictions import probability_columns
+from cardium.runs.predictions import by_patient, probability_columns, same_units
 
 if TYPE_CHECKING:
     import pandas
@@ -42,10 +42,16 @@ def choose_by_fold(
 ) -> tuple[pandas.DataFrame, dict[int, str]]:
     """The chosen runs' test predictions, fold by fold, and the name chosen for each held-out fold.
 
-    candidates: at least one, all tested on the same records and folds. Runs are compared by balanced accuracy per record.
+    candidates: at least one, all tested on the same records and folds. Runs are compared by balanced accuracy per record; where
+    some are of whole patients, all are compared, and the result is, per patient.
     """
     import pandas as pd
 
+    if not all(same_units(candidates[0].test, one.test) for one in candidates):
+        candidates = [
+            replace(one, validation=by_patient(one.validation, classes), test=by_patient(one.test, classes))
+            for one in candidates
+        ]
     columns, parameters = probability_columns(list(classes)), {one.name: one.parameters for one in candidates}
     parts, chosen = [], {}
     for fold in sorted(set(candidates[0].test["test_fold"])):

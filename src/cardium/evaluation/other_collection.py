@@ -12,6 +12,7 @@ import numpy as np
 from cardium.config import Settings
 from cardium.data.manifest import build, manifest_sha256, read_manifest
 from cardium.data.render_records import RenderJob, render_records
+from cardium.data.units import unit_records
 from cardium.datasets import Collection, Found, get_collection
 from cardium.datasets.measured import Measured, measure_all
 from cardium.errors import CardiumError
@@ -124,7 +125,6 @@ def render_for(settings: Settings, folder: Path, manifest: pandas.DataFrame, run
         limits=settings.ingest.limits,
     )
     out = scratch / f"{run.rendering}-{run.size.height}x{run.size.width}"
-    records = list(zip(manifest["path"], manifest["sha256"], strict=True))
-    render_records(job, records, manifest_sha256(manifest), out)
+    render_records(job, unit_records(manifest, run.rendering), manifest_sha256(manifest), out)
     pixels: np.ndarray = np.load(out / "pixels.npy", mmap_mode="r")
     return pixels

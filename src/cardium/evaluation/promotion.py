@@ -30,7 +30,7 @@ from cardium.evaluation.evaluation import NAIVE, Interval, RunScores
 from cardium.evaluation.intervals import score_with_intervals
 from cardium.evaluation.metrics import GroupBootstrap, paired_difference, per_group, score
 from cardium.evaluation.nested import Candidate, best, choose_by_fold
-from cardium.runs.predictions import probability_columns
+from cardium.runs.predictions import probability_columns, same_units
 
 if TYPE_CHECKING:
     import pandas
@@ -250,12 +250,17 @@ def compare(
     rival_scored_by: str,
     naive_score: float,
 ) -> Comparison:
-    """Both scored on the test records that both tables of predictions hold.
+    """Both scored on the test records that both tables of predictions hold; a model of whole patients and one of images patient
+    by patient, the images' mean probability.
 
     Raises Incomparable if these are not of `evaluate.least_groups` patients of every class at least.
     """
     columns = probability_columns(list(classes))
-    both = challenger.merge(rival[["record", *columns]], on="record", suffixes=("", "_rival"))
+    key = ["record"]
+    if not same_units(challenger, rival):
+        key = ["group", "label"]
+        challenger, rival = (table.groupby(key, as_index=False)[columns].mean() for table in (challenger, rival))
+    both = challenger.merge(rival[[*key, *columns]], on=key, suffixes=("", "_rival"))
     patients = both.groupby("label")["group"].nunique()
     least = settings.evaluate.least_groups
     if len(patients) < len(classes) or int(patients.min()) < least:

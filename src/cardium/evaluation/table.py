@@ -16,6 +16,7 @@ import numpy as np
 from cardium.config import Settings
 from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts, read_parts
+from cardium.data.units import unit_table
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, Interval, RunScores
@@ -23,6 +24,7 @@ from cardium.evaluation.intervals import groups_per_class, score_with_intervals
 from cardium.evaluation.nested import Candidate, choose_by_fold
 from cardium.evaluation.published import published_score
 from cardium.evaluation.set_scores import calibration_error_before, score_sets
+from cardium.imaging.kinds import of_patients
 from cardium.progress import progress
 from cardium.runs.data_version import DataVersion
 from cardium.runs.predictions import VALIDATION, mean_predictions, prediction_rows, probability_columns
@@ -119,19 +121,23 @@ def evaluate_runs(
     places = Workspace(settings.root)
     manifest = read_manifest(places.manifest(dataset))
 
-    def parts_of(protocol: str) -> Callable[[int], Parts]:
-        return lambda fold: read_parts(places.split(dataset), manifest, protocol, fold)
+    def rows_of(run: TrainedRun | None) -> pandas.DataFrame:
+        return manifest if run is None else unit_table(manifest, run.rendering)
+
+    def parts_of(protocol: str, run: TrainedRun | None = None) -> Callable[[int], Parts]:
+        rows = rows_of(run)
+        return lambda fold: read_parts(places.split(dataset), rows, protocol, fold)
 
     frames: dict[str, pandas.DataFrame] = {}
     trained = [run for run in runs if run.kind != "ensemble"]
     for run in progress(trained, total=len(trained), desc="evaluate", unit="run"):
-        frames[run.name] = predict(settings, run, manifest, parts_of(run.run.protocol))
+        frames[run.name] = predict(settings, run, rows_of(run), parts_of(run.run.protocol, run))
     for run in runs:
         if run.kind == "ensemble":
             frames[run.name] = mean_predictions([frames[member] for member in run.members], classes)
     evaluated = []
     for run in runs:
-        first = parts_of(run.run.protocol)(run.test_folds[0])
+        first = parts_of(run.run.protocol, run)(run.test_folds[0])
         evaluated.append(EvaluatedRun.of(run, frames[run.name], np.array_equal(first.validation, first.test)))
     for protocol in dict.fromkeys(run.run.protocol for run in runs):
         # `published` has a single fold of its own.
@@ -140,7 +146,8 @@ def evaluate_runs(
         naive = naive_predictions(manifest, classes, [(fold, parts_of(protocol)(fold)) for fold in folds])
         evaluated.append(EvaluatedRun(NAIVE + suffix(protocol), NAIVE, protocol, folds, naive))
     for one in evaluated:
-        _check_predictions(one, manifest, classes, [parts_of(one.protocol)(fold) for fold in one.test_folds])
+        parts = [parts_of(one.protocol, one.trained)(fold) for fold in one.test_folds]
+        _check_predictions(one, rows_of(one.trained), classes, parts)
     chosen = _chosen(settings, classes, evaluated)
     return [*evaluated, chosen] if chosen else evaluated
 
@@ -217,7 +224,8 @@ def score_runs(
 ) -> Evaluation:
     """Scores the predictions: a function of them, of run.json, and of `evaluate` and `seed` in params.yaml.
 
-    runs: all runs of one protocol hold predictions of the same records. patients: whether groups are patients.
+    runs: all runs of one protocol hold predictions of the same records, or of the patients that these are of. patients: whether
+    groups are patients.
     elsewhere: whether the predictions are of another collection.
     """
     how = settings.evaluate
@@ -258,6 +266,7 @@ def _score_run(
         protocol=run.protocol,
         kind=trained.kind if trained else run.model,
         weights=trained.weights.used if trained else "",
+        unit="patient" if trained and of_patients(trained.rendering) else "image",
         records=len(run.predictions),
         groups=len(np.unique(groups)),
         test_folds=run.test_folds,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cardium.errors import CardiumError, unknown
 from cardium.explain.opened_model import Array, OpenedModel
+from cardium.imaging.heart_format import CELLS
 
 Targets = NDArray[np.int64]
 
@@ -247,7 +248,7 @@ def occlusion(model: OpenedModel, pixels: Array, target: Targets, how: How) -> A
     """How much the score falls when a window is emptied (set to the baseline), shared out over the window, mean over windows.
 
     Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014, arXiv:1311.2901. Windows of pictures and
-    traces overlap by half; those of a volume lie side by side and span several slices.
+    traces overlap by half, those of a heart are its measures; those of a volume lie side by side and span several slices.
     """
     start = model.baseline(pixels)
     windows = list(_windows(model, how.window))
@@ -273,6 +274,9 @@ def occlusion(model: OpenedModel, pixels: Array, target: Targets, how: How) -> A
 
 def _windows(model: OpenedModel, share: float) -> Iterator[tuple[slice, ...]]:
     """The windows of occlusion over `model.places`, in order."""
+    if model.form == "heart":
+        yield from ((slice(0, 1), slice(cell, cell + 1)) for cell in CELLS.values())
+        return
     sides, steps = [], []
     for axis, size in enumerate(model.places):
         if model.form in ("leads", "traces") and axis == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,47 @@ import numpy as np
 
 from cardium import atomic
 from cardium.config import Settings
+from cardium.data.studies import given_studies
 from cardium.errors import CardiumError, harmless
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import check_method, default_method
 from cardium.explain.gallery import Shown, file_name, write_explanations
-from cardium.explain.opened_run import class_number, how_of, open_run, sheet_boxes
+from cardium.explain.opened_run import OpenedRun, class_number, how_of, open_run, sheet_boxes
 from cardium.imaging.decode import Undecodable
-from cardium.imaging.kinds import of_volumes
+from cardium.imaging.kinds import Rendered, of_patients, of_volumes
 from cardium.imaging.render import render_file
+from cardium.imaging.study import render_study
 from cardium.workspace import RunId, Workspace
 
 # What a model takes, by whether it reads volumes.
 _GIVEN = {False: "JPEG, PNG or DICOM files", True: "NIfTI files"}
+
+
+def _rendered(settings: Settings, opened: OpenedRun, files: Sequence[str]) -> Iterator[tuple[str, Rendered | None, bytes, str]]:
+    """(name, rendering, bytes, error) of each file or, of a model of whole patients, of each patient in them."""
+    if of_patients(opened.kind):
+        for study in given_studies([Path(file) for file in files], settings.serve):
+            try:
+                rendered = (
+                    None if study.error else render_study(study.files, settings.serve.of_file("image", settings.validate.sides))
+                )
+                yield study.name, rendered, b"", study.error
+            except Undecodable as error:
+                yield study.name, None, b"", str(error)
+        return
+    for file in files:
+        try:
+            data = Path(file).read_bytes()
+            yield (
+                file,
+                render_file(data, opened.kind, opened.size, settings.serve.of_file(opened.kind, settings.validate.sides)),
+                data,
+                "",
+            )
+        except OSError as error:
+            yield file, None, b"", (error.strerror or str(error)).lower()
+        except Undecodable as error:
+            yield file, None, b"", str(error)
 
 
 def explain_files(
@@ -41,15 +70,9 @@ def explain_files(
     chosen = class_number(opened.classes, of_class)
     rows: list[dict[str, Any]] = []
     shown: list[Shown] = []
-    for number, file in enumerate(files):
-        try:
-            data = Path(file).read_bytes()
-            rendered = render_file(data, opened.kind, opened.size, settings.serve.of_file(opened.kind, settings.validate.sides))
-        except OSError as error:
-            rows.append({"file": file, "error": (error.strerror or str(error)).lower()})
-            continue
-        except Undecodable as error:
-            rows.append({"file": file, "error": str(error)})
+    for number, (file, rendered, data, error) in enumerate(_rendered(settings, opened, files)):
+        if rendered is None:
+            rows.append({"file": file, "error": error})
             continue
         probabilities = opened.model.probabilities(rendered.array[None].astype(np.float32))
         decided = int(decide(probabilities, opened.threshold)[0])

@@ -103,7 +103,8 @@ class OpenedModel:
         return whole
 
     def baseline(self, pixels: Array) -> Array:
-        """The input with nothing in it, of the same shape: black (image, leads), the paper's own white, no voltage, air.
+        """The input with nothing in it, of the same shape: black (image, leads), the paper's own white, no voltage, air,
+        a normal heart's measures.
 
         Padding frames of volumes stay zero: a network that skips them must go on doing so on the way from one to the other.
         """
@@ -115,6 +116,10 @@ class OpenedModel:
             from cardium.imaging.trace_format import MIDDLE
 
             empty += MIDDLE
+        elif self.form == "heart":
+            from cardium.imaging.heart_format import normal_levels
+
+            return np.asarray(normal_levels(pixels), np.float32)
         elif self.form in ("slices", "volume"):
             empty += self.filled(pixels)  # Level 1, the darkest; 0 is kept for padding.
         return empty

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cardium.explain.attribution import UNSIGNED
 from cardium.explain.opened_model import Array, OpenedModel
+from cardium.imaging.heart_format import drawn
 from cardium.imaging.kinds import LEADS
 from cardium.reporting.plots import Overlay
 
@@ -29,6 +30,9 @@ _GAP = 2
 
 def overlay_of(model: OpenedModel, method: str, pixels: NDArray[Any], values: Array, caption: str = "") -> Overlay:
     """The picture of one record: pixels (...), 0-255, its attribution (places), scaled to its own largest magnitude."""
+    if model.form == "heart":  # What counts are measures; the picture shows where they were taken.
+        picture = drawn(pixels.astype(np.uint8))
+        return Overlay(picture, np.zeros(picture.shape[:2], np.float32), False, caption=caption)
     signed = method not in UNSIGNED and bool((values < 0).any())
     shown = _smoothed(values) if method in _FINE and model.form != "traces" else values
     if model.form == "traces":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.imaging.heart_format import CELLS
 from cardium.imaging.kinds import LEADS
 from cardium.imaging.paper import fit_to_paper
 
@@ -66,6 +67,8 @@ def where(model: OpenedModel, values: Array, boxes: Mapping[str, Mask] | None = 
     shares = positive / total
     if model.form == "traces":
         return _in_traces(shares)
+    if model.form == "heart":
+        return Looked(measurements={"all": 1.0, **_largest_of({name: float(shares[0, cell]) for name, cell in CELLS.items()})})
     if model.form == "leads":
         apart = float(np.ptp(shares, axis=0).max()) > 0
         leads = dict(zip(LEADS, shares.sum(axis=(1, 2)).tolist(), strict=True)) if apart else {}
@@ -81,9 +84,13 @@ def _in_traces(shares: NDArray[np.float64]) -> Looked:
 
     leads = dict(zip(LEADS, shares[: len(LEADS)].sum(axis=1).tolist(), strict=True))
     cells = shares[len(LEADS) :].ravel()[: len(MEASUREMENTS)]
-    largest = np.argsort(-cells, kind="stable")[:_TOLD]
-    named = {MEASUREMENTS[cell]: float(cells[cell]) for cell in largest if cells[cell] > 0}
+    named = _largest_of(dict(zip(MEASUREMENTS, cells.tolist(), strict=True)))
     return Looked(leads=leads, measurements={"all": float(shares[len(LEADS) :].sum()), **named})
+
+
+def _largest_of(shares: Mapping[str, float]) -> dict[str, float]:
+    """The largest shares that are above zero."""
+    return {name: share for name, share in sorted(shares.items(), key=lambda item: -item[1])[:_TOLD] if share > 0}
 
 
 def _ninth(shares: NDArray[np.float64]) -> tuple[str, float]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cardium.errors import CardiumError
-from cardium.imaging.decode import decode
-from cardium.imaging.kinds import BLANK_STD, FORMS, Rendered, family, input_shape, of_volumes
+from cardium.imaging.decode import Undecodable, decode
+from cardium.imaging.kinds import BLANK_STD, FORMS, Rendered, family, input_shape, of_patients, of_volumes
 
 if TYPE_CHECKING:
     from cardium.imaging.spec import Limits, Render
@@ -26,6 +26,11 @@ def shape_of(kind: str, size: Render) -> tuple[int, ...]:
 
         if (size.height, size.width) != SHAPE:
             raise CardiumError(f"params.yaml: traces are {SHAPE[0]} x {SHAPE[1]}, not {size.height} x {size.width}.")
+    if family(kind) == "heart":
+        from cardium.imaging.heart_format import SHAPE as HEART
+
+        if (size.height, size.width) != HEART:
+            raise CardiumError(f"params.yaml: heart is {HEART[0]} x {HEART[1]}, not {size.height} x {size.width}.")
     return input_shape(kind, size.height, size.width, size.frames)
 
 
@@ -35,6 +40,8 @@ def render_file(data: bytes, kind: str, size: Render, limits: Limits, blank_std:
     blank_std: grey levels (0-255) that vary less than this are reported as blank. Raises imaging.decode.Undecodable, whose text
     is the reason, for bytes that cannot be read or exceed the limits.
     """
+    if of_patients(kind):
+        raise Undecodable("one file shows no beat: give all short-axis images of a patient")
     if of_volumes(kind):
         from cardium.imaging.volume import read_volume, render_volume
 

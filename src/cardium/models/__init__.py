@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cardium.errors import CardiumError, first_line, unknown
 from cardium.imaging.kinds import family, input_shape
-from cardium.models import cnn, fusion, sequence, traces  # noqa: F401  each registers its architectures
+from cardium.models import cine, cnn, fusion, sequence, traces  # noqa: F401  each registers its architectures
 from cardium.models.architectures import ARCHITECTURES, build_architecture
 from cardium.models.attention import BLOCKS
 from cardium.models.backbones import BACKBONES, FRAMES, build_backbone, build_frame_encoder, get_backbone

@@ -55,7 +55,7 @@ def build_architecture(
     """
     row = ARCHITECTURES[name]
     form = rendering or row.renderings[0]
-    height, width = pixels.shape[1:3] if form in ("image", "traces") else pixels.shape[2:4]
+    height, width = pixels.shape[1:3] if form in ("image", "traces", "heart") else pixels.shape[2:4]
     if min(height, width) < row.min_side:
         raise CardiumError(
             f"{name} needs {form} of at least {row.min_side} pixels a side; render is {height}x{width} (params.yaml)."

@@ -280,6 +280,18 @@ def montage(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "", 
     _save(figure, out, title)
 
 
+def hearts(rows: Sequence[tuple[str, np.ndarray]], out: Path, title: str = "end-diastole above, end-systole below") -> None:
+    """Slices of hearts with their contours, a row a patient: (name, uint8 (h, w, 3))."""
+    widest = max(picture.shape[1] for _, picture in rows)
+    figure, axes = _figure(10.0, 2.9 * len(rows) + 0.5, len(rows), 1)
+    for one, (name, picture) in zip(axes, rows, strict=True):
+        one.set_xticks([])
+        one.set_yticks([])
+        one.imshow(np.pad(picture, ((0, 0), (0, widest - picture.shape[1]), (0, 0)), constant_values=255))
+        one.set_ylabel(name, fontsize=9)
+    _save(figure, out, title)
+
+
 @dataclass(frozen=True)
 class Overlay:
     """An input laid out flat and its attribution: picture uint8 (h, w) or (h, w, 3), heat float32 (h, w), -1..1.

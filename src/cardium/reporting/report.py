@@ -40,6 +40,7 @@ _INPUTS = {
     "image": "a picture (JPEG, PNG, DICOM), as the network takes it uint8 {shape}, 0-255, RGB",
     "leads": "an ECG sheet (JPEG, PNG, DICOM), as the network takes it uint8 {shape}, 0-255: its thirteen leads",
     "traces": "an ECG sheet (JPEG, PNG, DICOM), as the network takes it uint8 {shape}: its leads as signals",
+    "heart": "all short-axis images of a patient (JPEG, PNG, DICOM), as the network takes them uint8 {shape}: measures",
     "slices": "a volume (NIfTI), as the network takes it uint8 {shape}, 1-255, frames of 0 are padding",
     "volume": "a volume (NIfTI), as the network takes it uint8 {shape}, 1-255, frames of 0 are padding",
 }
@@ -353,7 +354,7 @@ def _tested(methods: Mapping[str, Mapping[str, float]], method: str) -> str:
 def _card(run: TrainedRun, fingerprint: Mapping[str, Any], collection: Collection) -> dict[str, Any]:
     """Builds the model card of the advised run."""
     sides, form = [run.size.height, run.size.width], family(run.rendering)
-    shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides}.get(form, [run.size.frames, *sides])
+    shape = {"image": [*sides, 3], "leads": [13, *sides], "traces": sides, "heart": sides}.get(form, [run.size.frames, *sides])
     return {
         "run": run.name,
         "input": _INPUTS[form].format(shape=tuple(shape)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,4 +61,18 @@ def mean_predictions(tables: list[pandas.DataFrame], classes: list[str]) -> pand
             )
     mean = first.copy()
     mean[columns] = np.mean([table[columns].to_numpy() for table in ordered], axis=0)
+    return mean
+
+
+def same_units(table: pandas.DataFrame, other: pandas.DataFrame) -> bool:
+    """Whether a record is the same in two tables of one dataset, an image or a patient: then it is of one group in both."""
+    both = table[["record", "group"]].merge(other[["record", "group"]], on="record")
+    return not both.empty and bool((both["group_x"] == both["group_y"]).all())
+
+
+def by_patient(table: pandas.DataFrame, classes: Sequence[str]) -> pandas.DataFrame:
+    """Predictions -> a row a patient and held-out fold: the mean probability of the patient's rows, numbered anew."""
+    key = ["test_fold", "group", "label"]
+    mean = table.groupby(key, as_index=False, sort=True)[probability_columns(list(classes))].mean()
+    mean.insert(0, "record", range(len(mean)))
     return mean

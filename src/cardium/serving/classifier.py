@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from cardium.config import Serve
+from cardium.data.studies import Study, render_archive
 from cardium.errors import CardiumError
 from cardium.evaluation.metrics import decide
 from cardium.imaging.decode import Undecodable
-from cardium.imaging.kinds import Rendered, of_volumes
+from cardium.imaging.heart_format import measures_of
+from cardium.imaging.kinds import Rendered, of_patients, of_volumes
 from cardium.imaging.render import render_file, shape_of
 from cardium.imaging.spec import Sides
+from cardium.imaging.study import render_study
 from cardium.parallel import cores
 from cardium.runs.prediction_sets import served_sets
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
@@ -74,6 +77,11 @@ class Classifier:
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     @property
+    def of_patients(self) -> bool:
+        """Whether an answer is of a patient's files together (`classify_studies`), not of one file."""
+        return of_patients(self.run.rendering)
+
+    @property
     def max_rows(self) -> int:
         """How many files a request may hold."""
         return self.limits.rows(self.run.rendering, self.run.size.area)
@@ -93,6 +101,8 @@ class Classifier:
         quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page, a
         volume whose values are no Hounsfield units.
 
+        measures: of whole patients, where a file is a zip of one patient's images: by name, {} where no heart was found.
+
         A file whose bytes are no image or no volume gets a row of its `error` alone. render: renders the files; None: one after
         the other, here.
         """
@@ -107,10 +117,23 @@ class Classifier:
     def _answers(self, rendered: Sequence[Rendered]) -> list[dict[str, Any]]:
         probabilities = self.probabilities(np.stack([one.array for one in rendered]))
         decisions = decide(probabilities, self.run.threshold)
-        return [
+        rows = [
             self._row(p, int(decision), one.warnings)
             for p, decision, one in zip(probabilities, decisions, rendered, strict=True)
         ]
+        if self.of_patients:
+            for row, one in zip(rows, rendered, strict=True):
+                row["measures"] = {name: round(value, 3) for name, value in measures_of(one.array).items()}
+        return rows
+
+    def classify_study(self, study: Study) -> dict[str, Any]:
+        """The row of one patient, of a model of whole patients: as `classify`, or its `error` alone."""
+        if study.error:
+            return {"error": study.error}
+        try:
+            return self._answers([render_study(study.files, self.limits.of_file("image", self.sides))])[0]
+        except Undecodable as error:
+            return {"error": str(error)}
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (n, ...) as rendered -> float64 (n, C)."""
@@ -119,7 +142,9 @@ class Classifier:
 
     @property
     def reader(self) -> partial[Rendered]:
-        """Renders one file's bytes; picklable. Raises Undecodable."""
+        """Renders one file's bytes, of whole patients an archive's; picklable. Raises Undecodable."""
+        if self.of_patients:
+            return partial(render_archive, limits=self.limits, of_image=self.limits.of_file("image", self.sides))
         limits = self.limits.of_file(self.run.rendering, self.sides)
         return partial(render_file, kind=self.run.rendering, size=self.run.size, limits=limits)
 

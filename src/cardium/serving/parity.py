@@ -13,6 +13,7 @@ import numpy as np
 
 from cardium.config import Settings
 from cardium.data.render_records import RenderJob, render_record
+from cardium.data.units import unit_records
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Parity
 from cardium.evaluation.metrics import decide
@@ -45,16 +46,12 @@ def compare_served(settings: Settings, run: TrainedRun, manifest: pandas.DataFra
     asked = [(run.model_file, predictions[predictions["test_fold"] == run.test_folds[0]])]
     if run.retrained:
         asked.append((run.served_file, pd.read_parquet(run.folder / CALIBRATION)))
-    scored, served = [], []
+    scored, served, records = [], [], unit_records(manifest, run.rendering)
     for file, table in asked:
         some = table.iloc[np.unique(np.linspace(0, len(table) - 1, settings.evaluate.compared).round().astype(int))]
-        files = manifest.iloc[some["record"].to_numpy()]
         classifier = Classifier(run.folder, file=file)
         scored.append(some[probability_columns(run.classes)].to_numpy())
-        served += [
-            classifier.probabilities(render_record(job, record).array[None])
-            for record in zip(files["path"], files["sha256"], strict=True)
-        ]
+        served += [classifier.probabilities(render_record(job, records[at]).array[None]) for at in some["record"]]
         keras.backend.clear_session()
     found = parity_of(np.concatenate(scored), np.concatenate(served), run.threshold)
     if found.difference > settings.evaluate.tolerance:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from cardium.config import Settings
+from cardium.data.studies import given_studies
 from cardium.errors import CardiumError, first_line, harmless
 from cardium.serving.classifier import Classifier
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.store import connected, store_exists
+
+# What is said of a heart on the command line: name of the measure -> words.
+_SAID = {"ejection_fraction": "ejection fraction", "wall_to_pool": "wall to pool", "thickening": "thickening"}
 
 
 def load_classifier(settings: Settings, model: str) -> Classifier:
@@ -46,10 +50,14 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
     """A row a file, in order: {"file", "label", "probability", "probabilities", "set", "set_coverage", "quality",
     "run", "model_version"}.
 
+    Of a model of whole patients a row a patient, with "measures" too: of a folder every patient in it, of a zip archive one.
+
     A file that cannot be read or is no image gets {"file", "error"}; the others are classified. model: as in `load_classifier`.
     Raises CardiumError if there is no such model.
     """
     classifier = load_classifier(settings, model)
+    if classifier.of_patients:
+        return _predict_patients(classifier, files)
     rows: list[dict[str, Any]] = []
     for file in files:
         try:
@@ -58,6 +66,17 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
             row = {"error": (error.strerror or str(error)).lower()}
         rows.append({"file": str(file), **row})
     return rows
+
+
+def _predict_patients(classifier: Classifier, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """A row a patient: of every folder its patients, of an archive one, of all other files together one."""
+    studies = given_studies(files, classifier.limits)
+    return [{"file": study.name, **classifier.classify_study(study)} for study in studies]
+
+
+def _measured(row: dict[str, Any]) -> str:
+    measures = row.get("measures") or {}
+    return "".join(f"  {words} {measures[name]:.2f}" for name, words in _SAID.items() if name in measures)
 
 
 def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -74,7 +93,7 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
         if row["set"] is not None and row["set"] != [row["label"]]:
             shares += f"; {set_text(row['set'])}"
         doubts = "" if row["quality"] == "ok" else f"  DOUBTFUL: {row['quality']}"
-        lines.append(f"{name:<{width}}  {row['label']}  ({shares}){doubts}")
+        lines.append(f"{name:<{width}}  {row['label']}  ({shares}){_measured(row)}{doubts}")
     classified = next((row for row in rows if "run" in row), None)
     if classified is not None:
         version = f", version {classified['model_version']}" if classified["model_version"] else ""

@@ -25,6 +25,7 @@ from cardium.config import Settings
 from cardium.data.manifest import class_numbers, read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import read_parts
+from cardium.data.units import unit_table
 from cardium.datasets.demos import is_demo, true_masks
 from cardium.errors import CardiumError, harmless, unknown
 from cardium.evaluation.metrics import decide
@@ -34,6 +35,7 @@ from cardium.explain.faithfulness_files import faithfulness_text, write_faithful
 from cardium.explain.gallery import Shown, file_name, write_explanations
 from cardium.explain.opened_run import OpenedRun, class_number, how_of, open_run, sheet_boxes_of
 from cardium.explain.selection import pick, pick_tested, spread
+from cardium.imaging.kinds import of_patients
 from cardium.workspace import RunId, Workspace
 
 if TYPE_CHECKING:
@@ -68,23 +70,24 @@ def explain_run(settings: Settings, run: RunId, method: str, *, of_class: str = 
     chosen = class_number(opened.classes, of_class)
     workspace = Workspace(settings.root)
     manifest = read_manifest(workspace.manifest(run.dataset))
+    rows = unit_table(manifest, opened.kind)
     _check_same_data(opened, read_fingerprint(workspace.manifest(run.dataset))["manifest_sha256"])
-    pixels, _ = read_pixels(workspace.rendering(run.dataset, opened.kind), manifest)
+    pixels, _ = read_pixels(workspace.rendering(run.dataset, opened.kind), rows)
     fold = opened.trained.test_folds[0]
-    test = read_parts(workspace.split(run.dataset), manifest, run.protocol, fold)
+    test = read_parts(workspace.split(run.dataset), rows, run.protocol, fold)
     # Where the original scored the records that chose its weights, there is no other test.
     candidates = spread(test.test if len(test.test) else test.validation, settings.explain.candidates)
     probabilities = opened.probabilities(pixels, candidates)
     decided = np.asarray(decide(probabilities, opened.threshold), np.int64)
-    labels = class_numbers(manifest, opened.classes)[candidates]
+    labels = class_numbers(rows, opened.classes)[candidates]
 
-    groups = manifest["group"].to_numpy()[candidates]
+    groups = rows["group"].to_numpy()[candidates]
     picked = pick(decided == labels, probabilities[np.arange(len(candidates)), decided], groups, settings.explain.shown)
     data = workspace.data(run.dataset)
 
     def shown(group: str, place: int, at: int) -> Shown:
         record = int(candidates[at])
-        row = manifest.iloc[record]
+        row = rows.iloc[record]
         target = int(decided[at]) if chosen is None else chosen
         return Shown(
             name=f"{file_name(group)}-{place + 1}-{file_name(row['path'])}",
@@ -141,9 +144,9 @@ def _check_same_data(opened: OpenedRun, manifest_sha256: str) -> None:
 def _masks(
     settings: Settings, opened: OpenedRun, manifest: pandas.DataFrame, records: NDArray[np.int64]
 ) -> list[Mapping[str, NDArray[np.bool_]]]:
-    """Draws the true masks of each record of demo data; [] for other data."""
+    """Draws the true masks of each record of demo data; [] for other data, and where a row is a patient."""
     dataset = opened.trained.run.dataset
-    if not is_demo(settings.root, dataset, manifest):
+    if of_patients(opened.kind) or not is_demo(settings.root, dataset, manifest):
         return []
     data = Workspace(settings.root).data(dataset)
     paths = manifest["path"].to_numpy()[records]

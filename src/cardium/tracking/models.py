@@ -83,7 +83,7 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             artifacts=artifacts,
             code_paths=[str(package)],
             pip_requirements=requirements(),
-            signature=signature(run.classes),
+            signature=signature(run.classes, run.rendering),
             input_example=input_example(run.rendering),
             model_config={**dataclasses.asdict(settings.serve), "sides": dataclasses.asdict(settings.validate.sides)},
             metadata={"cardium": {"id": run.id, "run": run.name, **named, "classes": run.classes}},

@@ -18,6 +18,7 @@ import numpy as np
 from cardium.config import Settings
 from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts
+from cardium.data.units import unit_table
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, RunScores
 from cardium.evaluation.nested import Candidate
@@ -25,6 +26,7 @@ from cardium.evaluation.promotion import (
     Attempt,
     Challenger,
     Champion,
+    Comparison,
     Expected,
     Incomparable,
     Promotion,
@@ -248,7 +250,7 @@ def _contest(
     )
     numbers = (
         f"difference to {champion or 'the naive row'} {comparison.difference:+.3f} "
-        f"[{comparison.low:+.3f}, {comparison.high:+.3f}] on {comparison.records} test images of {comparison.groups} patients "
+        f"[{comparison.low:+.3f}, {comparison.high:+.3f}] on {_records(comparison)} "
         f"({source})"
     )
     outcome = f"{row.name} is the champion" if decision.promote else f"{row.name} is not promoted"
@@ -313,6 +315,12 @@ def _recorded(evaluation: Evaluation, attempt: Attempt, expected: Expected) -> d
         ends = {"": score.value, "_low": score.low, "_high": score.high}
         tags |= {f"expected_{unit}_balanced_accuracy{end}": f"{value:.4f}" for end, value in ends.items() if value is not None}
     return {**tags, EXPECTATION: _expectation(expected)}
+
+
+def _records(comparison: Comparison) -> str:
+    if comparison.records == comparison.groups:
+        return f"{comparison.groups} test patients"
+    return f"{comparison.records} test images of {comparison.groups} patients"
 
 
 def _test_predictions(settings: Settings, dataset: str, name: str) -> pandas.DataFrame:
@@ -390,7 +398,7 @@ def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path)
         raise Incomparable("data or split changed, and which patients the champion was trained on was not logged with it")
     table = pd.read_csv(split, dtype={"group": str})
     folds = champion.test_folds if champion.has_folds else champion.test_folds[:1]
-    manifest = read_manifest(workspace.manifest(dataset))
+    manifest = unit_table(read_manifest(workspace.manifest(dataset)), champion.rendering)
     unseen = unseen_records(manifest, dict(zip(table["group"], table["fold"], strict=True)), folds)
     if not unseen:
         raise Incomparable("the champion has been trained on every patient that is there now")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cardium.imaging.kinds import of_volumes
+from cardium.imaging.heart_format import MEASURES
+from cardium.imaging.kinds import of_patients, of_volumes
 
 if TYPE_CHECKING:
     import pandas
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 COLUMN = "image"
 
 
-def signature(classes: Sequence[str]) -> ModelSignature:
+def signature(classes: Sequence[str], kind: str = "image") -> ModelSignature:
     """The columns of a request and of its answer; `probabilities` is an object with a number a class, `set` a list of them.
 
+    kind: of the model's rendering. Of whole patients the answer has `measures`.
     A file that cannot be read has an `error` and nothing else.
     """
     from mlflow.models import ModelSignature
@@ -38,6 +40,9 @@ def signature(classes: Sequence[str]) -> ModelSignature:
         ColSpec(DataType.string, "model_version", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
+    if of_patients(kind):
+        measures = Object([Property(measure.name, DataType.double, required=False) for measure in MEASURES])
+        outputs.append(ColSpec(measures, "measures", required=False))
     return ModelSignature(inputs=Schema([ColSpec(DataType.string, COLUMN)]), outputs=Schema(outputs))
 
 
@@ -50,6 +55,8 @@ def input_example(kind: str = "image") -> pandas.DataFrame:
 
 def example_file(kind: str = "image") -> bytes:
     """A small file of the sort that the rendering `kind` is made from."""
+    if of_patients(kind):
+        return _small_study()
     return _small_volume() if of_volumes(kind) else _small_image()
 
 
@@ -70,4 +77,16 @@ def _small_image() -> bytes:
     ramp = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8) * 4
     file = BytesIO()
     Image.fromarray(ramp).save(file, "PNG")
+    return file.getvalue()
+
+
+def _small_study() -> bytes:
+    """A zip of two pictures."""
+    from io import BytesIO
+    from zipfile import ZipFile, ZipInfo
+
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        for number in (1, 2):
+            archive.writestr(ZipInfo(f"IM{number}.png"), _small_image())
     return file.getvalue()

@@ -24,6 +24,7 @@ from cardium.config import RunSpec, Settings, Train
 from cardium.data.manifest import class_numbers, read_fingerprint, read_manifest
 from cardium.data.rendering import read_pixels, read_rows
 from cardium.data.splits import Parts
+from cardium.data.units import unit_table
 from cardium.errors import CardiumError
 from cardium.imaging.augment import augment_batch
 from cardium.imaging.spec import Augment, Render
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 class Inputs:
     """The opened inputs of a run.
 
-    size, rendered: of its rendering, and its render.json. labels: (N,) class indices. pixels: the rendering (N, ...), row =
-    record.
+    manifest: its rows (data/units.py). size, rendered: of its rendering, and its render.json. labels: (N,) class indices.
+    pixels: the rendering (N, ...), row = record.
     bank: None for end-to-end training.
     """
 
@@ -119,6 +120,7 @@ def read_inputs(settings: Settings, spec: RunSpec, reads: Path) -> Inputs:
     manifest = read_manifest(workspace.manifest(spec.dataset))
     fingerprint = read_fingerprint(workspace.manifest(spec.dataset))
     classes = list(fingerprint["classes"])
+    manifest = unit_table(manifest, spec.rendering)
     pixels, rendered = read_pixels(workspace.rendering(spec.dataset, spec.rendering), manifest)
     return Inputs(
         size=settings.datasets[spec.dataset].render[spec.rendering],
