@@ -514,7 +514,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
             file = root / "data" / "cmri" / label / f"Directory_{patient}" / "SR_1" / f"IM{frame:05d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             level = 90 + 60 * (patient % 2) * (patient != 3)
-            Image.fromarray(rng.integers(level, level + 60, (30, 30), dtype=np.uint8)).save(file)
+            Image.fromarray(rng.integers(level, level + 60, (40, 40), dtype=np.uint8)).save(file)
     plain = config.load(PROJECT)
     dataset = dataclasses.replace(plain.datasets["cmri"], render={"image": Render(24, 24), "heart": Render(133, 512)})
     quick = dataclasses.replace(plain.explain, shown=2, tested=2, steps=4, most_steps=4, samples=2, curve=4, cascade=2)
