@@ -84,7 +84,7 @@ def test_an_evaluation_keeps_and_tells_it(tmp_path: Path) -> None:
         name: RunScores(name, name, "honest", "train", parity=parity_of(np.array([[0.5, 0.5]]), served, 0.5))
         for name, served in (("a", np.array([[0.5, 0.5]])), ("b", np.array([[0.4, 0.6]])))
     }
-    evaluation = Evaluation("cmri", CLASSES, 0.95, 100, 0.5, DataVersion("", "m", "s"), rows)
+    evaluation = Evaluation("cmri", CLASSES, 0.95, 0.5, DataVersion("", "m", "s"), rows)
     evaluation.write(tmp_path)
     assert Evaluation.read(tmp_path, "cmri") == evaluation
     said = "on 2 records of 2 runs the saved models' probabilities differ by up to 0.10000 (b), 1 decisions differ."

@@ -169,8 +169,8 @@ class RunScores:
         table = asdict(self)
         del table["name"]
         # Files of older versions have none of these, and get none.
-        for name in ("parity", "calibration_error_before", "sets"):
-            if table[name] is None:
+        for name, none in {"parity": None, "calibration_error_before": None, "sets": None, "unit": "image"}.items():
+            if table[name] == none:
                 del table[name]
         return {**table, "seconds": table["seconds"] or {}}
 
