@@ -126,7 +126,9 @@ def test_a_killed_stage_leaves_no_workers(root: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interruption_that_a_library_swallows_ends_the_process_all_the_same(number: signal.Signals) -> None:
     code = """
+import signal
 import time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job inherits that it is ignored.
 from cardium import cli
 def swallowing(_):
     while True:

@@ -79,7 +79,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_new_dataset_architecture_and_verb_go_through_the_pipeline(copy: Path) -> None:
     run(copy, sys.executable, "-m", "cardium", "repro", "evaluate@echo")
     scores = json.loads((copy / "reports/echo/evaluation/metrics.json").read_text())
-    assert set(scores["runs"]) == {"echo-tiny_cnn", "naive"}
+    assert set(scores["runs"]) == {"chosen", "echo-tiny_cnn", "naive"}
     assert scores["runs"]["echo-tiny_cnn"]["groups"] == 16
     told = run(copy, sys.executable, "-m", "cardium", "census", "--dataset", "echo")
     assert "wrote reports/echo/census.json" in told

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cardium.imaging.heart_format import CELLS, MEASURES
 from cardium.models.architectures import register_architecture
 from cardium.models.classifier import classify_embedding
 
@@ -32,6 +31,8 @@ def cine_net(pixels: Any, classes: int, dropout: float) -> Any:
     A rendering without a heart has an embedding of zeros: it gets the probabilities of a normal one, and serving's warning.
     """
     from keras import layers
+
+    from cardium.imaging.heart_format import CELLS, MEASURES
 
     by_name = {measure.name: measure for measure in MEASURES}
     row = layers.Cropping1D((0, int(pixels.shape[1]) - 1), name="measurements")(pixels)
