@@ -32,8 +32,8 @@ test: setup  ## check style and types, run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# Two at once, a file to each: the files are the fixtures' homes.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# Three at once, a file to each: the files are the fixtures' homes. One of them often waits for what it has started.
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## format, and check style and types
 	$(BIN)/ruff format .

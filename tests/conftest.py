@@ -15,7 +15,7 @@ settings.register_profile("cardium", deadline=None)
 settings.load_profile("cardium")
 
 # The two longest files: begun first, so that neither is left for the end, when nothing runs beside it.
-_LONGEST = ("test_whole_way.py", "test_models.py")
+_LONGEST = ("test_whole_way.py", "test_models.py", "test_recipes.py", "test_serving.py", "test_tune.py", "test_patients.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

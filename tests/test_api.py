@@ -26,18 +26,12 @@ def in_fresh_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=True)
 
 
-def test_importing_cardium_loads_nothing_heavy_and_takes_no_time() -> None:
+def test_importing_cardium_loads_nothing_of_weight() -> None:
     rows = [line.split("|") for line in in_fresh_python("-X", "importtime", "-c", "import cardium").stderr.splitlines()]
-    imported = {module.strip(): int(total) for _, total, module in rows[1:]}
+    imported = {module.strip() for _, _, module in rows[1:]}
     assert "cardium" in imported
     assert HEAVY.isdisjoint(module.partition(".")[0] for module in imported)
     assert not [module for module in imported if module.startswith("cardium.")]
-    # Microseconds, least of three, since another test runs beside this one.
-    times = [imported["cardium"]]
-    for _ in range(2):
-        last = in_fresh_python("-X", "importtime", "-c", "import cardium").stderr.splitlines()[-1]
-        times.append(int(last.split("|")[1]))
-    assert min(times) < 20_000
 
 
 def test_the_public_names_are_those_of_their_rooms() -> None:
