@@ -49,7 +49,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, groups: np.nd
     right = (distinct + 1) / (distinct + 2)
     targets = np.full((count, classes), (1 - right) / (classes - 1))
     targets[np.arange(count), labels] = right
-    logits = np.log(np.clip(probabilities, _LEAST, None))
+    logits = _logits(probabilities)
 
     def slope(temperature: float) -> float:
         """Of the mean cross-entropy over 1 / temperature, in which it is convex."""
@@ -64,6 +64,12 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, groups: np.nd
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divides the logits behind probabilities (n, C) by the temperature: float64 (n, C)."""
-    logits = np.log(np.clip(np.asarray(probabilities, np.float64), _LEAST, None)) / temperature
+    logits = _logits(probabilities) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities -> logits, up to a constant. A 0 is one that float32 could not hold: it counts as the least that it can."""
+    p = np.asarray(probabilities, np.float64)
+    return np.log(np.where(p > 0, p, _LEAST))
