@@ -40,7 +40,7 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except CardiumError as error:
-        print(f"error: {harmless(masked(str(error)))}", file=sys.stderr)
+        _print_error(error)
         return 1
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
@@ -57,8 +57,13 @@ def _exit_code(arguments: argparse.Namespace, received: list[int]) -> int:
         told = _refused(error)
         if told is None:
             raise
-        print(f"error: {harmless(str(told))}", file=sys.stderr)
+        _print_error(told)
         return 1
+
+
+def _print_error(error: CardiumError) -> None:
+    """One line on stderr: names of files may hold what acts on a terminal, addresses a password."""
+    print(f"error: {harmless(masked(str(error)))}", file=sys.stderr)
 
 
 def _refused(error: OSError) -> CardiumError | None:
@@ -483,9 +488,9 @@ def _read(arguments: argparse.Namespace) -> int:
     failed = False
     for file in arguments.files:
         try:
-            print(read_file(Path(file), Path(arguments.out) if arguments.out else None))
+            print(harmless(read_file(Path(file), Path(arguments.out) if arguments.out else None)))
         except CardiumError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _print_error(error)
             failed = True
     return 1 if failed else 0
 

@@ -55,6 +55,11 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
+def system_reason(error: OSError) -> str:
+    """What the system says is wrong with a file, in lower case and without the file's name: `no such file or directory`."""
+    return (error.strerror or str(error)).lower()
+
+
 def not_installed(module: str) -> str:
     """The words for a library that this Python lacks, most often because the project's environment is not activated."""
     return (

@@ -16,6 +16,7 @@ from pathlib import Path
 from cardium.config import Serve
 from cardium.datasets.cmri import frame_number, is_series, patient_folder, patient_prefix, series_of
 from cardium.datasets.scan import taken_order
+from cardium.errors import system_reason
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.kinds import Rendered
 from cardium.imaging.spec import Limits
@@ -106,7 +107,7 @@ def _of_paths(folder: Path, own: str, paths: Sequence[str], limits: Serve) -> St
     try:
         return _study(name, [(path, (folder / path).read_bytes()) for path in paths], limits)
     except OSError as error:
-        return Study(name, error=(error.strerror or str(error)).lower())
+        return Study(name, error=system_reason(error))
 
 
 def given_studies(files: Sequence[Path], limits: Serve) -> list[Study]:
@@ -122,7 +123,7 @@ def given_studies(files: Sequence[Path], limits: Serve) -> list[Study]:
             else:
                 singles.append((str(file), data))
         except OSError as error:
-            studies.append(Study(str(file), error=(error.strerror or str(error)).lower()))
+            studies.append(Study(str(file), error=system_reason(error)))
     if singles:
         name = singles[0][0] if len(singles) == 1 else f"{singles[0][0]} and {len(singles) - 1} more"
         studies.append(_study(name, singles, limits))

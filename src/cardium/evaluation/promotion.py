@@ -30,7 +30,7 @@ from cardium.evaluation.evaluation import NAIVE, Interval, RunScores
 from cardium.evaluation.intervals import score_with_intervals
 from cardium.evaluation.metrics import GroupBootstrap, paired_difference, per_group, score
 from cardium.evaluation.nested import Candidate, best, choose_by_fold
-from cardium.runs.predictions import probability_columns, same_units
+from cardium.runs.predictions import by_patient, probability_columns, same_units
 
 if TYPE_CHECKING:
     import pandas
@@ -259,7 +259,7 @@ def compare(
     key = ["record"]
     if not same_units(challenger, rival):
         key = ["group", "label"]
-        challenger, rival = (table.groupby(key, as_index=False)[columns].mean() for table in (challenger, rival))
+        challenger, rival = by_patient(challenger, classes), by_patient(rival, classes)
     both = challenger.merge(rival[[*key, *columns]], on=key, suffixes=("", "_rival"))
     patients = both.groupby("label")["group"].nunique()
     least = settings.evaluate.least_groups

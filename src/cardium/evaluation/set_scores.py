@@ -13,7 +13,7 @@ import numpy as np
 from cardium.evaluation.evaluation import Interval, SetScores
 from cardium.evaluation.metrics import score
 from cardium.runs.prediction_sets import served_sets, sets_of
-from cardium.runs.predictions import probability_columns
+from cardium.runs.predictions import VALIDATION, probability_columns
 from cardium.runs.temperature import tempered
 from cardium.runs.trained_run import TrainedRun
 
@@ -67,7 +67,7 @@ def _inside(run: TrainedRun, predictions: pandas.DataFrame, coverage: float) -> 
     """Which classes are in each test record's set: bool (n, C), the rows those of `predictions`."""
     import pandas as pd
 
-    held_out = pd.read_parquet(run.folder / "validation.parquet")
+    held_out = pd.read_parquet(run.folder / VALIDATION)
     inside = np.zeros((len(predictions), len(run.classes)), dtype=bool)
     folds = predictions["test_fold"].to_numpy()
     p = predictions[probability_columns(run.classes)].to_numpy()

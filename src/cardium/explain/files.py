@@ -11,7 +11,7 @@ import numpy as np
 from cardium import atomic
 from cardium.config import Settings
 from cardium.data.studies import given_studies
-from cardium.errors import CardiumError, harmless
+from cardium.errors import CardiumError, harmless, system_reason
 from cardium.evaluation.metrics import decide
 from cardium.explain.attribution import check_method, default_method
 from cardium.explain.gallery import Shown, file_name, write_explanations
@@ -48,7 +48,7 @@ def _rendered(settings: Settings, opened: OpenedRun, files: Sequence[str]) -> It
                 "",
             )
         except OSError as error:
-            yield file, None, b"", (error.strerror or str(error)).lower()
+            yield file, None, b"", system_reason(error)
         except Undecodable as error:
             yield file, None, b"", str(error)
 

@@ -83,6 +83,7 @@ def train_heads(settings: Settings, spec: JointSpec, members: list[TrainedRun]) 
     weights: dict[int, dict[str, np.ndarray]] = {}
     history: list[dict[str, Any]] = []
     temperatures: dict[int, float] = {}
+    method = settings.protocols[spec.id.protocol].calibration
     groups = manifest["group"].to_numpy()
     phases, tables, seconds = [], [], 0.0
     for fold in folds:
@@ -103,15 +104,15 @@ def train_heads(settings: Settings, spec: JointSpec, members: list[TrainedRun]) 
             recipe=recipe_of(train, labels[parts.train], len(classes), settings.seed + fold),
             checkpoint=Checkpoint(state / f"fold{fold}", key),
         )
-        weights[fold] = trained_weights(head)
         history += [{"test_fold": fold, "phase": "head", **row} for row in fitted.history]
         phases.append(Phase(fold, "head", **fitted.summary()))
         seconds += fitted.seconds
         probabilities = predict(head, validation, train.batch)
-        if settings.protocols[spec.id.protocol].calibration == "temperature":
-            scaled = calibrate(weights[fold], probabilities, labels[parts.validation], groups[parts.validation])
-            temperatures[fold], weights[fold], probabilities = scaled.temperature, scaled.weights, scaled.probabilities
-        tables.append(prediction_rows(manifest, parts.validation, fold, labels, probabilities, classes))
+        scaled = calibrate(trained_weights(head), probabilities, labels[parts.validation], groups[parts.validation], method)
+        weights[fold] = scaled.weights
+        if scaled.temperature is not None:
+            temperatures[fold] = scaled.temperature
+        tables.append(prediction_rows(manifest, parts.validation, fold, labels, scaled.probabilities, classes))
     shutil.rmtree(state, ignore_errors=True)
     return TrainedHeads(weights, pd.concat(tables, ignore_index=True), history, phases, seconds, temperatures)
 

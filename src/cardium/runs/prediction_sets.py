@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cardium.runs.predictions import probability_columns
+from cardium.runs.predictions import VALIDATION, probability_columns
 from cardium.runs.trained_run import TrainedRun
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def served_sets(run: TrainedRun, coverage: float) -> PredictionSets | None:
     """The sets that a run is served with: of its validation predictions. None for a run without them."""
     import pandas as pd
 
-    path = run.folder / "validation.parquet"
+    path = run.folder / VALIDATION
     return sets_of(pd.read_parquet(path), run.classes, coverage) if path.is_file() else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -23,17 +24,29 @@ _LEAST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A fold's model after scaling. weights: as `models.trained` names them. probabilities: (n, C) of validation."""
+    """A fold's model after scaling. weights: as `models.trained` names them. probabilities: (n, C) of validation.
 
-    temperature: float
+    temperature: None where the protocol's method is `none`, and all is as it was.
+    """
+
+    temperature: float | None
     weights: dict[str, np.ndarray]
     probabilities: np.ndarray
 
 
 def calibrate(
-    weights: Mapping[str, np.ndarray], probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray
+    weights: Mapping[str, np.ndarray],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    method: Literal["temperature", "none"] = "temperature",
 ) -> Calibrated:
-    """Fits the temperature on validation, and scales the model's weights and its validation probabilities (n, C) by it."""
+    """Fits the temperature on validation, and scales the model's weights and its validation probabilities (n, C) by it.
+
+    method: `calibration` of the protocol.
+    """
+    if method == "none":
+        return Calibrated(None, dict(weights), probabilities)
     temperature = fit_temperature(probabilities, labels, groups)
     return Calibrated(temperature, with_temperature(weights, temperature), tempered(probabilities, temperature))
 

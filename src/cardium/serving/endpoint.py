@@ -23,7 +23,19 @@ from cardium.imaging.kinds import of_volumes
 from cardium.parallel import cores
 from cardium.serving.classifier import Classifier
 from cardium.serving.render_pool import FILE, Reader, RenderPool, Request
-from cardium.serving.request import CSV, JSON, PARQUET, BadRequest, Body, Refusal, answered, column_of, files_of, parquet_column
+from cardium.serving.request import (
+    CSV,
+    JSON,
+    PARQUET,
+    BadRequest,
+    Body,
+    Refusal,
+    answered,
+    column_of,
+    failed,
+    files_of,
+    parquet_column,
+)
 from cardium.tracking.signature import example_file
 
 Message = MutableMapping[str, Any]
@@ -223,8 +235,7 @@ def _refused(error: Exception) -> _Refused:
     if isinstance(error, BadRequest):
         return _Refused(400, str(error))
     traceback.print_exception(error, file=sys.stderr)
-    # Its text may hold paths of this machine; the type says where to look.
-    return _Refused(500, f"The model failed on this request ({type(error).__name__}).")
+    return _Refused(500, failed(error))
 
 
 async def _send_error(send: Send, error: _Refused) -> None:

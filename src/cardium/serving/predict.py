@@ -8,7 +8,7 @@ from typing import Any
 
 from cardium.config import Settings
 from cardium.data.studies import given_studies
-from cardium.errors import CardiumError, first_line, harmless
+from cardium.errors import CardiumError, first_line, harmless, system_reason
 from cardium.serving.classifier import Classifier
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
@@ -63,7 +63,7 @@ def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list
         try:
             row = classifier.classify([Path(file).read_bytes()])[0]
         except OSError as error:
-            row = {"error": (error.strerror or str(error)).lower()}
+            row = {"error": system_reason(error)}
         rows.append({"file": str(file), **row})
     return rows
 

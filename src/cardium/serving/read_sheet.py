@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardium.atomic import replacing_folder
-from cardium.errors import CardiumError
+from cardium.errors import CardiumError, system_reason
 from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.kinds import LEADS
 from cardium.imaging.sheet import SIDEWAYS, Pixels, Sheet, find_sheet, upright
@@ -77,7 +77,7 @@ def read_file(path: Path, folder: Path | None = None) -> str:
     try:
         pixels = decode(path.read_bytes()).pixels
     except OSError as error:
-        raise CardiumError(f"{path}: {(error.strerror or str(error)).lower()}.") from None
+        raise CardiumError(f"{path}: {system_reason(error)}.") from None
     except Undecodable as error:
         raise CardiumError(f"{path}: {error}.") from None
     reading = read_sheet(pixels)

@@ -102,14 +102,23 @@ def _json_column(body: bytes | bytearray) -> list[Any]:
         return _of_records(content, given[0])
     if isinstance(content, dict):  # {"image": [...]}
         if COLUMN not in content:
-            raise _no_column()
+            raise no_column()
         content = content[COLUMN]
     elif isinstance(content, list) and any(isinstance(value, dict) for value in content):
         return _of_records(content, given[0])
     return content if isinstance(content, list) else [content]
 
 
-def _no_column() -> BadRequest:
+def failed(error: Exception) -> str:
+    """The words for a request on which the model itself failed.
+
+    The error's text may hold paths of this machine; its type says where to look.
+    """
+    return f"The model failed on this request ({type(error).__name__})."
+
+
+def no_column() -> BadRequest:
+    """The error of a table without the column of files."""
     return BadRequest(f"There is no column `{COLUMN}`.")
 
 
@@ -117,7 +126,7 @@ def _of_records(content: Any, name: str) -> list[Any]:
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise BadRequest(f"`{name}` is no list of objects, one a file.")
     if content and not any(COLUMN in row for row in content):
-        raise _no_column()
+        raise no_column()
     return [row.get(COLUMN) for row in content]
 
 
@@ -126,7 +135,7 @@ def _of_split(content: Any) -> list[Any]:
     if not isinstance(columns, list) or not isinstance(data, list):
         raise BadRequest("`dataframe_split` is no object with the lists `columns` and `data`.")
     if columns.count(COLUMN) != 1:
-        raise _no_column() if COLUMN not in columns else BadRequest(f"The column `{COLUMN}` stands twice.")
+        raise no_column() if COLUMN not in columns else BadRequest(f"The column `{COLUMN}` stands twice.")
     if not all(isinstance(row, list) and len(row) == len(columns) for row in data):
         raise BadRequest("`data` of `dataframe_split` is no list of rows, each with a value for every column.")
     place = columns.index(COLUMN)
@@ -140,7 +149,7 @@ def _csv_column(body: bytes | bytearray, max_rows: int) -> list[Any]:
         # By itself first: pandas takes a minute for a line of some ten thousand names that are alike.
         [names] = csv.reader([bytes(body[:_LONGEST_HEADER]).decode("utf-8-sig", "replace").splitlines()[0]])
         if names.count(COLUMN) != 1:
-            raise _no_column()
+            raise no_column()
         table = pd.read_csv(
             io.BytesIO(body), dtype=str, usecols=[COLUMN], nrows=max_rows + 1, encoding="utf-8-sig", keep_default_na=False
         )
@@ -164,7 +173,7 @@ def parquet_column(body: bytes | bytearray, max_rows: int, max_bytes: int) -> li
         file = pq.ParquetFile(io.BytesIO(body), read_dictionary=[COLUMN])
         rows, names = file.metadata.num_rows, file.schema_arrow.names
         if names.count(COLUMN) != 1:
-            raise _no_column()
+            raise no_column()
         _check_rows(rows, max_rows)
         column = file.read(columns=[COLUMN], use_threads=False).column(0)
         if pa.types.is_dictionary(column.type):

@@ -23,7 +23,7 @@ from cardium.imaging.spec import Sides
 from cardium.serving import mlflow_app
 from cardium.serving.classifier import Classifier
 from cardium.serving.endpoint import Endpoint
-from cardium.serving.request import BadRequest, answered, files_of
+from cardium.serving.request import BadRequest, answered, failed, files_of, no_column
 from cardium.tensorflow_import import import_tensorflow
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.signature import COLUMN
@@ -54,15 +54,14 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         """The column `image` -> a table with a row a file."""
         try:
             if COLUMN not in model_input:
-                raise BadRequest(f"There is no column `{COLUMN}`.")
+                raise no_column()
             files = files_of(list(model_input[COLUMN]), self.classifier.max_rows, self.classifier.max_bytes)
             table = pd.DataFrame(answered(self.classifier.classify(files)))
             return table.astype(object).where(table.notna(), None) if "error" in table else table
         except BadRequest as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
         except Exception as error:
-            # Its text may hold paths of this machine; the type says where to look.
-            raise MlflowException(f"The model failed on this request ({type(error).__name__}).", INTERNAL_ERROR) from None
+            raise MlflowException(failed(error), INTERNAL_ERROR) from None
 
 
 mlflow.models.set_model(ServedModel())

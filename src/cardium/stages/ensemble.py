@@ -14,7 +14,7 @@ from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.models.saving import save_model
 from cardium.runs.members import joint_run, read_members
-from cardium.runs.predictions import mean_predictions
+from cardium.runs.predictions import VALIDATION, mean_predictions
 from cardium.runs.trained_run import TrainedRun
 from cardium.workspace import MODEL
 
@@ -37,13 +37,13 @@ def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     began = time.perf_counter()
     members = read_members(settings.root, spec.members)
     classes = members[0].classes
-    table = mean_predictions([pd.read_parquet(member.folder / "validation.parquet") for member in members], classes)
+    table = mean_predictions([pd.read_parquet(member.folder / VALIDATION) for member in members], classes)
     models, names = [load_model(member.model_file) for member in members], [member.model for member in spec.members]
     whole = create_fusion(models, names=names, mode="average", classes=len(classes))
     whole.name = "ensemble"
     with atomic.replacing_folder(out) as part:
         save_model(whole, part / MODEL)
-        table.to_parquet(part / "validation.parquet", index=False)
+        table.to_parquet(part / VALIDATION, index=False)
         made = replace(
             joint_run(settings.root, spec.id, "ensemble", members),
             folder=out,

@@ -24,7 +24,7 @@ from cardium.models.trained import set_trained
 from cardium.reporting.plots import learning_curves
 from cardium.runs.fused_head import train_heads
 from cardium.runs.members import joint_run, read_members
-from cardium.runs.predictions import mean_predictions
+from cardium.runs.predictions import VALIDATION, mean_predictions
 from cardium.runs.trained_run import Seconds, TrainedRun, write_fold_weights
 from cardium.workspace import MODEL
 
@@ -67,7 +67,7 @@ def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
         for fold in folds:
             weights[fold] |= heads.weights[fold]
     else:
-        table = mean_predictions([pd.read_parquet(member.folder / "validation.parquet") for member in members], classes)
+        table = mean_predictions([pd.read_parquet(member.folder / VALIDATION) for member in members], classes)
     set_trained(whole, weights[folds[0]])
 
     with atomic.replacing_folder(out) as part:
@@ -76,7 +76,7 @@ def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
         if heads:
             pd.DataFrame(heads.history).to_csv(part / "history.csv", index=False)
             learning_curves(part / "history.csv", part / "history.png", title=spec.name)
-        table.to_parquet(part / "validation.parquet", index=False)
+        table.to_parquet(part / VALIDATION, index=False)
         joint = joint_run(settings.root, spec.id, "fuse", members)
         train_seconds = (heads.seconds if heads else 0.0) + sum(member.seconds.train for member in members)
         made = replace(

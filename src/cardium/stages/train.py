@@ -30,14 +30,15 @@ from cardium.models.weights import WeightsUsed
 from cardium.provenance import Provenance, new_id
 from cardium.reporting.plots import learning_curves
 from cardium.runs.data_version import DataVersion
-from cardium.runs.predictions import prediction_rows
-from cardium.runs.temperature import calibrate
+from cardium.runs.predictions import VALIDATION, prediction_rows
+from cardium.runs.temperature import Calibrated, calibrate
 from cardium.runs.trained_run import CALIBRATION, Phase, Retrained, Seconds, TrainedRun, write_fold_weights
 from cardium.training.bank import Bank
 from cardium.training.fit import Checkpoint, Fitted
 from cardium.training.fold import (
     FoldModels,
     Inputs,
+    TrainedFold,
     build_models,
     mean_of_folds,
     read_inputs,
@@ -88,7 +89,6 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
     validation = []
     weights: dict[int, dict[str, np.ndarray]] = {}
     temperatures: dict[int, float] = {}
-    groups = inputs.manifest["group"].to_numpy()
     seconds = 0.0
     state = workspace.scratch() / "training" / hashlib.sha256(str(out).encode()).hexdigest()[:16]
     checkpoint = Checkpoint(state, _training_key(settings, spec, inputs, data))
@@ -102,11 +102,11 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             history += [{"test_fold": fold, "phase": phase, **row} for row in fitted.history]
             phases.append(Phase(fold, phase, **fitted.summary()))
             seconds += fitted.seconds
-        weights[fold], probabilities = trained.weights, trained.probabilities
-        if settings.protocols[spec.protocol].calibration == "temperature":
-            scaled = calibrate(trained.weights, probabilities, inputs.labels[parts.validation], groups[parts.validation])
-            temperatures[fold], weights[fold], probabilities = scaled.temperature, scaled.weights, scaled.probabilities
-        rows = prediction_rows(inputs.manifest, parts.validation, fold, inputs.labels, probabilities, classes)
+        scaled = _calibrated(settings, spec, inputs, parts, trained)
+        weights[fold] = scaled.weights
+        if scaled.temperature is not None:
+            temperatures[fold] = scaled.temperature
+        rows = prediction_rows(inputs.manifest, parts.validation, fold, inputs.labels, scaled.probabilities, classes)
         validation.append(rows)
 
     table = pd.concat(validation, ignore_index=True)
@@ -125,7 +125,7 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
             save_model(mean_of_folds(settings, spec, source, weights), part / SERVED)
         write_fold_weights(part, weights)
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
-        table.to_parquet(part / "validation.parquet", index=False)
+        table.to_parquet(part / VALIDATION, index=False)
         learning_curves(part / "history.csv", part / "history.png", title=spec.name)
         shown = workspace.rendering(spec.dataset, spec.rendering) / "montage.png"
         if shown.is_file():  # What a network of volumes sees, beside what it made of it.
@@ -207,15 +207,18 @@ def _retrain(
     source = source_of(settings, spec, inputs, spec.train, with_views)
     # A number that no fold has: the seed and the stored state are its own.
     trained = train_fold(source, models, parts, settings.split.folds, checkpoint, replayed=rates)
-    weights, probabilities, temperature = trained.weights, trained.probabilities, 1.0
-    if settings.protocols[spec.protocol].calibration == "temperature":
-        groups = inputs.manifest["group"].to_numpy()[parts.validation]
-        scaled = calibrate(weights, probabilities, inputs.labels[parts.validation], groups)
-        weights, probabilities, temperature = scaled.weights, scaled.probabilities, scaled.temperature
-    rows = prediction_rows(inputs.manifest, parts.validation, folds[0], inputs.labels, probabilities, inputs.classes)
+    scaled = _calibrated(settings, spec, inputs, parts, trained)
+    rows = prediction_rows(inputs.manifest, parts.validation, folds[0], inputs.labels, scaled.probabilities, inputs.classes)
     epochs = {phase: len(of_phase) for phase, of_phase in rates.items()}
-    made = Retrained(len(parts.train), len(parts.validation), epochs, temperature)
-    return _Served(made, weights, rows, sum(one.seconds for one in trained.phases.values()))
+    made = Retrained(len(parts.train), len(parts.validation), epochs, scaled.temperature or 1.0)
+    return _Served(made, scaled.weights, rows, sum(one.seconds for one in trained.phases.values()))
+
+
+def _calibrated(settings: Settings, spec: RunSpec, inputs: Inputs, parts: Parts, trained: TrainedFold) -> Calibrated:
+    """A trained fold after what its protocol does with its probabilities, on its validation records."""
+    at, method = parts.validation, settings.protocols[spec.protocol].calibration
+    groups = inputs.manifest["group"].to_numpy()[at]
+    return calibrate(trained.weights, trained.probabilities, inputs.labels[at], groups, method)
 
 
 def _warnings(settings: Settings, spec: RunSpec, bank: Bank | None, folds: list[int]) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from cardium.config import Settings
 from cardium.errors import CardiumError
+from cardium.runs.predictions import VALIDATION
 from cardium.runs.trained_run import FILE, TrainedRun
 from cardium.tracking import run_values
 from cardium.tracking.mlflow_run import (
@@ -184,7 +185,7 @@ def _log_files(client: MlflowClient, run_id: str, run: TrainedRun) -> None:
             client.log_artifact(run_id, str(run.folder / name))
     for figure in sorted(run.folder.glob("*.png")):
         client.log_artifact(run_id, str(figure), "figures")
-    validation = run.folder / "validation.parquet"
+    validation = run.folder / VALIDATION
     if validation.is_file():
         import pandas as pd
 
