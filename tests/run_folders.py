@@ -152,7 +152,8 @@ def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
         scores = {key: Interval(v, v - 0.1, v + 0.1) for key, v in score(y, p, classes=CLASSES).items()}
         runs.append(
             RunScores(
-                trained.name, trained.run.model, trained.run.protocol, trained.kind, "random", len(y), 12,
+                trained.name, trained.run.model, trained.run.protocol, trained.kind, "random",
+                records=len(y), groups=12,
                 image=scores, patient=scores, confusion=confusion(y, p).tolist(), seconds=trained.seconds,
                 parameters=trained.parameters, model_bytes=trained.model_bytes, warnings=trained.warnings, run_id=trained.id,
                 validation_balanced_accuracy=trained.validation["balanced_accuracy"],
@@ -178,7 +179,8 @@ def evaluation(settings: Settings, skills: dict[str, float]) -> Path:
         scores = {key: Interval(v, v - 0.1, v + 0.1) for key, v in found.items()}
         by_fold = {str(fold): name for fold, name in choices.items()}
         runs.append(RunScores("chosen", "chosen", "honest", "chosen", image=scores, patient=scores, choices=by_fold))
-    half = {"balanced_accuracy": Interval(0.5, 0.5, 0.5)}
+    p, y = naive[["p_Normal", "p_Sick"]].to_numpy(), naive["label"].to_numpy()
+    half = {key: Interval(v) for key, v in score(y, p, classes=CLASSES).items()}
     runs.append(RunScores("naive", "naive", "honest", "naive", image=half, patient=half))
     Image.new("L", (40, 30), 100).save(folder / "leaderboard.png")
     Evaluation("cmri", CLASSES, 0.95, 0.5, data, {row.name: row for row in runs}).write(folder)

@@ -201,6 +201,11 @@ def test_a_worse_challenger_stays_challenger(settings: Any) -> None:
     assert result["action"] == "kept"
     assert "not higher than the champion's" in result["summary"]
     assert client_of(settings).get_model_version(MODEL, "2").tags["cardium.decision"] == "kept"
+    # What is served, and what is said of it, is the first version as its own promotion recorded it.
+    tags = client_of(settings).get_model_version(MODEL, "1").tags
+    assert (result["served"]["version"], result["served"]["run_id"]) == (1, tags["cardium.id"])
+    told = result["served"]["expected"]["group"]["value"]
+    assert f"{told:.4f}" == tags["expected_patient_balanced_accuracy"] != f"{result['expected']['group']['value']:.4f}"
     # Champion's run was trained over; its predictions come from where they were logged.
     assert "stored predictions" in result["comparison"]["rival_scored_by"]
 

@@ -16,9 +16,11 @@ from run_folders import evaluation, make_project, run_folder
 from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection
-from cardium.evaluation.promotion import Action, Challenger, Champion, Promotion
+from cardium.evaluation.leaderboard import leaderboard_text
+from cardium.evaluation.promotion import Action, Challenger, Champion, Expected, Promotion, Served
 from cardium.reporting.report import index_page
 from cardium.stages import report
+from cardium.workspace import RunId
 
 
 class Page(HTMLParser):
@@ -56,7 +58,7 @@ def project(tmp_path: Path) -> Settings:
     run_folder(settings, "mobilenetv2", real=False, seed=1)
     run_folder(settings, "inceptionv3", real=False, seed=2)
     run_folder(settings, "mobilenetv2", protocol="published", real=False, seed=3)
-    evaluation(settings, {"cmri-mobilenetv2": 0.8, "cmri-inceptionv3": 0.6, "cmri-mobilenetv2-published": 0.97})
+    evaluation(settings, {"cmri-mobilenetv2": 0.9, "cmri-inceptionv3": 0.85, "cmri-mobilenetv2-published": 0.97})
     manifest = settings.root / "processed/cmri/manifest"
     manifest.mkdir(parents=True)
     counts = {name: {"records": 30, "groups": 6, "distinct": 30} for name in ("Normal", "Sick")}
@@ -65,13 +67,25 @@ def project(tmp_path: Path) -> Settings:
     return settings
 
 
-def promotion(settings: Settings, action: Action = "promoted", champion: str = "", summary: str = "") -> None:
+def run_id(settings: Settings, run: str) -> str:
+    return json.loads((settings.root / RunId.parse(run).folder / "run.json").read_text())["id"]
+
+
+def promotion(
+    settings: Settings,
+    action: Action = "promoted",
+    champion: str = "",
+    summary: str = "",
+    champion_id: str = "",
+    served: Served | None = None,
+) -> None:
+    """promotion.json: cmri-mobilenetv2, as it is evaluated now, was put forward against `champion`."""
     folder = settings.root / "reports/cmri/promotion"
     folder.mkdir(parents=True, exist_ok=True)
     summary = summary or "cmri-mobilenetv2 is the champion: <b>better</b>"
-    challenger = Challenger("cmri-mobilenetv2", "1", 1, 0.7, 10, "random", [])
-    before = Champion(champion, "0", 0) if champion else None
-    Promotion("cmri", "cardium-cmri", action, summary, [summary], challenger, before).write(folder)
+    challenger = Challenger("cmri-mobilenetv2", run_id(settings, "cmri-mobilenetv2"), 1, 0.7, 10, "random", [])
+    before = Champion(champion, champion_id or run_id(settings, champion), 1) if champion else None
+    Promotion("cmri", "cardium-cmri", action, summary, [summary], challenger, before, served=served).write(folder)
 
 
 def page(settings: Settings) -> Page:
@@ -88,7 +102,7 @@ def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Se
     promotion(project)
     made = page(project)
     score = scores(project, "chosen")["balanced_accuracy"]
-    assert "Use cmri-mobilenetv2." in made.text
+    assert "Use cmri-mobilenetv2 (version 1)." in made.text
     assert "chosen by validation among 2 runs" in made.text
     assert "trained on 2 of 4 folds" in made.text
     own = scores(project, "cmri-mobilenetv2")["balanced_accuracy"]
@@ -105,11 +119,55 @@ def test_the_page_names_the_champion_with_its_own_score_and_interval(project: Se
     assert told["said"] in made.text
 
 
-def test_a_model_that_is_not_better_than_guessing_is_not_advised(project: Settings) -> None:
+def test_a_model_that_was_not_promoted_is_not_recommended(project: Settings) -> None:
     promotion(project, action="kept")
-    assert "Use none of these models yet." in page(project).text
+    assert "No model is recommended yet." in page(project).text
     promotion(project, action="kept", champion="cmri-inceptionv3")
-    assert "Use cmri-inceptionv3." in page(project).text, "an older champion stays the champion"
+    assert "Use cmri-inceptionv3 (version 1)." in page(project).text, "an older champion stays the champion"
+
+
+def test_a_retrained_run_that_was_declined_does_not_lend_its_score_to_the_version_that_is_served(project: Settings) -> None:
+    expected = Expected(Interval(0.812, 0.71, 0.9), Interval(0.833, 0.72, 0.91), 3)
+    served = Served("cmri-mobilenetv2", "an earlier training", 1, expected)
+    declined = "cmri-mobilenetv2 is not promoted: its score 0.440 is not higher"
+    promotion(project, "kept", "cmri-mobilenetv2", declined, champion_id="an earlier training", served=served)
+    text = page(project).text
+    assert "Use cmri-mobilenetv2 (version 1)." in text
+    assert "expect a balanced accuracy of 0.833 [0.720, 0.910]" in text
+    assert f"Last promotion: {declined}." in text
+    assert "It is an earlier training" in text
+    told = json.loads((project.root / "reports/cmri/report/report.json").read_text())["advice"]
+    assert (told["own"], told["current"], told["patient_score"]["value"]) == (None, False, 0.833)
+    promotion(project, "kept", "cmri-mobilenetv2", declined, champion_id="an earlier training")
+    assert "What to expect of it was not recorded" in page(project).text, "nor where the promotion is of an older version"
+
+
+def test_a_champion_that_cannot_be_told_from_chance_level_is_not_green(project: Settings) -> None:
+    expected = Expected(Interval(0.589, 0.55, 0.62), Interval(0.688, 0.429, 0.929), 3)
+    served = Served("cmri-mobilenetv2", run_id(project, "cmri-mobilenetv2"), 2, expected)
+    promotion(project, "kept", "cmri-mobilenetv2", champion_id=served.run_id, served=served)
+    text = page(project).text
+    assert "cmri-mobilenetv2 (version 2) is served, but its score cannot be told from chance level." in text
+    assert "0.688 [0.429, 0.929]: the interval includes chance level, 0.500" in text
+    html = (project.root / "reports/cmri/report/index.html").read_text(encoding="utf-8")
+    assert 'class="verdict warning"' in html
+    assert 'class="verdict good"' not in html + (project.root / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_generated_data_says_so_before_any_score(project: Settings) -> None:
+    promotion(project)
+    assert "Generated" not in page(project).text
+    for path in ("processed/cmri/manifest/fingerprint.json", "reports/cmri/evaluation/metrics.json"):
+        table = json.loads((project.root / path).read_text())
+        table.get("data", table)["generated"] = True
+        (project.root / path).write_text(json.dumps(table))
+    text = page(project).text
+    said = text.index("Generated demo data, no real patients; made to look like the CAD Cardiac MRI Dataset")
+    assert said < text.index("Use cmri-mobilenetv2")
+    assert "kaggle.com" not in text, "the real collection's page is not the data's"
+    assert "Generated demo data" in Page((project.root / "reports/index.html").read_text(encoding="utf-8")).text
+    found = Evaluation.read(project.root / "reports/cmri/evaluation", "cmri")
+    assert leaderboard_text(found).startswith("Generated demo data")
 
 
 def test_the_page_needs_no_network_and_no_other_file(project: Settings) -> None:
@@ -127,8 +185,8 @@ def test_the_page_needs_no_network_and_no_other_file(project: Settings) -> None:
 def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     promotion(project)
     text = page(project).text
-    assert "Not asked yet: cardium audit cmri" in text
-    assert "Not asked yet: cardium explain --dataset cmri --model mobilenetv2" in text
+    assert "Not run yet: cardium audit cmri" in text
+    assert "Not run yet: cardium explain --dataset cmri --model mobilenetv2" in text
     folder = project.root / "reports/cmri"
     gallery = folder / "explanations/cmri-mobilenetv2/gradcam/gallery-right.png"
     gallery.parent.mkdir(parents=True)
@@ -147,9 +205,10 @@ def test_what_other_verbs_found_is_shown_where_it_is(project: Settings) -> None:
     other = OtherCollection("other", "", {"Normal": 20, "Sick": 30}, 0)
     elsewhere.write_text(json.dumps(dataclasses.replace(own, runs={row.name: row}, external=other).to_json()))
     text = page(project).text
-    assert "Not asked yet" not in text
+    assert "Not run yet" not in text
     assert "0.60 (places at random: 0.40); while only that is shown: 0.70 (places at random: 0.50). That is not better" in text
-    assert "A split by files leaks 10 of 60 files are copies. <i>two</i>" in text
+    assert "A split by files leaks The scores on this page are not affected: patients are kept apart" in text
+    assert "10 of 60 files are copies. <i>two</i>" in text
     told = json.loads((folder / "report/report.json").read_text())
     assert told["audit"] == {"headline": verdict["headline"], "said": verdict["said"]}
     assert "On another collection, other 0.512" in text
@@ -187,7 +246,7 @@ def test_a_champion_that_was_put_forward_again_is_no_news(project: Settings) -> 
         champion="cmri-mobilenetv2",
     )
     text = page(project).text
-    assert "Use cmri-mobilenetv2." in text
+    assert "Use cmri-mobilenetv2 (version 1)." in text
     assert "not promoted" not in text
     promotion(project, action="kept", summary="cmri-mobilenetv2 is not promoted: not better", champion="cmri-inceptionv3")
     assert "cmri-mobilenetv2 is not promoted: not better." in page(project).text

@@ -161,8 +161,19 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
     assert not list((place / "code").rglob("__pycache__"))
     signature = mlflow.models.ModelSignature.from_dict(described["signature"])
     assert signature.inputs.input_names() == ["image"]
-    answered = ["label", "probability", "probabilities", "set", "set_coverage", "quality", "run", "model_version", "error"]
-    assert signature.outputs.input_names() == answered
+    answered = [
+        "label",
+        "probability",
+        "probabilities",
+        "set",
+        "set_coverage",
+        "quality",
+        "run",
+        "model_version",
+        "data",
+        "error",
+    ]
+    assert signature.outputs.input_names() == [*answered, "error"]
     needed = (place / "requirements.txt").read_text()
     assert "keras==" in needed
     assert "mlflow==" in needed

@@ -444,6 +444,8 @@ def _promote(arguments: argparse.Namespace) -> None:
     dataset = _known_dataset(settings, arguments.dataset)
     if arguments.rollback:
         promoting.rollback(settings, dataset, dry_run=arguments.dry_run)
+        if not arguments.dry_run:
+            _tell_of_promotion(settings, dataset)
         return
     if arguments.dry_run:
         if first := dvc.would_run(settings.root, f"evaluate@{dataset}"):
@@ -459,6 +461,18 @@ def _promote(arguments: argparse.Namespace) -> None:
     promotion = Promotion.read(Workspace(settings.root).promotion(dataset))
     if promotion is not None and promotion.action == "skipped":
         raise CardiumError(promotion.summary)
+    dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+
+
+def _tell_of_promotion(settings: Settings, dataset: str) -> None:
+    """Brings promotion.json and the report up to what was changed in the registry by hand, where there is an evaluation."""
+    from cardium.evaluation.evaluation import FILE
+    from cardium.pipeline import dvc
+    from cardium.workspace import Workspace
+
+    if (Workspace(settings.root).evaluation(dataset) / FILE).is_file():
+        for stage in ("promote", "report"):
+            dvc.reproduce(settings.root, [f"{stage}@{dataset}"], single=True, force=True)
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -157,8 +157,13 @@ def contradictions(collection: Collection, manifest: pd.DataFrame) -> list[dict[
     ]
 
 
-def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]) -> dict[str, Any]:
-    """The content of fingerprint.json: the dataset in numbers, and the facts of the collection that later stages need."""
+def fingerprint(
+    collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected], generated: bool = False
+) -> dict[str, Any]:
+    """The content of fingerprint.json: the dataset in numbers, and the facts of the collection that later stages need.
+
+    generated: whether the files are the collection's look-alike.
+    """
     classes = collection.classes
     listed = collection.published_labels
     counts = {}
@@ -171,6 +176,7 @@ def fingerprint(collection: Collection, manifest: pd.DataFrame, rejected: Sequen
         sizes[f"{width}x{height}" + (f"x{depth}" if collection.kind == "volume" else "")] += 1
     return {
         "dataset": collection.name,
+        "generated": generated,
         "kind": collection.kind,
         "classes": list(classes),
         "records": len(manifest),
@@ -208,10 +214,10 @@ def _most_first(counter: Counter[str]) -> dict[str, int]:
 
 
 def write_manifest(
-    folder: Path, collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected]
+    folder: Path, collection: Collection, manifest: pd.DataFrame, rejected: Sequence[Rejected], generated: bool = False
 ) -> dict[str, Any]:
-    """Replaces `folder` by one with the three files. Returns the fingerprint."""
-    facts = fingerprint(collection, manifest, rejected)
+    """Replaces `folder` by one with the three files. Returns the fingerprint. generated: as of `fingerprint`."""
+    facts = fingerprint(collection, manifest, rejected, generated)
     with atomic.replacing_folder(folder) as part:
         manifest.to_parquet(part / "manifest.parquet", index=False)
         write_rejected(part / "rejected.csv", rejected)

@@ -95,6 +95,10 @@ class Collection:
     demo: str = ""
     order: int = 100
 
+    def about(self, generated: bool) -> str:
+        """What the data are, for people. generated: whether they are the collection's look-alike."""
+        return f"Generated demo data, no real patients; made to look like the {self.title}" if generated else self.title
+
     @property
     def kind(self) -> Literal["image", "volume"]:
         """The kind of file that a record is: a sheet is an image."""

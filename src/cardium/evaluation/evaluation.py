@@ -237,7 +237,8 @@ class Evaluation:
             "classes": self.classes,
             "interval": self.interval,
             "threshold": self.threshold,
-            "data": {"manifest_sha256": self.data.manifest_sha256, "split_sha256": self.data.split_sha256},
+            # DVC's hash is of all datasets, and would change the file where another one's data change.
+            "data": {key: value for key, value in self.data.to_json().items() if key != "dvc_md5"},
             "patients": self.patients,
             "runs": {name: row.to_json() for name, row in self.runs.items()},
         }

@@ -112,7 +112,7 @@ def leaderboard_text(evaluation: Evaluation) -> str:
     # The mark of a warning takes two.
     room = _TEXT_WIDTH - sum(abs(w) + 2 for _, w, _ in columns) - 2
     width = min(room, max(len(row.name) for row in ranked))
-    lines: list[str] = []
+    lines = ["Generated demo data: these scores say nothing about real patients.", ""] if evaluation.data.generated else []
     for protocol in PROTOCOLS:
         block = [row for row in ranked if row.protocol == protocol]
         if not block:

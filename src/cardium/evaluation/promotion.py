@@ -118,6 +118,20 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Served:
+    """The version that answers requests after a promotion, and what to expect of it.
+
+    expected: of one promoted now, what is expected now; of one that stays, what its own promotion wrote down, None where that
+    is not known. version: None where a dry run found it unregistered.
+    """
+
+    run: str
+    run_id: str
+    version: int | None
+    expected: Expected | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a contest came to. comparison: None where the two could not be compared. better: more than probably better."""
 
@@ -132,7 +146,7 @@ class Verdict:
 class Promotion:
     """A promotion: promotion.json. model: the registered model's name. challenger: None where it was skipped.
 
-    better: whether the challenger may be called better than its rival, and not only probably so.
+    better: whether the challenger may be called better than its rival, and not only probably so. served: None where nothing is.
     """
 
     dataset: str
@@ -147,6 +161,7 @@ class Promotion:
     attempt: Attempt | None = None
     better: bool = False
     expected: Expected | None = None
+    served: Served | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Promotion | None:
@@ -155,14 +170,27 @@ class Promotion:
             table = json.loads((folder / FILE).read_text(encoding="utf-8"))
             parts = {"challenger": Challenger, "champion": Champion, "comparison": Comparison, "attempt": Attempt}
             read = {name: part(**table[name]) for name, part in parts.items() if table.get(name)}
-            if expected := table.get("expected"):
-                record, group = (Interval(**expected[name]) for name in ("record", "group"))
-                read["expected"] = Expected(record, group, expected["candidates"])
+            if table.get("expected"):
+                read["expected"] = _expected(table["expected"])
+            if served := table.get("served"):
+                read["served"] = Served(**{**served, "expected": served["expected"] and _expected(served["expected"])})
             return cls(**{**table, **read})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CardiumError(f"{folder.name}/{FILE} is damaged: make it again with `cardium promote`.") from None
+
+    @property
+    def serving(self) -> Served | None:
+        """The version that answers requests after it; of a file of an older version, as its other parts tell."""
+        if self.served is not None or self.action == "skipped":
+            return self.served
+        if self.action == "promoted" and self.challenger is not None:
+            return Served(self.challenger.run, self.challenger.run_id, self.challenger.version, self.expected)
+        if self.champion is None:
+            return None
+        expected = self.expected if self.action == "unchanged" else None
+        return Served(self.champion.run, self.champion.run_id, self.champion.version, expected)
 
     def to_json(self) -> dict[str, Any]:
         """The content of promotion.json. A skipped promotion has no challenger, an unchanged one no comparison."""
@@ -176,6 +204,11 @@ class Promotion:
     def write(self, folder: Path) -> None:
         """Writes promotion.json into `folder`."""
         atomic.write_json(folder / FILE, self.to_json())
+
+
+def _expected(table: Mapping[str, Any]) -> Expected:
+    record, group = (Interval(**table[name]) for name in ("record", "group"))
+    return Expected(record, group, table["candidates"])
 
 
 def decide(

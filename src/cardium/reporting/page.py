@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import struct
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,23 @@ def render(template: str, **context: Any) -> str:
     return environment.get_template(template).render(**context)
 
 
-def embedded(path: Path) -> str:
-    """A PNG file as a data: address; "" where there is none."""
+@dataclass(frozen=True)
+class Embedded:
+    """A picture inside a page. source: a data: address. width, height: in pixels; a page that says them does not move later."""
+
+    source: str
+    width: int
+    height: int
+
+
+def embedded(path: Path) -> Embedded | None:
+    """A PNG file as a picture inside a page; None where there is none."""
     if not path.is_file():
-        return ""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        return None
+    data = path.read_bytes()
+    # Behind the signature and the header's length and name stand its width and height.
+    width, height = struct.unpack(">II", data[16:24])
+    return Embedded("data:image/png;base64," + base64.b64encode(data).decode("ascii"), width, height)
 
 
 def embedded_photograph(pixels: NDArray[np.uint8]) -> str:

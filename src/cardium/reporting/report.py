@@ -48,19 +48,26 @@ _INPUTS = {
 
 @dataclass(frozen=True)
 class Advice:
-    """The page's first lines: which run to use, whether to use it, and what to expect of it.
+    """The page's first lines: which run is served or recommended, and what to expect of it.
 
-    run: "" if none was trained. score, patient_score: of the nested choice (evaluation.nested), per record and per patient.
-    choices: the number of runs that were chosen from. between_folds: the standard deviation of the held-out folds' scores.
-    own: the run's own score, per record. trained_on: what its models were trained on, in words. chance: the score of guessing.
-    other: the same model's score under `published`. reason: the promotion's summary, if it is news.
+    run: "" if none was trained. version: of the served one in the registry, None where none is served.
+    served: whether it answers requests: it was promoted. current: whether it is the one that was evaluated last, and not an
+    earlier training of the same name. clear: whether the lower end of what to expect is above chance level.
+    score, patient_score: what to expect, per record and per patient (evaluation.nested). expected: the one of them that holds
+    for the next patient. choices: the number of runs that were chosen from. between_folds: the standard deviation of the
+    held-out folds' scores. own: the run's own score, per record. trained_on: what its models were trained on, in words. chance:
+    chance level. other: the same model's score under `published`. reason: the promotion's summary, if it is news.
     """
 
     run: str
     model: str
-    use: bool
+    version: int | None
+    served: bool
+    current: bool
+    clear: bool
     score: Interval | None
     patient_score: Interval | None
+    expected: Interval | None
     choices: int
     between_folds: float | None
     own: Interval | None
@@ -72,6 +79,16 @@ class Advice:
     reason: str
     warnings: list[str]
 
+    @property
+    def use(self) -> bool:
+        """Whether the run is recommended: it is served, and clear of chance level."""
+        return self.served and self.clear
+
+    @property
+    def name(self) -> str:
+        """The run, with its version where it is served."""
+        return f"{self.run} (version {self.version})" if self.version else self.run
+
 
 def write_page(settings: Settings, dataset: str, folder: Path) -> None:
     """Writes index.html, its figures, and report.json (the page's first lines as data) into `folder`.
@@ -82,28 +99,35 @@ def write_page(settings: Settings, dataset: str, folder: Path) -> None:
     context = page_context(settings, dataset, folder / "figures")
     (folder / "index.html").write_text(render("report.html.j2", **_texts(), **context), encoding="utf-8")
     audit = {key: context["audit"][key] for key in ("headline", "said")} if context["audit"] else None
-    content = {key: context[key] for key in ("dataset", "advice", "data", "reproduce")}
-    content["advice"] = asdict(context["advice"])
+    content = {key: context[key] for key in ("dataset", "about", "generated", "advice", "data", "reproduce")}
+    content["advice"] = {**asdict(context["advice"]), "use": context["advice"].use, "name": context["advice"].name}
     write_json(folder / "report.json", {**content, "said": " ".join(context["said"]).strip(), "audit": audit})
 
 
 def words(advice: Advice, patients: bool) -> tuple[str, str]:
     """Formats the advice: which run to use, or none; and what to expect of it."""
     if not advice.run:
-        return "No model has been trained under the honest protocol yet.", ""
-    value = _score_text(advice.patient_score if patients else advice.score)
-    guessing = f"guessing has {advice.chance:.3f}"
-    whose = f"It is of models trained on {advice.trained_on}" if advice.trained_on else "It is out of fold"
+        return "No model is recommended yet.", "None has been trained under the honest protocol."
+    value, chance = _score_text(advice.expected), f"chance level is {advice.chance:.3f}"
+    whose = f"The score is of models trained on {advice.trained_on}" if advice.trained_on else "The score is out of fold"
     if advice.choices > 1:
         whose += f", chosen by validation among {advice.choices} runs for each held-out fold"
-    whose += "; for a model trained on more of the data it is a lower guess."
+    whose += "; a model trained on more of the data should do no worse."
     if advice.between_folds is not None:
         whose += f" Held-out folds differ by {advice.between_folds:.3f} (standard deviation)."
-    if not advice.use:
-        chosen = f"What validation chooses, here {advice.run}, has a balanced accuracy of {value}"
-        return "Use none of these models yet.", f"{chosen}{' per patient' if patients else ''}; {guessing}. {whose}"
     whom = "patient" if patients else "record of this collection"
-    return f"Use {advice.run}.", f"For the next {whom} expect a balanced accuracy of {value}; {guessing}. {whose}"
+    if not advice.served:
+        chosen = f"Validation chooses {advice.run}, with a balanced accuracy of {value}{' by patient' if patients else ''}"
+        return "No model is recommended yet.", f"{chosen}; {chance}. {whose}"
+    if advice.expected is None:
+        return f"{advice.name} is served.", "What to expect of it was not recorded when it was promoted: promote it again."
+    expected = f"For the next {whom}, expect a balanced accuracy of {value}"
+    if not advice.clear:
+        return (
+            f"{advice.name} is served, but its score cannot be told from chance level.",
+            f"{expected}: the interval includes chance level, {advice.chance:.3f}. {whose}",
+        )
+    return f"Use {advice.name}.", f"{expected}; {chance}. {whose}"
 
 
 def index_page(settings: Settings) -> str:
@@ -114,8 +138,10 @@ def index_page(settings: Settings) -> str:
         if not page.is_file():
             continue
         with contextlib.suppress(CardiumError):  # Evaluated again at this moment: its own report follows.
-            advice = _advice(settings, _read_evaluation(settings, dataset))
-            rows.append({"dataset": dataset, "title": get_collection(dataset).title, "advice": advice})
+            evaluation = _read_evaluation(settings, dataset)
+            advice, generated = _advice(settings, evaluation), evaluation.data.generated
+            row = {"dataset": dataset, "about": get_collection(dataset).about(generated), "generated": generated}
+            rows.append({**row, "advice": advice, "said": words(advice, evaluation.patients), "patients": evaluation.patients})
     return render("report_index.html.j2", **_texts(), rows=rows, active=settings.active)
 
 
@@ -127,14 +153,17 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
     advice = _advice(settings, evaluation)
     collection = get_collection(dataset)
     shown = _runs_to_show(evaluation, advice.run)
+    # Of an earlier training that is served still, the evaluation has no row.
+    details = advice.run if advice.current else next(iter(shown), "")
     curves = {name: _coverage_curve(workspace, evaluation, name) for name in shown}
     plots.coverage([(name, *curve) for name, curve in curves.items()], figures / "coverage.png")
     folder = workspace.evaluation(dataset)
-    trained = _read_run(workspace, evaluation, advice.run)
+    trained = _read_run(workspace, evaluation, advice.run) if advice.current else None
     made = trained.provenance if trained else Provenance("", False, {}, "")
     return {
         "dataset": dataset,
-        "title": collection.title,
+        "about": collection.about(bool(fingerprint.get("generated"))),
+        "generated": bool(fingerprint.get("generated")),
         "said": words(advice, evaluation.patients),
         "classes": evaluation.classes,
         "advice": advice,
@@ -144,7 +173,9 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "served_as_scored": evaluation.served_as_scored(),
         "patients": evaluation.patients,
         "source": SOURCES.get(dataset, ""),
-        "per_class": _per_class(evaluation, advice.run),
+        "details": details,
+        "per_class": _per_class(evaluation, details),
+        "balance": _sensitivity(evaluation, details if advice.current else ""),
         "runs": [
             {
                 "name": name,
@@ -162,11 +193,11 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
             {"name": name, "accuracy": [_at(curve, share) for share in _COVERAGES]} for name, curve in curves.items()
         ],
         "shares": [f"{share:.0%}" for share in _COVERAGES],
-        "sets": evaluation.runs[advice.run].sets if advice.run else None,
-        "calibration": _calibration(evaluation.runs.get(advice.run)),
+        "sets": evaluation.runs[details].sets if details else None,
+        "calibration": _calibration(evaluation.runs.get(details)),
         "external": _external(workspace, dataset),
-        "audit": _audit(workspace, dataset),
-        "galleries": _galleries(workspace, dataset),
+        "audit": _audit(workspace, dataset, "patients" if evaluation.patients else "groups"),
+        "galleries": _galleries(workspace, dataset, advice.run),
         "card": _card(trained, fingerprint, collection) if trained else {},
         "data": {
             "records": fingerprint["records"],
@@ -194,37 +225,51 @@ def _read_evaluation(settings: Settings, dataset: str) -> Evaluation:
 
 
 def _advice(settings: Settings, evaluation: Evaluation) -> Advice:
-    """Takes the run that the promotion decided for; without a promotion, the honest run with the best validation score."""
+    """Takes the version that is served; without one, the honest run that was put forward or has the best validation score."""
     promotion = Promotion.read(Workspace(settings.root).promotion(evaluation.dataset))
+    served = promotion.serving if promotion else None
     challenger = promotion.challenger.run if promotion and promotion.challenger else ""
-    champion = promotion.champion.run if promotion and promotion.champion else ""
-    newly = promotion is not None and promotion.action == "promoted"
-    run = challenger if newly or not champion else champion
-    defended = bool(champion) and not newly and challenger == champion
-    if run not in evaluation.runs:
+    run = served.run if served else challenger
+    if not served and run not in evaluation.runs:
         honest = [row for row in evaluation.runs.values() if row.protocol == "honest" and row.is_run]
         best = max(honest, key=lambda row: row.validation_balanced_accuracy or 0.0, default=None)
         run = best.name if best else ""
     row = evaluation.runs.get(run)
+    current = row is not None and (not served or row.run_id == served.run_id)
+    row = row if current else None
+    chosen = evaluation.runs.get(CHOSEN, row)
+    score = chosen.balanced_accuracy if chosen else None
+    patient_score = chosen.patient.get("balanced_accuracy") if chosen else None
+    choices = sum(one.is_run and one.protocol == "honest" for one in evaluation.runs.values())
+    if served and served.expected:
+        score, patient_score, choices = served.expected.record, served.expected.group, served.expected.candidates
+    elif served and not current:
+        score = patient_score = None  # The evaluation is of another training.
+    expected = patient_score if evaluation.patients else score
+    chance = 1 / len(evaluation.classes)
     twin = evaluation.runs.get(RunId(evaluation.dataset, row.model, "published").name) if row else None
-    expected = evaluation.runs.get(CHOSEN, row)
-    trained = _read_run(Workspace(settings.root), evaluation, run)
+    trained = _read_run(Workspace(settings.root), evaluation, run) if current else None
+    unchanged = promotion is not None and promotion.challenger and served and promotion.challenger.run_id == served.run_id
     return Advice(
         run=run,
-        model=row.model if row else "",
-        use=newly or bool(champion),
-        score=expected.balanced_accuracy if expected else None,
-        patient_score=expected.patient.get("balanced_accuracy") if expected else None,
-        choices=sum(one.is_run and one.protocol == "honest" for one in evaluation.runs.values()),
-        between_folds=expected.between_folds if expected else None,
+        model=RunId.parse(run).model if run else "",
+        version=served.version if served else None,
+        served=served is not None,
+        current=current,
+        clear=expected is not None and (expected.low or 0.0) > chance,
+        score=score,
+        patient_score=patient_score,
+        expected=expected,
+        choices=choices,
+        between_folds=chosen.between_folds if chosen and current else None,
         own=row.balanced_accuracy if row else None,
         trained_on=f"{trained.folds - 2} of {trained.folds} folds" if trained and trained.folds else "",
-        chance=1 / len(evaluation.classes),
+        chance=chance,
         records=row.records if row else 0,
         groups=row.groups if row else 0,
         other=twin.balanced_accuracy if twin else None,
-        # A champion that challenges itself is "not promoted": nothing that a reader has to know.
-        reason=promotion.summary if promotion and not defended else "",
+        # What is served was put forward: nothing that a reader has to know, but of how it became so.
+        reason=promotion.summary if promotion and not (unchanged and promotion.action != "promoted") else "",
         warnings=row.warnings if row else [],
     )
 
@@ -263,21 +308,35 @@ def _leaderboard_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
-    """Lists precision, recall and F1 of every class and their means, with intervals, and the true records per class."""
+    """Lists precision, recall and F1 of every class and their means, with intervals, and how many of a class there are.
+
+    Of patients where they are known, otherwise of records.
+    """
     row = evaluation.runs.get(run)
     if row is None:
         return []
-    support = [sum(cells) for cells in row.confusion]
+    found, matrix = (row.patient, row.patient_confusion) if evaluation.patients else (row.image, row.confusion)
+    support = [sum(cells) for cells in matrix or row.confusion]
     lines = [(name, name, count) for name, count in zip(evaluation.classes, support, strict=True)]
     lines += [("mean", "macro", sum(support)), ("weighted mean", "weighted", sum(support))]
     return [
         {
             "name": shown,
             "records": count,
-            "scores": [row.image.get(f"{metric}_{key}") for metric in ("precision", "recall", "f1")],
+            "scores": [found.get(f"{metric}_{key}") for metric in ("precision", "recall", "f1")],
         }
         for shown, key, count in lines
     ]
+
+
+def _sensitivity(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
+    """Sensitivity and specificity of a run of two classes, the second of which is the finding: [{name, score}]; or []."""
+    row = evaluation.runs.get(run)
+    if row is None or len(evaluation.classes) != 2:
+        return []
+    found, (without, finding) = row.patient if evaluation.patients else row.image, evaluation.classes
+    lines = ((f"Sensitivity: {finding} recognized", finding), (f"Specificity: {without} recognized", without))
+    return [{"name": name, "score": found[f"recall_{key}"]} for name, key in lines if f"recall_{key}" in found]
 
 
 def _calibration(row: RunScores | None) -> str:
@@ -309,14 +368,22 @@ def _external(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
     return found
 
 
-def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
-    """Reads the audit's verdict; {} if there was no audit."""
+def _audit(workspace: Workspace, dataset: str, units: str) -> dict[str, Any]:
+    """Reads the audit's verdict, and what its leaks are to the page's own scores; {} if there was no audit.
+
+    units: what the honest protocol keeps apart.
+    """
     folder = workspace.audit(dataset)
     found = _json(folder / "audit.json")
     if not found:
         return {}
     verdict = found["verdict"]
+    reaching = [leak for leak in found.get("leaks", []) if leak["name"] == "across_groups"]
+    untouched = f"The scores on this page are not affected: {units} are kept apart, and copies are counted once."
+    if reaching:
+        untouched = f"{reaching[0]['count']:,} of these copies lie in different groups, and raise the scores on this page too."
     return {
+        "untouched": untouched,
         "verdict": verdict["verdict"],
         "headline": verdict["headline"],
         "said": verdict["said"],
@@ -325,8 +392,9 @@ def _audit(workspace: Workspace, dataset: str) -> dict[str, Any]:
     }
 
 
-def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
-    """Lists the explanations' galleries: a figure per run and method, and the tests of that method on that run."""
+def _galleries(workspace: Workspace, dataset: str, first: str) -> list[dict[str, Any]]:
+    """Lists the explanations' galleries: a figure per run and method, and the tests of that method on that run; the run `first`
+    first."""
     folder = workspace.root / "reports" / dataset / "explanations"
     return [
         {
@@ -334,7 +402,7 @@ def _galleries(workspace: Workspace, dataset: str) -> list[dict[str, str]]:
             "figure": embedded(path),
             "tested": _tested(_json(path.parent / "faithfulness.json").get("methods", {}), path.parent.name),
         }
-        for path in sorted(folder.rglob("*.png"))
+        for path in sorted(folder.rglob("*.png"), key=lambda path: (path.relative_to(folder).parts[0] != first, path))
         if path.stem.startswith("gallery")
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cardium import provenance
@@ -18,26 +18,37 @@ class DataVersion:
     """Hashes of a dataset's data.
 
     dvc_md5: of `data/`, as DVC tracks it ("" if untracked). manifest_sha256, split_sha256: of the files of those names.
+    generated: whether they are demo data, of no real patient.
     """
 
     dvc_md5: str
     manifest_sha256: str
     split_sha256: str
+    generated: bool = False
 
     @classmethod
     def now(cls, workspace: Workspace, dataset: str) -> DataVersion:
         """Reads the current hashes. Raises CardiumError if there is no manifest or no split."""
-        manifest_sha256 = str(read_fingerprint(workspace.manifest(dataset))["manifest_sha256"])
+        fingerprint = read_fingerprint(workspace.manifest(dataset))
         try:
             split = json.loads((workspace.split(dataset) / "split.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CardiumError(f"There is no split of {dataset}: run `dvc repro split@{dataset}`.") from None
-        return cls(provenance.dvc_md5(workspace.root), manifest_sha256, str(split["sha256"]))
+        dvc_md5, manifest_sha256 = provenance.dvc_md5(workspace.root), str(fingerprint["manifest_sha256"])
+        return cls(dvc_md5, manifest_sha256, str(split["sha256"]), bool(fingerprint.get("generated")))
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> DataVersion:
         """Builds the hashes from a file's table; missing ones become ""."""
-        return cls(*(str(table.get(name, "")) for name in ("dvc_md5", "manifest_sha256", "split_sha256")))
+        dvc_md5, manifest, split = (str(table.get(name, "")) for name in ("dvc_md5", "manifest_sha256", "split_sha256"))
+        return cls(dvc_md5, manifest, split, bool(table.get("generated")))
+
+    def to_json(self) -> dict[str, Any]:
+        """The table of a file. Of data that were not generated it does not say so, as in files of older versions."""
+        table = asdict(self)
+        if not self.generated:
+            del table["generated"]
+        return table
 
     def same_records(self, other: DataVersion) -> bool:
         """Returns whether manifest and split agree, so that record numbers and folds mean the same."""

@@ -227,7 +227,7 @@ class TrainedRun:
             "member_ids": self.member_ids,
             "test_folds": self.test_folds,
             "folds": self.folds,
-            "data": asdict(self.data),
+            "data": self.data.to_json(),
             "engine": self.engine,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,

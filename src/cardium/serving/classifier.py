@@ -36,6 +36,8 @@ from cardium.serving.request import Refusal
 
 # The label of a file that the model does not decide, where `serve.abstain` asks for it.
 UNSURE = "unsure"
+# What an answer names as the data of a model that was trained on a look-alike.
+GENERATED = "generated demo data"
 # Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
 _PIECE = 32
 
@@ -77,6 +79,12 @@ class Classifier:
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     @property
+    def data(self) -> str:
+        """What the model was trained on, in words."""
+        dataset = self.run.run.dataset
+        return f"{GENERATED} in the form of {dataset}" if self.run.data.generated else dataset
+
+    @property
     def of_patients(self) -> bool:
         """Whether an answer is of a patient's files together (`classify_studies`), not of one file."""
         return of_patients(self.run.rendering)
@@ -92,7 +100,8 @@ class Classifier:
         return self.limits.of_file(self.run.rendering, self.sides).max_bytes
 
     def classify(self, files: Sequence[bytes | Refusal], render: RenderAll | None = None) -> list[dict[str, Any]]:
-        """A row a file: label, its probability, probabilities by class name, set, set_coverage, quality, run, model_version.
+        """A row a file: label, its probability, probabilities by class name, set, set_coverage, quality, run, model_version,
+        data: what the model was trained on.
 
         set: the classes that cannot be ruled out, which hold a patient's own in a share `set_coverage` of each class's cases
         (runs/prediction_sets.py); both None for a run without held-out records. Where `serve.abstain` says so, the label is
@@ -168,6 +177,7 @@ class Classifier:
             "quality": "; ".join(warnings) or "ok",
             "run": self.run.name,
             "model_version": self.model_version,
+            "data": self.data,
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cardium.config import Settings
 from cardium.data.studies import given_studies
 from cardium.errors import CardiumError, first_line, harmless, system_reason
-from cardium.serving.classifier import Classifier
+from cardium.serving.classifier import GENERATED, Classifier
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.store import connected, store_exists
@@ -48,7 +48,7 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:
     """A row a file, in order: {"file", "label", "probability", "probabilities", "set", "set_coverage", "quality",
-    "run", "model_version"}.
+    "run", "model_version", "data"}.
 
     Of a model of whole patients a row a patient, with "measures" too: of a folder every patient in it, of a zip archive one.
 
@@ -102,7 +102,9 @@ def prediction_table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(
                 f"A label alone, or `one of` several, holds in {kept} of the cases of each class that are like the data's."
             )
-        lines.append(f"By {classified['run']}{version}. Not for diagnosis.")
+        if classified["data"].startswith(GENERATED):
+            lines.insert(0, f"Trained on {GENERATED}: the answers say nothing about real patients.")
+        lines.append(f"By {classified['run']}{version}, trained on {classified['data']}. Not for diagnosis.")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from cardium import atomic
 from cardium.config import Settings
 from cardium.data.manifest import build, kind, write_manifest, write_rejected
 from cardium.datasets import Collection, Found, Rejected, get_collection
+from cardium.datasets.demos import is_demo
 from cardium.datasets.measured import Measured, measure_all
 from cardium.datasets.scan import UNKNOWN
 from cardium.errors import CardiumError, harmless
@@ -43,8 +44,8 @@ def run(settings: Settings, item: str) -> None:
     _check_losses(collection, measured, rejected, settings, workspace)
     _check_patients(collection, measured, settings.ingest.max_bad)
 
-    out = workspace.manifest(item)
-    facts = write_manifest(out, collection, build(measured), rejected)
+    out, manifest = workspace.manifest(item), build(measured)
+    facts = write_manifest(out, collection, manifest, rejected, is_demo(settings.root, item, manifest))
     for line in _summary(collection, facts):
         print(harmless(line))
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
@@ -73,7 +74,8 @@ def _no_record(collection: Collection, rejected: Sequence[Rejected]) -> CardiumE
 def _summary(collection: Collection, facts: dict[str, Any]) -> list[str]:
     """The lines to print about a fingerprint."""
     unit = collection.kind
-    lines = [
+    lines = [collection.about(True)] if facts["generated"] else []
+    lines += [
         f"{name}: {count['records']} {unit}s, {count['distinct']} of them distinct, in {count['groups']} groups"
         for name, count in facts["counts"].items()
     ]

@@ -20,7 +20,7 @@ from cardium.data.manifest import class_numbers, read_manifest
 from cardium.data.splits import Parts
 from cardium.data.units import unit_table
 from cardium.errors import CardiumError
-from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, RunScores
+from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, Interval, RunScores
 from cardium.evaluation.nested import Candidate
 from cardium.evaluation.promotion import (
     Attempt,
@@ -30,6 +30,7 @@ from cardium.evaluation.promotion import (
     Expected,
     Incomparable,
     Promotion,
+    Served,
     Verdict,
     choose,
     compare,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 # The tag that says what to expect of a version.
 EXPECTATION = "cardium.expected"
+# The number of runs that it was chosen among.
+_CANDIDATES = "expected_candidates"
 # How long a promotion waits for another one to end.
 _WAIT_SECONDS = 120.0
 # The numbers of a comparison that a version's tags hold.
@@ -99,6 +102,8 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
     if champion is not None and champion.id == row.run_id:
         reason = champion.tags.get(registry.REASON, "")
         verdict = Verdict("unchanged", f"{best} is champion already (version {champion.number})", [reason])
+        if not dry:
+            _expect_of(settings, name, champion, expected)
     else:
         verdict = _contest(settings, evaluation, row, None if gone else champion, challenger, attempt)
         if gone:
@@ -133,7 +138,20 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
         attempt=attempt,
         better=verdict.better,
         expected=expected,
+        served=_served(verdict, row, challenger, None if gone else champion, expected),
     )
+
+
+def _served(
+    verdict: Verdict, row: RunScores, challenger: Version | None, champion: Version | None, expected: Expected
+) -> Served | None:
+    """The version that is champion after the verdict; None without one. row: the challenger's scores."""
+    if verdict.action == "promoted":
+        return Served(row.name, row.run_id or "", challenger.number if challenger else None, expected)
+    if champion is None:
+        return None
+    told = expected if verdict.action == "unchanged" else _expected_of(champion)
+    return Served(champion.run, champion.id, champion.number, told)
 
 
 def skipped(settings: Settings, dataset: str, error: StoreAway) -> Promotion:
@@ -311,10 +329,36 @@ def _expectation(expected: Expected) -> str:
 def _recorded(evaluation: Evaluation, attempt: Attempt, expected: Expected) -> dict[str, str]:
     """What a version's tags hold of an attempt, and the description of what to expect."""
     tags = {registry.SPLIT: evaluation.data.split_sha256, "cardium.attempt": str(attempt.number)}
+    return tags | _expectation_tags(expected)
+
+
+def _expectation_tags(expected: Expected) -> dict[str, str]:
+    """What is to be expected, as `_expected_of` reads it, and as a sentence."""
+    tags = {_CANDIDATES: str(expected.candidates)}
     for unit, score in (("patient", expected.group), ("record", expected.record)):
         ends = {"": score.value, "_low": score.low, "_high": score.high}
         tags |= {f"expected_{unit}_balanced_accuracy{end}": f"{value:.4f}" for end, value in ends.items() if value is not None}
     return {**tags, EXPECTATION: _expectation(expected)}
+
+
+def _expected_of(version: Version) -> Expected | None:
+    """What a version's tags say is to be expected of it; None where they do not."""
+    scores = {}
+    for unit in ("patient", "record"):
+        values = [version.tags.get(f"expected_{unit}_balanced_accuracy{end}") for end in ("", "_low", "_high")]
+        if values[0] is None:
+            return None
+        scores[unit] = Interval(*(None if value is None else float(value) for value in values))
+    return Expected(scores["record"], scores["patient"], int(version.tags.get(_CANDIDATES, 1)))
+
+
+def _expect_of(settings: Settings, name: str, champion: Version, expected: Expected) -> None:
+    """Renews what the champion's tags and description say is to be expected: more runs may have been put forward since."""
+    before = champion.tags.get(EXPECTATION, "")
+    with connected(settings) as client:
+        told = client.get_model_version(name, str(champion.number)).description or ""
+        description = told.replace(before, _expectation(expected)) if before else f"{told}\n\n{_expectation(expected)}"
+        registry.describe(client, name, champion, _expectation_tags(expected), description)
 
 
 def _records(comparison: Comparison) -> str:

@@ -38,6 +38,7 @@ def signature(classes: Sequence[str], kind: str = "image") -> ModelSignature:
         ColSpec(DataType.string, "quality", required=False),
         ColSpec(DataType.string, "run", required=False),
         ColSpec(DataType.string, "model_version", required=False),
+        ColSpec(DataType.string, "data", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
     if of_patients(kind):
