@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_sheet import draw_sheet, resized
 
-from cardium.imaging.leads import render_leads
+from cardium.imaging.leads import render_leads, thickened
 from cardium.imaging.sheet import Sheet, find_sheet
 
 
@@ -25,6 +25,14 @@ def test_thirteen_leads_black_with_a_white_trace(layout):
         assert (lead.max(axis=0) > 100).mean() > 0.95
         assert (lead == 0).mean() > 0.6
         assert lead.max() > 240
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 1), (9, 5)])
+def test_thickening_is_the_maximum_of_three_by_three(shape):
+    raster = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    padded = np.pad(raster, 1)
+    around = [padded[y : y + shape[0], x : x + shape[1]] for y in range(3) for x in range(3)]
+    assert (thickened(raster) == np.max(around, axis=0)).all()
 
 
 def test_any_size_can_be_asked_for():

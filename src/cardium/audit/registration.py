@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -98,7 +99,7 @@ def signatures(pictures: NDArray[np.floating[Any]], scale: Scale) -> Array:
 def signatures_of_views(picture: NDArray[np.floating[Any]], scale: Scale) -> Array:
     """(side, side), normalised -> float32 (VIEWS, D): of the picture zoomed in, turned and mirrored, the first one as it is."""
     small = _reduced(picture, scale.coarse)
-    return _spectra((_warps(scale.coarse) @ small.ravel()).reshape(VIEWS, scale.coarse, scale.coarse))
+    return _spectra(np.stack([_view(small, view) for view in range(VIEWS)]))
 
 
 def similarity_aligned(
@@ -148,22 +149,23 @@ def _matrix(view: int) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _warps(side: int) -> csr_matrix:
-    """All views of a picture of side^2 pixels as one sparse matrix, bilinear."""
-    from scipy.sparse import csr_matrix, vstack
+def _warp(side: int, view: int) -> csr_matrix:
+    """A view of a picture of side^2 pixels as a sparse matrix, bilinear."""
+    from scipy.sparse import csr_matrix
 
     grid = np.indices((side, side)).reshape(2, -1) - (side - 1) / 2
-    parts = []
-    for view in range(VIEWS):
-        places = np.clip(_matrix(view) @ grid + (side - 1) / 2, 0, side - 1)
-        low = np.minimum(places.astype(int), side - 2)
-        down, right = places - low
-        first = low[0] * side + low[1]
-        columns = np.concatenate([first, first + 1, first + side, first + side + 1])
-        weights = np.concatenate([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
-        rows = np.tile(np.arange(side * side), 4)
-        parts.append(csr_matrix((weights.astype(np.float32), (rows, columns)), shape=(side * side, side * side)))
-    return vstack(parts).tocsr()
+    places = np.clip(_matrix(view) @ grid + (side - 1) / 2, 0, side - 1)
+    low = np.minimum(places.astype(int), side - 2)
+    down, right = places - low
+    first = low[0] * side + low[1]
+    columns = np.concatenate([first, first + 1, first + side, first + side + 1])
+    weights = np.concatenate([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+    rows = np.tile(np.arange(side * side), 4)
+    return csr_matrix((weights.astype(np.float32), (rows, columns)), shape=(side * side, side * side))
+
+
+def _view(picture: Array, view: int) -> Array:
+    return np.asarray((_warp(len(picture), view) @ picture.ravel()).reshape(picture.shape), dtype=np.float32)
 
 
 def _spectra(pictures: Array) -> Array:
@@ -184,8 +186,7 @@ def _first_map(
     """The view and the shift of the largest correlation, and that correlation."""
     side = scale.shifted
     own, other = _reduced(moving, scale.coarse), _reduced(still, scale.coarse)
-    pixels = scale.coarse**2
-    shown = [(_warps(scale.coarse)[view * pixels : (view + 1) * pixels] @ own.ravel()).reshape(own.shape) for view in views]
+    shown = [_view(own, view) for view in views]
     if side < scale.coarse:
         shown, other = [_reduced(_blurred(one), side) for one in shown], _reduced(_blurred(other), side)
     stack = np.stack(shown)
@@ -201,55 +202,84 @@ def _first_map(
 
 
 @functools.cache
-def _frame(side: int) -> Array:
-    """(3, side^2): y and x from the centre, and 1."""
-    grid = np.indices((side, side)).reshape(2, -1) - (side - 1) / 2
-    return np.concatenate([grid, np.ones((1, side * side))]).astype(np.float32)
+def _line(side: int) -> Array:
+    """Coordinates of a side's pixels from its middle, to the powers 0, 1 and 2: (3, side)."""
+    line = np.arange(side) - (side - 1) / 2
+    return np.stack([np.ones(side), line, line * line]).astype(np.float32)
 
 
-def _moved(affine: Affine, side: int) -> Array:
-    """(2, side^2): where each pixel of the still picture is in the moving one."""
-    return np.asarray(affine.astype(np.float32) @ _frame(side) + np.float32((side - 1) / 2))
+def _shown(affine: Affine, side: int, margin: int) -> NDArray[np.bool_]:
+    """(side, side): which pixels of the still picture the moving one shows, its outermost `margin` left out."""
+    line, reach = _line(side)[1], np.float32((side - 1) / 2 - margin)
+    by_row, by_column, shift = affine.astype(np.float32).T[:, :, None]
+    down, across = ((by_row[k] * line)[:, None] + (by_column[k] * line + shift[k])[None] for k in (0, 1))
+    return np.asarray((np.abs(down) < reach) & (np.abs(across) < reach))
 
 
-def _look_up(planes: Array, places: Array, side: int) -> Array:
-    """Planes (side^2, K) at places (2, n) within them, bilinear: (n, K)."""
-    low = places.astype(np.int32)
-    down, right = (places - low).astype(np.float32)[..., None]
-    first = low[0] * side + low[1]
-    above = planes[first] * (1 - right) + planes[first + 1] * right
-    below = planes[first + side] * (1 - right) + planes[first + side + 1] * right
-    return np.asarray(above * (1 - down) + below * down)
+def _plane(picture: NDArray[np.floating[Any]]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(picture, dtype=np.float32))
+
+
+def _look_up(planes: Sequence[Image.Image], affine: Affine, side: int) -> Array:
+    """Planes of side^2 pixels where the map shows their places, bilinear: (K, side, side); 0 outside of them."""
+    (down, down_across, down_shift), (across_down, across, shift) = affine.tolist()
+    # Pillow counts pixels along x first, from the corner, to their middles.
+    middle = side / 2
+    data = (
+        across, across_down, shift + middle - (across + across_down) * middle,
+        down_across, down, down_shift + middle - (down_across + down) * middle,
+    )  # fmt: skip
+    way = Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+    return np.stack([np.asarray(plane.transform((side, side), *way)) for plane in planes])
+
+
+# The map's six numbers are slopes (down, across) times (y, x, 1): the powers of y and of x of the latter.
+_POWERS = ((1, 0), (0, 1), (0, 0))
+
+
+def _moments(plane: Array) -> NDArray[np.float64]:
+    """(3, 3): sums over a plane (side, side) times powers of y and of x."""
+    line = _line(len(plane))
+    return np.asarray((line @ plane).astype(np.float64) @ line.T.astype(np.float64))
 
 
 def _refine(still: Array, moving: Array, affine: Affine, steps: int) -> tuple[float, Affine]:
     """The correlation of |still| and the moved picture where both are shown, and the map that reached it."""
     side = len(still)
-    frame = _frame(side)
-    planes = np.stack([moving, *np.gradient(moving)], axis=-1).reshape(-1, 3)
-    best = 0.0, affine
-    for _ in range(steps):
-        places = _moved(affine, side)
-        shown = ((places > 1) & (places < side - 2)).all(axis=0)
-        if shown.mean() < _SHOWN:
+    plane, *slope_planes = (_plane(plane) for plane in (moving, *np.gradient(moving)))
+    best: tuple[float, Affine] = 0.0, affine
+    for step in range(steps):
+        shown = _shown(affine, side, 1).astype(np.float32)
+        count = int(shown.sum())
+        if count < _SHOWN * side**2:
             break
-        values = _look_up(planes, places[:, shown], side)
-        a = still.ravel()[shown]
-        a, b = a - a.mean(), values[:, 0] - values[:, 0].mean()
-        length, product, squared = float(np.sqrt(a @ a)), float(a @ b), float(b @ b)
+        a, b = still * shown, _look_up([plane], affine, side)[0] * shown
+        a, b = a - shown * np.float32(a.sum() / count), b - shown * np.float32(b.sum() / count)
+        length, product, squared = float(np.sqrt(np.vdot(a, a))), float(np.vdot(a, b)), float(np.vdot(b, b))
         found = abs(product) / (length * np.sqrt(squared) + 1e-9)
         gained, best = found - best[0], (found, affine) if found > best[0] else best
-        if gained < 1e-3:
+        if gained < 1e-3 or step == steps - 1:
             break
         sign = np.sign(product)
-        seen = frame[:, shown]
-        slopes = np.concatenate([values[:, 1] * seen, values[:, 2] * seen])
-        slopes -= slopes.mean(axis=1, keepdims=True)
-        hessian = (slopes @ slopes.T).astype(np.float64)
+        slopes = _look_up(slope_planes, affine, side) * shown
+        # Sums of products of two of the six are moments of the products of two slopes; no plane is made for each of the six.
+        square = {(i, j): _moments(slopes[i] * slopes[j]) for i, j in ((0, 0), (0, 1), (1, 1))}
+        mean, of_a, of_b = (
+            np.array([moments[power] for moments in map(_moments, given) for power in _POWERS])
+            for given in (slopes, slopes * a, slopes * b)
+        )
+        hessian = np.block(
+            [
+                [
+                    np.array([[square[min(i, j), max(i, j)][p + r, q + t] for r, t in _POWERS] for p, q in _POWERS])
+                    for j in (0, 1)
+                ]
+                for i in (0, 1)
+            ]
+        ) - np.outer(mean, mean / count)
         hessian[np.diag_indices(6)] += 1e-6 * np.trace(hessian) + 1e-12
-        of_b, of_a = slopes @ b, slopes @ (sign * a)
-        by_b, by_a = np.linalg.solve(hessian, np.stack([of_b, of_a], axis=1)).T
-        toward = float(sign * product - of_a @ by_b)
+        by_b, by_a = np.linalg.solve(hessian, np.stack([of_b, sign * of_a], axis=1)).T
+        toward = float(sign * product - sign * of_a @ by_b)
         weight = (squared - of_b @ by_b) / toward if toward > 0 else np.sqrt(squared) / (length + 1e-9)
         affine = affine + (weight * by_a - by_b).reshape(2, 3)
     return best
@@ -258,19 +288,16 @@ def _refine(still: Array, moving: Array, affine: Affine, steps: int) -> tuple[fl
 def _compare_blocks(still: Array, moving: Array, affine: Affine) -> float:
     """The correlation that blocks with three quarters of the shown content reach, 0 to 1."""
     side = len(still)
-    frame, width = _frame(side), side // _BLOCKS
-    margin = max(2, side // 32)
-    places = _moved(affine, side)
-    inside = np.abs(frame[:2]) < (side - 1) / 2 - margin
-    shown = ((places > margin) & (places < side - 1 - margin) & inside).all(axis=0)
-    moved = np.zeros(side * side)
-    moved[shown] = _look_up(moving.reshape(-1, 1), places[:, shown], side)[:, 0]
+    width, margin = side // _BLOCKS, max(2, side // 32)
+    shown = _shown(affine, side, margin)
+    shown[: margin + 1], shown[-margin - 1 :], shown[:, : margin + 1], shown[:, -margin - 1 :] = False, False, False, False
+    moved = np.where(shown, _look_up([_plane(moving)], affine, side)[0], 0)
 
     def cut(values: NDArray[Any]) -> NDArray[np.float64]:
         blocks = values.reshape(_BLOCKS, width, _BLOCKS, width).transpose(0, 2, 1, 3)
         return blocks.reshape(_BLOCKS**2, width**2).astype(np.float64)
 
-    mask, a, b = cut(np.asarray(shown)), cut(np.where(shown, still.ravel(), 0)), cut(moved)
+    mask, a, b = cut(shown), cut(np.where(shown, still, 0)), cut(moved)
     kept = mask.mean(axis=1) >= 0.6
     if kept.mean() < 0.75 * _SHOWN:
         return 0.0

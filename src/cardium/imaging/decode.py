@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from cardium.errors import CardiumError
+from cardium.imaging import channels
 from cardium.imaging.deep_png import read_deep_png
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _laid(colours: Pixels, alpha: Pixels) -> Pixels:
     """Colours (H, W, 3) of opacity `alpha` (H, W), laid over black, or over white where all that is opaque is dark ink."""
     over = (colours.astype(np.uint16) * alpha[..., None] + 127) // 255
     weight = float(alpha.sum(dtype=np.int64))
-    dark = float(alpha[colours.max(axis=2) < _INK].sum(dtype=np.int64))
+    dark = float(alpha[channels.brightest(colours) < _INK].sum(dtype=np.int64))
     if weight and not alpha.all() and dark >= _MOSTLY * weight:
         over += 255 - alpha[..., None].astype(np.uint16)
     return over.astype(np.uint8)

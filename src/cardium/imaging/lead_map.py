@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cardium.errors import CardiumError
+from cardium.imaging import channels
 
 Pixels = NDArray[np.uint8]
 
@@ -52,7 +53,7 @@ def darkness(pixels: Pixels) -> NDArray[np.uint8]:
 
     height, width = pixels.shape[:2]
     out = np.zeros((-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE, 2), np.uint8)
-    for place, channel in enumerate((pixels.max(axis=2), pixels.min(axis=2))):
+    for place, channel in enumerate((channels.brightest(pixels), channels.darkest(pixels))):
         small = Image.fromarray(channel).resize((-(-width // 6), -(-height // 6)), Image.Resampling.BOX)
         white = uniform_filter(maximum_filter(np.asarray(small, np.float32), 7, mode="nearest"), 7, mode="nearest")
         paper = np.asarray(Image.fromarray(white).resize((width, height), Image.Resampling.BILINEAR))

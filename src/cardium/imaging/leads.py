@@ -40,7 +40,18 @@ def render_leads(pixels: Pixels, sheet: Sheet, height: int, width: int) -> np.nd
         # Where even the raster is coarser than the picture, thin lines are first made as thick as its pixels.
         thick = (max(1, round(crop.shape[0] / fine[0])), max(1, round(crop.shape[1] / fine[1])))
         raster = _resize(maximum_filter(crop, thick) if max(thick) > 1 else crop, *fine)
-        out[number] = _resize(maximum_filter(raster, 3), height, width)
+        out[number] = _resize(thickened(raster), height, width)
+    return out
+
+
+def thickened(raster: np.ndarray) -> np.ndarray:
+    """The largest of each pixel's 3 x 3: scipy.ndimage.maximum_filter(raster, 3), several times as fast. uint8 (H, W)."""
+    tall = raster.copy()
+    np.maximum(tall[1:], raster[:-1], out=tall[1:])
+    np.maximum(tall[:-1], raster[1:], out=tall[:-1])
+    out = tall.copy()
+    np.maximum(out[:, 1:], tall[:, :-1], out=out[:, 1:])
+    np.maximum(out[:, :-1], tall[:, 1:], out=out[:, :-1])
     return out
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cardium.imaging import channels
+
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float64]
 
@@ -28,7 +30,7 @@ def pixels_per_mm(pixels: Pixels, expected: float) -> float | None:
     if min(height, width) < 12 * expected or expected < 1.2:
         return None
     # A grid is faint in the channel that hides it best; the traces are dark in all of them and are cut off.
-    darkest = pixels.min(axis=2)
+    darkest = channels.darkest(pixels)
     found = []
     for axis in (0, 1):
         long = width if axis == 0 else height

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardium.imaging import channels
 from cardium.imaging.kinds import LEADS as LEADS
 from cardium.imaging.lead_grid import BANDS, LeadGrid, find_grid, lit_part
 from cardium.imaging.lead_map import HALF_TURN, NO_SHEET, see_leads
@@ -416,7 +417,7 @@ def _paper_rows(small: Pixels, rows: _Rows) -> tuple[float, float]:
     from scipy.ndimage import maximum_filter
 
     height = small.shape[0]
-    darkest = small[:, max(0, round(rows.left)) : round(rows.right)].min(axis=2).astype(np.float32)
+    darkest = channels.darkest(small[:, max(0, round(rows.left)) : round(rows.right)]).astype(np.float32)
     white = float(np.percentile(darkest, 98))
     # Grid lines are fainter than print, in the channel that shows them best; the soft edges of print do not count.
     blank = ~maximum_filter(darkest < 0.6 * white, 5)
@@ -623,20 +624,26 @@ def ink(pixels: Pixels) -> NDArray[np.float32]:
     Coloured grid lines are bright in at least one channel, so the brightest channel hides them. The division by the local
     paper white removes the shading of photographs. Grey grid lines vanish because they are fainter than half of the trace.
     """
-    return np.clip((_darkness(pixels) - 0.35) / 0.4, 0, 1)
+    amount = _darkness(pixels)
+    amount -= 0.35
+    amount /= 0.4
+    return np.clip(amount, 0, 1, out=amount)
 
 
 def _darkness(pixels: Pixels) -> NDArray[np.float32]:
     """The brightest channel below the local paper white, float32 (H, W): 0 = paper, 1 = the picture's blackest lines."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
-    brightest = pixels.max(axis=2)
+    brightest = channels.brightest(pixels)
     height, width = brightest.shape
     side = max(1, round(max(height, width) / 160))
     small = Image.fromarray(brightest).resize((-(-width // side), -(-height // side)), Image.Resampling.BOX)
     white = uniform_filter(maximum_filter(np.asarray(small, np.float32), 7, mode="nearest"), 7, mode="nearest")
     paper = np.asarray(Image.fromarray(white).resize((width, height), Image.Resampling.BILINEAR))
-    dark = np.clip(1 - brightest / np.maximum(paper, 1), 0, 1).astype(np.float32)
+    # In place: these are the largest arrays that reading a sheet makes.
+    dark = np.divide(brightest, np.maximum(paper, 1), dtype=np.float32)
+    np.subtract(1, dark, out=dark)
+    np.maximum(dark, 0, out=dark)
     around = _beside_paper(np.asarray(small, np.float32))
     if around is not None:
         beside = np.asarray(Image.fromarray(around).resize((width, height), Image.Resampling.NEAREST))
@@ -645,7 +652,8 @@ def _darkness(pixels: Pixels) -> NDArray[np.float32]:
     drawn = dark[dark > 0.12]
     if drawn.size < 16:
         return np.zeros_like(dark)
-    return dark / np.float32(max(float(np.percentile(drawn, 90)), 0.2))
+    dark /= np.float32(max(float(np.percentile(drawn, 90)), 0.2))
+    return dark
 
 
 def _beside_paper(brightness: NDArray[np.float32]) -> Mask | None:

@@ -168,17 +168,13 @@ def _ruled_lines(dark: Mask, paper: Box) -> list[float]:
     return [float(group.mean()) for group in groups if len(group) <= 8]
 
 
-def _runs(window: Mask) -> list[list[tuple[int, int]]]:
-    """For every column its runs of ink (first row, last row), from the top."""
+def _runs(window: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """The runs of ink of all columns, one column after the other, each from the top: its column, first row and last row."""
     padded = np.zeros((window.shape[1], window.shape[0] + 2), np.int8)
     padded[:, 1:-1] = window.T
     change = np.diff(padded, axis=1)
     columns, tops = np.nonzero(change == 1)
-    feet = np.nonzero(change == -1)[1] - 1
-    out: list[list[tuple[int, int]]] = [[] for _ in range(window.shape[1])]
-    for column, top, foot in zip(columns.tolist(), tops.tolist(), feet.tolist(), strict=True):
-        out[column].append((top, foot))
-    return out
+    return columns, tops, np.nonzero(change == -1)[1] - 1
 
 
 def _follow(window: Mask, baseline: int, hidden: Mask) -> Path:
@@ -187,37 +183,43 @@ def _follow(window: Mask, baseline: int, hidden: Mask) -> Path:
     The path of least cost through the columns' runs: a gap between neighbouring runs costs most, a move of their middles a
     little, and so does a run away from the baseline, which keeps the path on its own row where two rows meet.
     """
-    runs = _runs(window)
-    top = np.full(len(runs), np.nan)
+    column, tops, feet = _runs(window)
+    top = np.full(window.shape[1], np.nan)
     foot = top.copy()
-    columns: list[int] = []
-    came_from: list[list[int]] = []
-    before: list[tuple[int, int]] = []
-    costs: list[float] = []
-    for x, here in enumerate(runs):
-        if hidden[x] or not 0 < len(here) <= _MOST_RUNS:
-            continue
-        away = [0.0 if a <= baseline <= b else 0.02 * abs((a + b) / 2 - baseline) for a, b in here]
-        if not columns:
-            best, sources = [5 * cost for cost in away], [-1] * len(here)
-        else:
-            best, sources = [], []
-            for (a, b), cost in zip(here, away, strict=True):
-                ways = [
-                    c + max(0, a - d - 1, t - b - 1) + 0.015 * abs(a + b - t - d)
-                    for (t, d), c in zip(before, costs, strict=True)
-                ]
-                source = min(range(len(ways)), key=ways.__getitem__)
-                best.append(ways[source] + cost)
-                sources.append(source)
-        columns.append(x)
-        came_from.append(sources)
-        before, costs = here, best
+    away = np.where((tops <= baseline) & (baseline <= feet), 0.0, 0.02 * np.abs((tops + feet) / 2 - baseline)).tolist()
+    counts = np.bincount(column, minlength=len(top))
+    begins = (np.cumsum(counts) - counts).tolist()
+    columns = np.flatnonzero(~hidden & (counts > 0) & (counts <= _MOST_RUNS)).tolist()
     if not columns:
         return top, foot
+    runs = list(zip(tops.tolist(), feet.tolist(), strict=True))
+    counted = counts.tolist()
+    came_from: list[list[int]] = []
+    costs: list[float] = []
+    before: list[tuple[int, int, float]] = []
+    for x in columns:
+        begin = begins[x]
+        end = begin + counted[x]
+        here, cost = runs[begin:end], away[begin:end]
+        sources = [-1] * len(here)
+        if not before:
+            costs = [5 * one for one in cost]
+        else:
+            # Written out: this innermost loop is half of what reading a sheet costs.
+            costs = []
+            for number, (a, b) in enumerate(here):
+                least = np.inf
+                for place, (t, d, reached) in enumerate(before):
+                    gap = a - d - 1 if a > d else t - b - 1
+                    way = reached + (gap if gap > 0 else 0) + 0.015 * abs(a + b - t - d)
+                    if way < least:
+                        least, sources[number] = way, place
+                costs.append(least + cost[number])
+        came_from.append(sources)
+        before = [(t, d, reached) for (t, d), reached in zip(here, costs, strict=True)]
     chosen = min(range(len(costs)), key=costs.__getitem__)
     for x, sources in zip(reversed(columns), reversed(came_from), strict=True):
-        top[x], foot[x] = runs[x][chosen]
+        top[x], foot[x] = runs[begins[x] + chosen]
         chosen = sources[chosen]
     return top, foot
 
