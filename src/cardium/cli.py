@@ -286,6 +286,20 @@ def _profile_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", nargs="?", default="", help="demo or study; without it, what is chosen is said")
 
 
+def _app_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", default="", help="the one dataset whose champion answers (default: all that have one)")
+    verb.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        help="a run folder or an MLflow model to answer instead of the champions; may be given once a dataset",
+    )
+    verb.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on; on others than this machine's own a token is asked for"
+    )
+    verb.add_argument("--port", type=int, default=8800, help="the port (0: any that is free)")
+
+
 def _plan_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--check", action="store_true", help="write nothing; exit with 1 where plan.yaml is out of date")
 
@@ -509,6 +523,17 @@ def _read(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _app(arguments: argparse.Namespace) -> None:
+    settings = _settings()
+    datasets = [_known_dataset(settings, arguments.dataset)] if arguments.dataset else settings.active
+    from cardium.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    from cardium.app.server import serve
+
+    serve(settings, arguments.host, arguments.port, datasets, arguments.model)
+
+
 def _explain(arguments: argparse.Namespace) -> int:
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
@@ -675,6 +700,7 @@ _OWN: dict[str, Verb] = {
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),
+    "app": ("open a page for people: files in, the champions' answers out; nothing is stored", _app_arguments, _app),
     "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),

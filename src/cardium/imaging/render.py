@@ -14,6 +14,7 @@ from cardium.imaging.decode import Undecodable, decode
 from cardium.imaging.kinds import BLANK_STD, FORMS, Rendered, family, input_shape, of_patients, of_volumes
 
 if TYPE_CHECKING:
+    from cardium.imaging.sheet import Sheet
     from cardium.imaging.spec import Limits, Render
 
 
@@ -76,9 +77,15 @@ def render(pixels: NDArray[np.uint8], kind: str, size: Render, blank_std: float 
     if kind == "image" and size.area == "whole":
         blank = ("the picture is blank",) if float(pixels.std()) < blank_std else ()
         return Rendered(render_image(pixels, size.height, size.width), blank)
-    from cardium.imaging import leads, paper, sheet, trace_format, traces
+    from cardium.imaging.sheet import find_sheet
 
-    found = sheet.find_sheet(pixels)
+    return render_sheet(pixels, find_sheet(pixels), kind, size)
+
+
+def render_sheet(pixels: NDArray[np.uint8], found: Sheet, kind: str, size: Render) -> Rendered:
+    """Renders a picture, uint8 (h, w, 3), in which a sheet was found already: traces, leads or the paper as an image."""
+    from cardium.imaging import leads, paper, trace_format, traces
+
     if kind == "traces":
         array = traces.render_traces(pixels, found)
         unread = () if trace_format.was_read(array) else (trace_format.UNREADABLE,)

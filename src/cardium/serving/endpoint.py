@@ -9,12 +9,11 @@ answer is JSON: 200 with a row a file, or 4xx with `error_code` and `message` in
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from cardium.imaging.kinds import of_volumes
 from cardium.parallel import cores
 from cardium.serving.classifier import Classifier
+from cardium.serving.incoming import Incoming, Message, Receive, Refused
 from cardium.serving.render_pool import FILE, Reader, RenderPool, Request
 from cardium.serving.request import (
     CSV,
@@ -38,17 +38,11 @@ from cardium.serving.request import (
 )
 from cardium.tracking.signature import example_file
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _PATH = "/invocations"
 _MLFLOWS = ("/ping", "/health", "/version")
-# Seconds that a body may pause for, and how long it may take: these and one for every so many bytes.
-_PAUSE, _BYTES_A_SECOND = 10.0, 100_000
-# Bytes of a refused body that are read and dropped, and the seconds that it may pause for.
-_DROPPED, _PAUSE_OF_DROPPED = 1_000_000_000, 1.0
 # Requests that are worked on at once, and the bytes that are held of bodies coming in: so many of the largest.
 _AT_ONCE, _BODIES = 64, 3
 # Share of MLflow's time for a request after which files are answered with an error.
@@ -60,50 +54,6 @@ _MEMORY_OF_A_PICTURE = 2_000_000_000
 _SPARE = 2
 
 _BUSY = "The server is busy: try again in some seconds."
-
-
-class _Refused(Exception):  # noqa: N818
-    """A request that is answered with an error of this status. close: whether the connection ends with it."""
-
-    def __init__(self, status: int, message: str, close: bool = False) -> None:
-        super().__init__(message)
-        self.status, self.close = status, close
-
-
-class _Incoming:
-    """A request as it comes in. headers: names and values in lower case. more: whether there is more of its body to come."""
-
-    def __init__(self, scope: Message, receive: Receive) -> None:
-        self.headers = {name.lower(): value.decode("latin-1").strip().lower() for name, value in scope["headers"]}
-        self.more = True
-        self._receive, self._begun, self._counted = receive, time.monotonic(), 0
-
-    async def piece(self, pause: float = _PAUSE) -> bytes:
-        """The next piece of the body. Raises _Refused where it comes too slowly, ConnectionError where the client is gone."""
-        left = self._begun + _PAUSE + self._counted / _BYTES_A_SECOND - time.monotonic()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, min(pause, left)))
-        except TimeoutError:
-            raise _Refused(408, "The request came too slowly.", close=True) from None
-        if message["type"] == "http.disconnect":
-            raise ConnectionError
-        piece: bytes = message.get("body", b"")
-        self.more = message.get("more_body", False)
-        self._counted += len(piece)
-        return piece
-
-    async def drop(self) -> None:
-        """Reads the rest of the body: many a client reads its answer only when it has sent all."""
-        if b"expect" in self.headers:  # This one asked before it sends.
-            return
-        with contextlib.suppress(_Refused, ConnectionError):
-            while self.more and self._counted < _DROPPED:
-                await self.piece(_PAUSE_OF_DROPPED)
-
-    async def disconnected(self) -> None:
-        """Returns when the client is gone."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
 
 class Endpoint:
@@ -146,7 +96,7 @@ class Endpoint:
         return answer
 
     async def _respond(self, scope: Message, receive: Receive, send: Send) -> None:
-        incoming = _Incoming(scope, receive)
+        incoming = Incoming(scope, receive)
         try:
             content = await self._answer(scope, incoming)
         except ConnectionError:  # The client is gone.
@@ -159,16 +109,16 @@ class Endpoint:
         else:
             await _send(send, 200, content)
 
-    async def _answer(self, scope: Message, incoming: _Incoming) -> bytes:
-        """The answer's JSON. Raises _Refused, BadRequest, and ConnectionError where nobody waits for it."""
+    async def _answer(self, scope: Message, incoming: Incoming) -> bytes:
+        """The answer's JSON. Raises Refused, BadRequest, and ConnectionError where nobody waits for it."""
         if scope["path"] != _PATH:
-            raise _Refused(404, f"There is nothing here: send files to {_PATH}.")
+            raise Refused(404, f"There is nothing here: send files to {_PATH}.")
         if scope["method"] != "POST":
-            raise _Refused(405, "Send files with POST.")
+            raise Refused(405, "Send files with POST.")
         kind = _kind_of(incoming.headers)
         length = incoming.headers.get(b"content-length", "")
         if length.isdecimal() and int(length[:20]) > self._max_bytes:
-            raise _Refused(413, f"The request is too large: send at most {self._max_bytes // 1_000_000} MB at once.")
+            raise Refused(413, f"The request is too large: send at most {self._max_bytes // 1_000_000} MB at once.")
         body, held = Body(kind, self._max_bytes, self._classifier.max_rows), 0
         try:
             while incoming.more:
@@ -177,9 +127,9 @@ class Endpoint:
                 held += len(piece)
                 self._held += len(piece)
                 if self._held > _BODIES * self._max_bytes:
-                    raise _Refused(429, _BUSY)
+                    raise Refused(429, _BUSY)
             if self._working >= _AT_ONCE:
-                raise _Refused(429, _BUSY)
+                raise Refused(429, _BUSY)
             self._working += 1
             try:
                 return await self._worked_on(body, kind, incoming)
@@ -188,7 +138,7 @@ class Endpoint:
         finally:
             self._held -= held
 
-    async def _worked_on(self, body: Body, kind: str, incoming: _Incoming) -> bytes:
+    async def _worked_on(self, body: Body, kind: str, incoming: Incoming) -> bytes:
         """What `_work` returns. Work whose client has gone is stopped."""
         request = Request(time.monotonic() + self._seconds)
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._work, body, kind, request)
@@ -216,29 +166,29 @@ class Endpoint:
 
 
 def _kind_of(headers: dict[bytes, str]) -> str:
-    """The body's type, from lower-case headers. Raises _Refused for one that is not read."""
+    """The body's type, from lower-case headers. Raises Refused for one that is not read."""
     kind, _, parameters = headers.get(b"content-type", "").partition(";")
     charset = parameters.strip().removeprefix("charset=").strip('"')
     if kind.strip() not in (JSON, CSV, PARQUET) or charset not in ("", "utf-8", "utf8"):
-        raise _Refused(
+        raise Refused(
             415, f"The Content-Type is {'not read' if kind else 'missing'}: send {JSON} in UTF-8, {CSV} or {PARQUET}."
         )
     if headers.get(b"content-encoding", "identity") != "identity":
-        raise _Refused(415, "Bodies with a Content-Encoding are not read: send it as it is.")
+        raise Refused(415, "Bodies with a Content-Encoding are not read: send it as it is.")
     return kind.strip()
 
 
-def _refused(error: Exception) -> _Refused:
+def _refused(error: Exception) -> Refused:
     """How a request is answered that raised this."""
-    if isinstance(error, _Refused):
+    if isinstance(error, Refused):
         return error
     if isinstance(error, BadRequest):
-        return _Refused(400, str(error))
+        return Refused(400, str(error))
     traceback.print_exception(error, file=sys.stderr)
-    return _Refused(500, failed(error))
+    return Refused(500, failed(error))
 
 
-async def _send_error(send: Send, error: _Refused) -> None:
+async def _send_error(send: Send, error: Refused) -> None:
     code = "INTERNAL_ERROR" if error.status >= 500 else "BAD_REQUEST"
     content = json.dumps({"error_code": code, "message": str(error)}).encode()
     await _send(send, error.status, content, [(b"connection", b"close")] if error.close else [])
