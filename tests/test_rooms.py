@@ -10,7 +10,7 @@ from test_pipeline import SOURCE, imports, module_path
 PACKAGE = SOURCE / "cardium"
 # From the top down: a room imports only rooms below it. The ground files are below all of them.
 ROOMS = (
-    "cli", "pipeline", "stages", "serving", "tracking", "tuning", "explain", "audit", "reporting", "evaluation", "runs",
+    "cli", "pipeline", "stages", "app", "serving", "tracking", "tuning", "explain", "audit", "reporting", "evaluation", "runs",
     "training", "data", "config", "models", "download", "datasets", "demo", "imaging",
 )  # fmt: skip
 GROUND = {
