@@ -26,12 +26,14 @@ from run_folders import CLASSES, make_project, run_folder
 from cardium.app import server, web
 from cardium.app.answers import MOST_ANSWERS, Answering
 from cardium.app.catalogue import Language, catalogue, language_of
-from cardium.app.champions import Champion, Score, _tagged
+from cardium.app.champions import Champion, Score, _score
 from cardium.app.seen import NO_READER, NO_SHEET, PDF, Reads, see, see_any
 from cardium.config import Serve
 from cardium.demo.ecg_sheet import SheetStyle, draw_sheet
 from cardium.demo.ecg_signal import record
 from cardium.errors import CardiumError
+from cardium.evaluation.evaluation import Interval
+from cardium.evaluation.promotion import Expected
 from cardium.imaging import heart, sheet, trace_format
 from cardium.imaging.decode import Undecodable
 from cardium.imaging.spec import Render, Sides
@@ -263,14 +265,11 @@ def test_a_tiff_is_read_as_its_pixels_and_a_pdf_is_named(drawn: np.ndarray) -> N
             see_any(data, [reads])
 
 
-def test_what_to_expect_is_what_the_promotion_wrote_down() -> None:
-    tags = {f"expected_{unit}_balanced_accuracy{end}": value for unit, values in
-            {"patient": ("0.9", "0.8", "0.95"), "record": ("0.7", "0.6", "0.75")}.items()
-            for end, value in zip(("", "_low", "_high"), values, strict=True)}  # fmt: skip
-    # The patients of a sheet are not named: its groups are no patients.
-    assert _tagged("cmri", tags, 2) == Score(0.9, 0.8, 0.95, "patient", 0.5)
-    assert _tagged("ecg4", tags, 4) == Score(0.7, 0.6, 0.75, "record", 0.25)
-    assert _tagged("cmri", {}, 2) is None
+def test_what_to_expect_is_by_patient_where_patients_are_known() -> None:
+    expected = Expected(Interval(0.7, 0.6, 0.75), Interval(0.9, 0.8, 0.95), 3)
+    assert _score("cmri", expected, 2) == Score(0.9, 0.8, 0.95, "patient", 0.5)
+    # The groups of sheets are copies of one file, no patients.
+    assert _score("ecg4", expected, 4) == Score(0.7, 0.6, 0.75, "record", 0.25)
     assert Score(0.6, 0.51, 0.7, "patient", 0.5).above_chance
     assert not Score(0.6, 0.5, 0.7, "patient", 0.5).above_chance
 

@@ -252,8 +252,8 @@ def as_json(answers: Sequence[Answer]) -> str:
 def as_csv(answers: Sequence[Answer]) -> str:
     """The answers as a table, a line a file: its name, the answer, a column `p_<class>` a class, quality, model, error."""
     classes = list(dict.fromkeys(f"p_{name}" for one in answers for name in one.row.get("probabilities", {})))
-    columns = ["file", "dataset", "label", "probability", *classes, "set", "set_coverage", "quality", "run", "model_version",
-               "trained_on_generated_demo_data", "error"]  # fmt: skip
+    columns = ["file", "dataset", "label", "probability", *classes, "set", "set_coverage", "quality"]
+    columns += ["run", "model_version", "data", "error"]
     target = io.StringIO()
     table = csv.DictWriter(target, columns, restval="", lineterminator="\r\n", extrasaction="ignore")
     table.writeheader()
@@ -261,7 +261,7 @@ def as_csv(answers: Sequence[Answer]) -> str:
         row = dict(answer.row)
         line = {**row, **{f"p_{name}": value for name, value in row.get("probabilities", {}).items()}, "file": answer.file}
         if answer.champion:
-            line |= {"dataset": answer.champion.dataset, "trained_on_generated_demo_data": answer.champion.generated}
+            line["dataset"] = answer.champion.dataset
         if row.get("set") is not None:
             line["set"] = " | ".join(row["set"])
         table.writerow({key: _cell(value) for key, value in line.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from cardium.datasets import get_collection
 from cardium.datasets.demos import TRACKED_MD5
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation
+from cardium.evaluation.promotion import Expected
 from cardium.serving.classifier import Classifier
 from cardium.serving.predict import load_classifier
+from cardium.tracking.promotion import expected_of
 from cardium.tracking.registry import CHAMPION, by_alias
 from cardium.tracking.store import connected
 from cardium.workspace import Workspace
@@ -81,8 +83,9 @@ def load_champion(settings: Settings, dataset: str) -> Champion:
     classifier = load_classifier(settings, f"models:/{name}@{CHAMPION}")
     with connected(settings) as client:
         version = by_alias(client, name, CHAMPION)
-    tags = version.tags if version and str(version.number) == classifier.model_version else {}
-    return _champion(classifier, _tagged(dataset, tags, len(classifier.run.classes)))
+    # Another may have been promoted meanwhile.
+    expected = expected_of(version) if version and str(version.number) == classifier.model_version else None
+    return _champion(classifier, _score(dataset, expected, len(classifier.run.classes)) if expected else None)
 
 
 def load_named(settings: Settings, model: str) -> Champion:
@@ -95,11 +98,8 @@ def load_named(settings: Settings, model: str) -> Champion:
         row = None
     score = None
     if row is not None and row.run_id == run.id:
-        by_patient = row.patient.get("balanced_accuracy") if get_collection(run.run.dataset).names_patients else None
-        found = by_patient or row.balanced_accuracy
-        if found.value is not None:
-            unit = "patient" if by_patient else "record"
-            score = Score(found.value, found.low, found.high, unit, 1 / len(run.classes))
+        by_patient = row.patient.get("balanced_accuracy", row.balanced_accuracy)
+        score = _score(run.run.dataset, Expected(row.balanced_accuracy, by_patient, 1), len(run.classes))
     return _champion(classifier, score)
 
 
@@ -132,15 +132,17 @@ def load_all(settings: Settings, datasets: Sequence[str], models: Sequence[str])
 
 def _champion(classifier: Classifier, score: Score | None) -> Champion:
     dataset = classifier.run.run.dataset
-    generated = classifier.run.data.dvc_md5 == TRACKED_MD5
+    data = classifier.run.data
+    generated = data.generated or data.dvc_md5 == TRACKED_MD5  # Runs of older versions name the data by their hash alone.
     return Champion(dataset, get_collection(dataset).title, classifier, score, generated)
 
 
-def _tagged(dataset: str, tags: Mapping[str, str], classes: int) -> Score | None:
-    """The score that a promotion wrote into a version's tags, by patient where the collection names patients."""
-    unit = "patient" if get_collection(dataset).names_patients else "record"
-    values = [tags.get(f"expected_{unit}_balanced_accuracy{end}") for end in ("", "_low", "_high")]
-    if values[0] is None:
-        return None
-    value, low, high = (None if one is None else float(one) for one in values)
-    return Score(value or 0.0, low, high, unit, 1 / classes)
+def _score(dataset: str, expected: Expected, classes: int) -> Score | None:
+    """What a promotion says is to be expected, by patient where the collection names patients."""
+    named = get_collection(dataset).names_patients
+    found = expected.group if named else expected.record
+    return None if found.value is None else Score(found.value, found.low, found.high, _unit(dataset), 1 / classes)
+
+
+def _unit(dataset: str) -> str:
+    return "patient" if get_collection(dataset).names_patients else "record"

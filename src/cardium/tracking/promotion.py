@@ -150,7 +150,7 @@ def _served(
         return Served(row.name, row.run_id or "", challenger.number if challenger else None, expected)
     if champion is None:
         return None
-    told = expected if verdict.action == "unchanged" else _expected_of(champion)
+    told = expected if verdict.action == "unchanged" else expected_of(champion)
     return Served(champion.run, champion.id, champion.number, told)
 
 
@@ -333,7 +333,7 @@ def _recorded(evaluation: Evaluation, attempt: Attempt, expected: Expected) -> d
 
 
 def _expectation_tags(expected: Expected) -> dict[str, str]:
-    """What is to be expected, as `_expected_of` reads it, and as a sentence."""
+    """What is to be expected, as `expected_of` reads it, and as a sentence."""
     tags = {_CANDIDATES: str(expected.candidates)}
     for unit, score in (("patient", expected.group), ("record", expected.record)):
         ends = {"": score.value, "_low": score.low, "_high": score.high}
@@ -341,7 +341,7 @@ def _expectation_tags(expected: Expected) -> dict[str, str]:
     return {**tags, EXPECTATION: _expectation(expected)}
 
 
-def _expected_of(version: Version) -> Expected | None:
+def expected_of(version: Version) -> Expected | None:
     """What a version's tags say is to be expected of it; None where they do not."""
     scores = {}
     for unit in ("patient", "record"):
