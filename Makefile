@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ui lock clean
+.PHONY: help setup demo app test lint ui lock clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ setup: .venv/ready  ## make .venv from requirements.lock
 
 demo: setup  ## make the demo data, run the whole pipeline on it, show what came out
 	@$(BIN)/cardium demo
+
+app: setup  ## open a page for people: files in, the champions' answers out
+	@$(BIN)/cardium app
 
 test: setup  ## check style and types, run the tests
 	$(BIN)/ruff check .
