@@ -217,6 +217,22 @@ def _promote_arguments(verb: argparse.ArgumentParser) -> None:
     flag: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "type": _yes, "metavar": "true|false"}
     verb.add_argument("--rollback", **flag, help="make the previous champion the champion again")
     verb.add_argument("--dry-run", **flag, help="say what would happen and change nothing")
+    verb.add_argument(
+        "--run", default="", dest="experiment", metavar="FOLDER", help="put an experiment forward in place of the best run"
+    )
+    verb.add_argument("--version", type=_optional(int), metavar="N", help="with --force: make this version champion")
+    verb.add_argument("--force", **flag, help="promote by hand, whatever the rule says; takes --reason")
+    verb.add_argument("--reason", default="", metavar="TEXT", help="why, with --force; kept with the version")
+
+
+def _compare_arguments(verb: argparse.ArgumentParser) -> None:
+    for name in ("A", "B"):
+        verb.add_argument(name.lower(), metavar=name, help="a run, such as cmri-mobilenetv2, or an experiment's folder")
+    _json_argument(verb)
+
+
+def _json_argument(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="JSON instead of a table")
 
 
 def _evaluate_arguments(verb: argparse.ArgumentParser) -> None:
@@ -225,6 +241,9 @@ def _evaluate_arguments(verb: argparse.ArgumentParser) -> None:
         "--external", default="", metavar="FOLDER", help="score the trained runs on another collection of the same classes"
     )
     verb.add_argument("--name", default="", help="what the other collection is called (default: its folder's name)")
+    verb.add_argument(
+        "--run", default="", dest="experiment", metavar="FOLDER", help="score this experiment, on the same test records"
+    )
 
 
 def _report_arguments(verb: argparse.ArgumentParser) -> None:
@@ -415,6 +434,13 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.experiment:
+        from pathlib import Path
+
+        from cardium.pipeline import experiment
+
+        experiment.evaluate(_settings(), Path(arguments.experiment))
+        return
     _target("evaluate")(arguments)
     if arguments.external:
         from pathlib import Path
@@ -424,6 +450,49 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
         import_tensorflow()
         external.evaluate_external(_settings(), arguments.dataset, Path(arguments.external), arguments.name)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    import json
+
+    from cardium.evaluation.comparison import compare_runs, comparison_text
+    from cardium.evaluation.evaluation import Evaluation
+    from cardium.evaluation.experiments import stored_predictions
+    from cardium.workspace import Workspace
+
+    settings = _settings()
+    names = (_scored_name(settings, arguments.a), _scored_name(settings, arguments.b))
+    dataset, other = (name.partition("-")[0] for name in names)
+    if dataset != other:
+        raise CardiumError(f"{names[0]} is of {dataset}, {names[1]} of {other}: runs of one dataset are compared.")
+    places = Workspace(settings.root)
+    evaluation = Evaluation.read(places.evaluation(_known_dataset(settings, dataset)), dataset)
+    tables = (stored_predictions(settings, evaluation, names[0]), stored_predictions(settings, evaluation, names[1]))
+    compared = compare_runs(settings, evaluation.classes, names, tables, patients=evaluation.patients)
+    if arguments.json:
+        print(json.dumps(compared.to_json()))
+        return
+    from cardium import atomic
+
+    out = settings.root / "reports" / dataset / "comparisons" / f"{'--'.join(names).replace('/', ',')}.csv"
+    atomic.write_text(out, compared.differing.to_csv(index=False, lineterminator="\n"))
+    print(comparison_text(compared))
+    print(f"Written: {out.relative_to(settings.root).as_posix()}, a line a case that they decide differently.")
+
+
+def _scored_name(settings: Settings, text: str) -> str:
+    """The name on the leaderboard of what a user calls a run: its name, its folder, or an experiment's folder."""
+    from pathlib import Path
+
+    from cardium.evaluation.experiments import experiment_name
+    from cardium.runs.trained_run import FILE, TrainedRun
+
+    for folder in (Path(text), settings.root / text):
+        if (folder / FILE).is_file():
+            run = TrainedRun.read(folder)
+            below = folder.resolve().is_relative_to((settings.root / "experiments").resolve())
+            return experiment_name(settings, folder) if below else run.name
+    return text
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -456,6 +525,20 @@ def _promote(arguments: argparse.Namespace) -> None:
 
     settings = _settings()
     dataset = _known_dataset(settings, arguments.dataset)
+    if arguments.force and not arguments.reason.strip():
+        raise CardiumError('--force takes a reason that is kept with the version: add --reason "...".')
+    if arguments.version is not None and not arguments.force:
+        raise CardiumError("--version makes a version champion whatever the rule says: say so with --force and --reason.")
+    if arguments.experiment:
+        _promote_experiment(settings, arguments)
+        return
+    if arguments.force:
+        if arguments.version is None:
+            raise CardiumError("--force takes --version N, a version of the registry, or --run FOLDER, an experiment.")
+        promoting.make_champion(settings, dataset, arguments.version, arguments.reason.strip(), dry_run=arguments.dry_run)
+        if not arguments.dry_run:
+            _tell_of_promotion(settings, dataset)
+        return
     if arguments.rollback:
         promoting.rollback(settings, dataset, dry_run=arguments.dry_run)
         if not arguments.dry_run:
@@ -476,6 +559,35 @@ def _promote(arguments: argparse.Namespace) -> None:
     if promotion is not None and promotion.action == "skipped":
         raise CardiumError(promotion.summary)
     dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+
+
+def _promote_experiment(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Puts the experiment of `--run` forward, which is scored first where it has not been."""
+    from pathlib import Path
+
+    from cardium.evaluation.evaluation import Evaluation
+    from cardium.evaluation.experiments import experiment_name, scored_experiments
+    from cardium.pipeline import dvc, experiment
+    from cardium.tensorflow_import import import_tensorflow
+    from cardium.tracking import promotion as promoting
+    from cardium.workspace import Workspace
+
+    folder = Path(arguments.experiment) if Path(arguments.experiment).exists() else settings.root / arguments.experiment
+    name = experiment_name(settings, folder)
+    dataset = _known_dataset(settings, name.partition("-")[0])
+    if not arguments.dry_run:
+        dvc.reproduce(settings.root, [f"evaluate@{dataset}"])
+    evaluation = Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
+    if name not in scored_experiments(settings, evaluation):
+        if arguments.dry_run:
+            raise CardiumError(
+                f"{name} has not been scored on these test records: run `cardium evaluate --run {folder}` first."
+            )
+        experiment.evaluate(settings, folder)
+    import_tensorflow()
+    promoting.put_forward(settings, dataset, dry=arguments.dry_run, experiment=name, by_hand=arguments.reason.strip())
+    if not arguments.dry_run:
+        _tell_of_promotion(settings, dataset)
 
 
 def _tell_of_promotion(settings: Settings, dataset: str) -> None:
@@ -697,6 +809,7 @@ _OWN: dict[str, Verb] = {
         _evaluate,
     ),
     "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
+    "compare": ("compare two scored runs: paired difference, where they differ", _compare_arguments, _compare),
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),

@@ -143,6 +143,8 @@ def leaderboard_text(evaluation: Evaluation) -> str:
 def _footnotes(evaluation: Evaluation, unit: str, one_each: bool) -> list[str]:
     """Explains the columns, and lists every warning with its runs."""
     lines = [f"[ ]: {evaluation.interval:.0%} interval, by the number of {unit} and how alike the records of one are."]
+    if any("/" in name for name in evaluation.runs):
+        lines.append("<run>/<overrides>: an experiment beside the pipeline, in experiments/.")
     if CHOSEN in evaluation.runs:
         lines.append(
             "chosen: for each held-out fold the run that its validation chooses; what to expect of the run that is promoted."

@@ -228,7 +228,7 @@ def decide(
     rival, rival_score = ("the naive row", naive_score) if champion_score is None else ("the champion", champion_score)
     if rolled_back:
         return Decision(
-            False, "it was champion and was rolled back; train it anew, or delete its version's tag cardium.rolled_back"
+            False, "it was rolled back or replaced by hand; train it anew, or delete its version's tag cardium.rolled_back"
         )
     if not challenger_score > naive_score:
         return Decision(False, f"its score {challenger_score:.3f} does not beat the naive row's {naive_score:.3f}")

@@ -152,6 +152,29 @@ def evaluate_runs(
     return [*evaluated, chosen] if chosen else evaluated
 
 
+def evaluate_run(settings: Settings, run: TrainedRun, name: str, predict: Predict) -> EvaluatedRun:
+    """Predicts the test records of one run and checks the predictions. name: of its row.
+
+    Raises CardiumError as `evaluate_runs`, and for a run that was not trained for the test folds that params.yaml asks for.
+    """
+    places, dataset, protocol = Workspace(settings.root), run.run.dataset, run.run.protocol
+    asked = settings.test_folds(dataset)
+    if protocol == "honest" and sorted(run.test_folds) != asked:
+        has, wanted = (", ".join(map(str, folds)) for folds in (run.test_folds, asked))
+        raise CardiumError(f"{name} was trained for test folds {has}, params.yaml asks for {wanted}: train it again.")
+    rows = unit_table(read_manifest(places.manifest(dataset)), run.rendering)
+
+    def parts_of(fold: int) -> Parts:
+        return read_parts(places.split(dataset), rows, protocol, fold)
+
+    first = parts_of(run.test_folds[0])
+    chosen_on_test = np.array_equal(first.validation, first.test)
+    frame = predict(settings, run, rows, parts_of)
+    one = EvaluatedRun(name, run.run.model, protocol, run.test_folds, frame, run, chosen_on_test)
+    _check_predictions(one, rows, run.classes, [parts_of(fold) for fold in run.test_folds])
+    return one
+
+
 def _chosen(settings: Settings, classes: list[str], evaluated: Sequence[EvaluatedRun]) -> EvaluatedRun | None:
     """The nested choice among the honest runs; None without any."""
     import pandas as pd

@@ -56,6 +56,37 @@ def train(root: Path, run: RunId, overrides: dict[str, Any]) -> None:
         tracking.log_run(settings, out)
 
 
+def evaluate(settings: Settings, folder: Path) -> None:
+    """Scores an experiment on the test records, checks that it is served as it is scored, and shows both to MLflow.
+
+    Raises CardiumError for a folder that holds no experiment, or one of other data than now.
+    """
+    from cardium import tracking
+    from cardium.evaluation.experiments import evaluate_experiment, experiment_name
+    from cardium.evaluation.scoring import predict_test
+    from cardium.runs.trained_run import TrainedRun
+
+    folder = folder if folder.is_absolute() or folder.exists() else settings.root / folder
+    name, run = experiment_name(settings, folder), TrainedRun.read(folder)  # Its errors come before anything is made.
+    dvc.reproduce(settings.root, [f"split@{run.run.dataset}"])
+    import_tensorflow()
+    print(f"Scoring {name} on the test records.", flush=True)
+    evaluation, trained, predictions = evaluate_experiment(settings, folder, predict_test)
+    if settings.evaluate.compared:
+        from cardium.data.manifest import read_manifest
+        from cardium.serving.parity import compare_served
+
+        compare_served(settings, trained, read_manifest(Workspace(settings.root).manifest(run.run.dataset)), predictions)
+    tracking.log_run(settings, folder)
+    tracking.log_experiment(settings, folder)
+    row = evaluation.runs[name]
+    by_patient = f"{row.patient['balanced_accuracy'].text} by patient, " if evaluation.patients else ""
+    where = folder.resolve().relative_to(settings.root.resolve()).as_posix()
+    print(f"{name}: balanced accuracy {by_patient}{row.balanced_accuracy.text} by record.")
+    print(f"Written: {where}/evaluation/. It stands on the leaderboard. Next: cardium compare {where} {run.name}")
+    print(f"To put it forward: cardium promote --run {where}")
+
+
 def make_input(plain: Settings, settings: Settings, spec: RunSpec) -> Path:
     """The folder that a run beside the pipeline reads, made as far as it is missing: its bank or its rendering.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from cardium.config import Settings
 from cardium.evaluation.evaluation import Evaluation
+from cardium.evaluation.experiments import with_experiments
 from cardium.evaluation.leaderboard import leaderboard_text
 from cardium.evaluation.promotion import Promotion
 from cardium.workspace import Workspace
 
 
 def leaderboard(settings: Settings, dataset: str) -> str:
-    """Formats the last evaluation's leaderboard. Raises CardiumError if there is none."""
-    return leaderboard_text(Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset))
+    """Formats the last evaluation's leaderboard, with the scored experiments. Raises CardiumError if there is none."""
+    evaluation = Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
+    return leaderboard_text(with_experiments(settings, evaluation))
 
 
 def demo_summary(settings: Settings) -> str:

@@ -22,6 +22,7 @@ from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
 from cardium.evaluation.evaluation import CHOSEN, Evaluation, Interval, RunScores
+from cardium.evaluation.experiments import with_experiments
 from cardium.evaluation.promotion import Promotion
 from cardium.evaluation.published import SOURCES
 from cardium.evaluation.table import arrays
@@ -167,7 +168,7 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "said": words(advice, evaluation.patients),
         "classes": evaluation.classes,
         "advice": advice,
-        "blocks": _leaderboard_blocks(evaluation),
+        "blocks": _leaderboard_blocks(with_experiments(settings, evaluation)),
         "picture_of_leaderboard": embedded(folder / "leaderboard.png"),
         "interval": f"{evaluation.interval:.0%}",
         "served_as_scored": evaluation.served_as_scored(),

@@ -167,7 +167,9 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
         f"{spec.name}: validation balanced accuracy {made.validation['balanced_accuracy']:.3f} over {len(folds)} fold(s), "
         f"{time.perf_counter() - began:.0f} s"
     )
-    print(f"Wrote {out.relative_to(settings.root)}/. Next: cardium evaluate --dataset {spec.dataset}")
+    where = out.relative_to(settings.root).as_posix()
+    scored = f"--run {where}" if where.startswith("experiments/") else f"--dataset {spec.dataset}"
+    print(f"Wrote {where}/. Next: cardium evaluate {scored}")
     return made
 
 

@@ -8,7 +8,7 @@ many processes, and after a kill half-way. With the store away nothing is lost: 
 logs later what is missing. MLflow is imported when the store is reached, not with this package.
 """
 
-from cardium.tracking.evaluations import log_evaluation, log_explanations
+from cardium.tracking.evaluations import log_evaluation, log_experiment, log_explanations
 from cardium.tracking.mlflow_run import COMPLETE, ID, PARENT, REQUESTED, SAME_AS, find_run
 from cardium.tracking.models import model_of, run_folder_of
 from cardium.tracking.pages import log_audit, log_report
@@ -30,6 +30,7 @@ __all__ = [
     "find_run",
     "log_audit",
     "log_evaluation",
+    "log_experiment",
     "log_explanations",
     "log_report",
     "log_run",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from cardium.config import Settings
 from cardium.evaluation.evaluation import FILE, Evaluation, RunScores
+from cardium.evaluation.experiments import FOLDER as EXPERIMENT
+from cardium.runs.trained_run import TrainedRun
 from cardium.tracking.mlflow_run import (
     ID,
     SAME_AS,
@@ -52,7 +54,26 @@ def add_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> li
     folder = Workspace(settings.root).evaluation(dataset)
     if not (folder / FILE).is_file():
         return []
-    evaluation = Evaluation.read(folder, dataset)
+    return _add(client, folder, Evaluation.read(folder, dataset))
+
+
+def log_experiment(settings: Settings, run_folder: Path) -> int | None:
+    """Adds the test scores of an experiment, which lie in its run folder, to its run. Errors as in `log_run`."""
+    with errors_as_warnings(), connected(settings) as client:
+        return len(add_experiment(client, run_folder))
+    return None
+
+
+def add_experiment(client: MlflowClient, run_folder: Path) -> list[str]:
+    """The names of the runs that got test scores they did not have: the experiment's, or none."""
+    folder = run_folder / EXPERIMENT
+    if not (folder / FILE).is_file():
+        return []
+    return _add(client, folder, Evaluation.read(folder, TrainedRun.read(run_folder).run.dataset))
+
+
+def _add(client: MlflowClient, folder: Path, evaluation: Evaluation) -> list[str]:
+    """Adds the scores of an evaluation's rows to their runs. folder: of its files."""
     stamp = milliseconds((folder / FILE).stat().st_mtime)
     new = []
     for name, row in evaluation.runs.items():
@@ -132,7 +153,8 @@ def _test_scores(row: RunScores) -> dict[str, float | None]:
 
 def _log_evaluation_files(client: MlflowClient, run_id: str, folder: Path, evaluation: Evaluation, row: RunScores) -> None:
     client.log_dict(run_id, {**_shared(evaluation), **row.to_json()}, "evaluation.json")
-    predictions = folder / "predictions" / f"{row.name}.parquet"
+    # An experiment's row is named after its folder, its file after its run.
+    predictions = folder / "predictions" / f"{row.name.partition('/')[0]}.parquet"
     if predictions.is_file():
         import pandas as pd
 

@@ -21,6 +21,7 @@ from cardium.data.splits import Parts
 from cardium.data.units import unit_table
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import CHOSEN, NAIVE, Evaluation, Interval, RunScores
+from cardium.evaluation.experiments import scored_experiments, stored_predictions, with_experiments
 from cardium.evaluation.nested import Candidate
 from cardium.evaluation.promotion import (
     Attempt,
@@ -80,13 +81,20 @@ def one_at_a_time(settings: Settings, dataset: str) -> Iterator[None]:
         yield
 
 
-def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Promotion:
+def promote(
+    settings: Settings, evaluation: Evaluation, dry: bool = False, experiment: str = "", by_hand: str = ""
+) -> Promotion:
     """Logs what is missing, registers the challenger, compares, decides, and writes the decision into the registry.
 
-    dry: nothing is logged, registered or changed. Call it under `one_at_a_time`. Raises StoreAway without the store.
+    dry: nothing is logged, registered or changed. experiment: the name of the scored experiment that is put forward in place of
+    the best run. by_hand: why the challenger is to be champion whatever the rule says; kept with the version.
+    Call it under `one_at_a_time`. Raises StoreAway without the store.
     """
-    dataset, best = evaluation.dataset, choose(evaluation.runs)
-    row, name = evaluation.runs[best], experiment_name(settings, dataset)
+    dataset, name = evaluation.dataset, experiment_name(settings, evaluation.dataset)
+    if experiment:
+        evaluation = with_experiments(settings, evaluation)
+    best = experiment or choose(evaluation.runs)
+    row = evaluation.runs[best]
     if not dry:
         for line in sync(settings, dataset)["failed"]:
             print(f"warning: not logged: {line}")
@@ -98,7 +106,7 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
         )
     earlier = _earlier_attempts(settings, name, evaluation, row)
     attempt = Attempt(len(earlier) + 1, needed_in(len(earlier) + 1, settings.promote.better))
-    expected = expect(settings, evaluation.classes, _candidates(settings, evaluation, earlier))
+    expected = expect(settings, evaluation.classes, _candidates(settings, evaluation, earlier, experiment))
     if champion is not None and champion.id == row.run_id:
         reason = champion.tags.get(registry.REASON, "")
         verdict = Verdict("unchanged", f"{best} is champion already (version {champion.number})", [reason])
@@ -106,6 +114,14 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
             _expect_of(settings, name, champion, expected)
     else:
         verdict = _contest(settings, evaluation, row, None if gone else champion, challenger, attempt)
+        if experiment:
+            verdict.reasons.append(
+                "note: put forward by name; where its test score was seen before, the comparison flatters it"
+            )
+        if by_hand and verdict.action == "kept":
+            reasons = [f"promoted by hand: {by_hand}", f"the rule would not have promoted it: {verdict.summary}"]
+            summary = f"{best} is the champion, promoted by hand: {by_hand}"
+            verdict = Verdict("promoted", summary, [*reasons, *verdict.reasons[1:]], verdict.comparison)
         if gone:
             verdict.reasons.append(
                 f"note: {champion} was champion and cannot be served any more: its model is gone from MLflow"
@@ -116,7 +132,10 @@ def promote(settings: Settings, evaluation: Evaluation, dry: bool = False) -> Pr
                 f"{settings.promote.attempts}: add patients, or change split.seed, before the next one"
             )
         if not dry and challenger is not None:
-            _record(settings, name, verdict, champion, challenger, _recorded(evaluation, attempt, expected), gone=gone)
+            recorded = _recorded(evaluation, attempt, expected)
+            if by_hand:
+                recorded[registry.BY_HAND] = by_hand
+            _record(settings, name, verdict, champion, challenger, recorded, gone=gone)
     return Promotion(
         dataset=dataset,
         model=name,
@@ -161,13 +180,56 @@ def skipped(settings: Settings, dataset: str, error: StoreAway) -> Promotion:
     return Promotion(dataset, experiment_name(settings, dataset), "skipped", summary, [summary])
 
 
-def dry_run(settings: Settings, dataset: str) -> None:
-    """Prints what `promote` would do; changes neither registry nor files. Raises StoreAway."""
+def put_forward(settings: Settings, dataset: str, *, dry: bool = False, experiment: str = "", by_hand: str = "") -> None:
+    """Promotes, or says why not, and prints it; writes no file. Arguments as of `promote`. Raises StoreAway."""
     evaluation = Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
     with one_at_a_time(settings, dataset):
-        promotion = promote(settings, evaluation, dry=True)
+        promotion = promote(settings, evaluation, dry, experiment, by_hand)
     print_promotion(promotion)
-    print("Dry run: nothing was changed.")
+    if dry:
+        print("Dry run: nothing was changed.")
+
+
+def dry_run(settings: Settings, dataset: str) -> None:
+    """Prints what `promote` would do; changes neither registry nor files. Raises StoreAway."""
+    put_forward(settings, dataset, dry=True)
+
+
+def make_champion(settings: Settings, dataset: str, number: int, why: str, dry_run: bool = False) -> None:
+    """Makes a version champion by hand, whatever the rule says; `why` is kept with it.
+
+    The one it takes the place of does not come back by itself. Raises CardiumError if there is no such version or its model is
+    gone, StoreAway without the store.
+    """
+    name = experiment_name(settings, dataset)
+    if not store_exists(settings):
+        raise CardiumError(f"Nothing was promoted yet: run `cardium promote --dataset {dataset}` first.")
+    with one_at_a_time(settings, dataset), connected(settings) as client:
+        known = {version.number: version for version in registry.versions(client, name)}
+        champion = registry.by_alias(client, name, registry.CHAMPION)
+        if number not in known:
+            there = ", ".join(map(str, known)) or "none"
+            raise CardiumError(f"{name} has no version {number}; it has: {there}.")
+        version = known[number]
+        if champion is not None and champion.number == number:
+            raise CardiumError(f"{version} is champion already.")
+        if not registry.is_there(client, version):
+            raise CardiumError(f"The model of {version} is gone from MLflow: `cardium sync` logs it if its run folder is left.")
+        if not dry_run:
+            told = client.get_model_version(name, str(number)).description or ""
+            tags = {registry.BY_HAND: why, **({registry.BEFORE: str(champion.number)} if champion else {})}
+            if registry.ROLLED_BACK in version.tags:
+                client.delete_model_version_tag(name, str(number), registry.ROLLED_BACK)
+            registry.describe(client, name, version, tags, f"**Promoted by hand: {why}.**\n\n{told}")
+            if champion is not None:
+                client.set_model_version_tag(name, str(champion.number), registry.ROLLED_BACK, "true")
+            wanted = {registry.CHAMPION: number, registry.PREVIOUS: champion.number if champion else None}
+            have = registry.aliases(client, name)
+            if have.get(registry.CHALLENGER) == number:
+                wanted[registry.CHALLENGER] = None
+            registry.set_aliases(client, name, wanted)
+    print(f"{name}: {version} is champion{f' in place of {champion}' if champion else ''}, promoted by hand: {why}.")
+    print("Dry run: nothing was changed." if dry_run else "A running server keeps its model: start it again to serve this one.")
 
 
 def rollback(settings: Settings, dataset: str, dry_run: bool = False) -> None:
@@ -239,10 +301,10 @@ def _contest(
 ) -> Verdict:
     """Compares the challenger `row`, by the nested choice, with the champion, or with the naive row, and decides."""
     naive = float(evaluation.runs[NAIVE].balanced_accuracy.value or 0.0)
-    own = _test_predictions(settings, evaluation.dataset, CHOSEN)
+    own = stored_predictions(settings, evaluation, row.name if "/" in row.name else CHOSEN)
     try:
         if champion is None:
-            rival = _test_predictions(settings, evaluation.dataset, NAIVE)
+            rival = stored_predictions(settings, evaluation, NAIVE)
             source = "stored predictions of the naive row"
         else:
             rival, source = _champion_predictions(settings, evaluation, champion)
@@ -291,16 +353,18 @@ def _earlier_attempts(settings: Settings, name: str, evaluation: Evaluation, row
     return [version for version in known if version.tags.get(registry.SPLIT) == split and version.id != row.run_id]
 
 
-def _candidates(settings: Settings, evaluation: Evaluation, earlier: list[Version]) -> list[Candidate]:
-    """The evaluation's honest runs, and earlier versions whose predictions are in the store and of the same records."""
+def _candidates(settings: Settings, evaluation: Evaluation, earlier: list[Version], experiment: str) -> list[Candidate]:
+    """The evaluation's honest runs, the experiment that is put forward, and earlier versions whose predictions are in the store
+    and of the same records."""
     import mlflow
     import pandas as pd
 
     workspace, found = Workspace(settings.root), []
+    experiments = scored_experiments(settings, evaluation)
     for row in evaluation.runs.values():
-        if row.is_run and row.protocol == "honest":
-            folder = workspace.run(RunId(evaluation.dataset, row.model, row.protocol))
-            validation, test = pd.read_parquet(folder / VALIDATION), _test_predictions(settings, evaluation.dataset, row.name)
+        if row.is_run and row.protocol == "honest" and (row.name not in experiments or row.name == experiment):
+            folder = experiments.get(row.name, workspace.run(RunId(evaluation.dataset, row.model, row.protocol)))
+            validation, test = pd.read_parquet(folder / VALIDATION), stored_predictions(settings, evaluation, row.name)
             found.append(Candidate(row.name, row.parameters or 0, validation, test))
     now = {row.run_id for row in evaluation.runs.values()}
     earlier = [version for version in earlier if version.id not in now]
@@ -367,21 +431,11 @@ def _records(comparison: Comparison) -> str:
     return f"{comparison.records} test images of {comparison.groups} patients"
 
 
-def _test_predictions(settings: Settings, dataset: str, name: str) -> pandas.DataFrame:
-    """The test predictions that `evaluate` stored. Raises CardiumError where they are missing."""
-    import pandas as pd
-
-    path = Workspace(settings.root).evaluation(dataset) / "predictions" / f"{name}.parquet"
-    if not path.is_file():
-        raise CardiumError(f"{path.relative_to(settings.root)} is missing: run `dvc repro -f evaluate@{dataset}`.")
-    return pd.read_parquet(path)
-
-
 def _champion_predictions(settings: Settings, evaluation: Evaluation, champion: Version) -> tuple[pandas.DataFrame, str]:
     """The champion's predictions of current test records, and where they come from. Raises Incomparable."""
     for name, row in evaluation.runs.items():
         if row.run_id == champion.id:
-            return _test_predictions(settings, evaluation.dataset, name), "both evaluated together"
+            return stored_predictions(settings, evaluation, name), "both evaluated together"
     with connected(settings) as client:
         stored = _logged_predictions(client, champion, evaluation)
         if stored is not None:
@@ -502,6 +556,11 @@ def _record(
             # Another machine, which the lock of this one's files does not hold back.
             raise CardiumError(f"Another promotion changed the champion of {name} meanwhile: run this again.")
         registry.describe(client, name, challenger, tags, description)
+        if promoted and registry.BY_HAND in recorded:
+            if registry.ROLLED_BACK in challenger.tags:
+                client.delete_model_version_tag(name, str(challenger.number), registry.ROLLED_BACK)
+            if champion is not None:
+                client.set_model_version_tag(name, str(champion.number), registry.ROLLED_BACK, "true")
         if promoted:
             wanted: dict[str, int | None] = {registry.CHALLENGER: None}
             if champion is not None and not gone:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-# The version that was champion before this one; whether this one was rolled back; why it was or was not promoted.
-BEFORE, ROLLED_BACK, REASON = "cardium.before", "cardium.rolled_back", "cardium.reason"
+# The version that was champion before this one; whether this one was rolled back; why it was or was not promoted; why a person
+# made it champion.
+BEFORE, ROLLED_BACK, REASON, BY_HAND = "cardium.before", "cardium.rolled_back", "cardium.reason", "cardium.by_hand"
 # The split on whose test records the version was put forward: each of these was an attempt on the same records.
 SPLIT = "cardium.split"
 

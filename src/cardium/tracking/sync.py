@@ -10,7 +10,8 @@ from typing import TypedDict
 from cardium.config import Settings
 from cardium.errors import CardiumError, first_line, printable
 from cardium.evaluation.evaluation import FILE as EVALUATION
-from cardium.tracking.evaluations import add_evaluation, add_explanations
+from cardium.evaluation.experiments import FOLDER as EXPERIMENT
+from cardium.tracking.evaluations import add_evaluation, add_experiment, add_explanations
 from cardium.tracking.pages import add_audit, add_report
 from cardium.tracking.runs import add_run, run_folders
 from cardium.tracking.searches import FILE as STUDY
@@ -75,6 +76,9 @@ def sync(settings: Settings, dataset: str | None = None) -> Synced:
         for path in sorted(reports.glob(f"{of_dataset}/evaluation/{EVALUATION}")):
             with noting_failure(f"evaluation of {path.parents[1].name}"):
                 synced["evaluated"] += add_evaluation(client, settings, path.parents[1].name)
+        for path in sorted(settings.root.glob(f"experiments/{of_dataset}-*/*/{EXPERIMENT}/{EVALUATION}")):
+            with noting_failure(relative(path.parent)):
+                synced["evaluated"] += add_experiment(client, path.parents[1])
         for path in sorted(reports.glob(f"{of_dataset}/explanations/*/*/explanations.json")):
             with noting_failure(relative(path.parent)):
                 add_explanations(client, path.parent)
