@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ACTIVATE = """conda() {{
@@ -32,6 +34,23 @@ def install(home: Path) -> Path:
     return home
 
 
+def take_bytecode(env: Path) -> None:
+    """Links the bytecode of this Python's own packages into a new environment: the same files, and compiling takes a minute.
+
+    Python compares it with the source and compiles anew what does not fit.
+    """
+    own = Path(sysconfig.get_path("purelib"))
+    packages = env / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for folder in own.rglob("__pycache__"):
+        target = packages / folder.relative_to(own)
+        if not target.parent.is_dir():
+            continue
+        target.mkdir(exist_ok=True)
+        for file in folder.glob("*.pyc"):
+            with contextlib.suppress(OSError):
+                os.link(file, target / file.name)
+
+
 def main(arguments: list[str]) -> None:
     envs = Path(os.environ["CONDA_STAND_IN"]) / "envs"
     if arguments == ["--help"]:
@@ -49,7 +68,8 @@ def main(arguments: list[str]) -> None:
         subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(envs / name)], check=True)
         # Named outright: `python -m uv` would otherwise mean the environment that it is itself installed in.
         into = ["--python", str(envs / name / "bin" / "python")]
-        subprocess.run([*uv, "pip", "sync", "--quiet", *into, "--compile-bytecode", "--require-hashes", str(lock)], check=True)
+        subprocess.run([*uv, "pip", "sync", "--quiet", *into, "--require-hashes", str(lock)], check=True)
+        take_bytecode(envs / name)
         return
     sys.exit(f"the stand-in has no answer to: conda {' '.join(arguments)}")
 

@@ -1,5 +1,6 @@
 """Tests see none of the caller's settings: a store, a run or a weights folder of the machine would change what they test."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,11 @@ _LONGEST = ("test_whole_way.py", "test_models.py", "test_recipes.py", "test_serv
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    # What the imports have made stays; collections that go through all of it take an eighth of building a large model.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The whole way in a fresh clone, as its users type it: `mlflow run`, `dvc repro`, promote, predict, changed data.
+"""The whole way in a fresh clone, as its users type it: `mlflow run`, `cardium repro`, `dvc repro`, predict, changed data.
 
 The clone's params.yaml asks for 32x32 images and one epoch; the commands, the data and the code are the real ones.
 The tests stand in the order of a day and go on from one another.
@@ -121,8 +121,9 @@ def test_mlflow_run_trains_on_a_fresh_clone_in_an_environment_of_its_own(clone: 
     assert "val_balanced_accuracy" in requested[0]["metrics"]
 
 
-def test_dvc_repro_goes_all_the_way(clone: Path) -> None:
-    done = run(clone, "dvc", "repro")
+def test_the_pipeline_goes_all_the_way(clone: Path) -> None:
+    """`cardium repro` is what `make demo` and `mlflow run .` call."""
+    done = run(clone, sys.executable, "-m", "cardium", "repro")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     metrics = json.loads((clone / "reports/cmri/evaluation/metrics.json").read_text())
     assert set(metrics["runs"]) == {
@@ -166,6 +167,19 @@ def test_a_second_time_there_is_nothing_to_do(clone: Path) -> None:
     done = run(clone, sys.executable, "-m", "cardium", "repro")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "Nothing to do: data, code and settings are as they were."
+    assert before == {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
+
+
+def test_dvc_repro_alone_makes_what_a_changed_setting_concerns(clone: Path) -> None:
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["promote"]["attempts"] += 1
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert run(clone, sys.executable, "-m", "cardium", "plan").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
+    done = run(clone, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"tracked"} | {f"{verb}@{dataset}" for verb in ("promote", "report") for dataset in ("cmri", "ecg4", "chd")}
     assert before == {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
 
 

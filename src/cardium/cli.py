@@ -345,11 +345,16 @@ def _known_dataset(settings: Settings, dataset: str) -> str:
     return dataset
 
 
-def _stage(arguments: argparse.Namespace) -> None:
+def _stage(arguments: argparse.Namespace) -> int | None:
+    from cardium.pipeline.fork_server import run_there
     from cardium.pipeline.stages import end_with_command, run_stage
 
+    code = run_there(["stage", arguments.stage, arguments.item])
+    if code is not None:
+        return code
     end_with_command()
     run_stage(_settings(), arguments.stage, arguments.item)
+    return None
 
 
 def _repro(arguments: argparse.Namespace) -> None:

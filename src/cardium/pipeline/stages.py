@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +24,8 @@ JOURNAL = "CARDIUM_JOURNAL"
 BEGINS = "--- "
 # The process of that command.
 COMMAND = "CARDIUM_COMMAND"
+# A file to which every stage adds a line of JSON: where its time went (benchmarks/startup.py).
+TIMES = "CARDIUM_STAGE_TIMES"
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,39 @@ def run_stage(settings: Settings, verb: str, item: str) -> None:
     if stage is None:
         raise unknown("stage", verb, list(STAGES))
     _note(verb, item, "began")
+    times = _Times()
     if stage.heavy:
         from cardium.tensorflow_import import import_tensorflow
 
         import_tensorflow()
-    importlib.import_module(f"cardium.stages.{verb}").run(settings, item)
+    module = importlib.import_module(f"cardium.stages.{verb}")
+    times.end("imports")
+    module.run(settings, item)
+    times.end("work")
     _log(settings, stage, item)
+    times.end("mlflow")
+    times.write(verb, item)
     _note(verb, item, "ended")
+
+
+class _Times:
+    """Seconds, of the clock and of processors, that the parts of a stage took. The first part begins with the process."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[str, float]] = {}
+        self._last = (time.monotonic(), 0.0)
+
+    def end(self, part: str) -> None:
+        used = os.times()
+        now = (time.monotonic(), used.user + used.system + used.children_user + used.children_system)
+        seconds, processor = (after - before for after, before in zip(now, self._last, strict=True))
+        self._parts[part] = {"seconds": round(seconds, 3), "processor_seconds": round(processor, 3)}
+        self._last = now
+
+    def write(self, verb: str, item: str) -> None:
+        if path := os.environ.get(TIMES):
+            with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123  one atomic append
+                file.write(json.dumps({"stage": verb, "item": item, **self._parts}) + "\n")
 
 
 def end_with_command() -> None:
