@@ -72,6 +72,8 @@ def test_published_layout_in_natural_order(tmp_path):
         ("Sick/Jose\u0301/IM2.jpg", ("Sick", "Sick/Jos\u00e9", "", 2)),
         ("Normal/IM00001.jpg", ("Normal", "", "", 1)),
         ("Normal/SR_4/IM00001.jpg", ("Normal", "", "SR_4", 1)),
+        ("Normal/slice-04/IM00001.jpg", ("Normal", "", "slice-04", 1)),
+        ("Sick/sax_2/IM00001.jpg", ("Sick", "", "sax_2", 1)),
         ("Normal/picture.jpg", ("Normal", "", "", -1)),
     ],
 )

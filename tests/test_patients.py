@@ -179,6 +179,14 @@ def test_the_collections_own_folders_name_their_patients(study, tmp_path):
     assert [(len(one.files), one.error) for one in found] == [(6, "")] * 3
 
 
+def test_a_second_folder_of_a_patient_is_the_same_patient_as_in_training(study, tmp_path):
+    first, second = dict(list(study.items())[:4]), dict(list(study.items())[4:])
+    written(tmp_path / "Directory_7", first)
+    written(tmp_path / "Directory_7 (2)", second)
+    [one] = given_studies([tmp_path], Serve())
+    assert (Path(one.name).name, len(one.files), one.error) == ("Directory_7", 6, "")
+
+
 def test_files_of_several_patients_in_one_folder_are_told_apart_by_name(study, tmp_path):
     for patient in ("SC-HF-I-09", "SC-N-02"):
         written(tmp_path, {f"{patient}-IM-0001-{k:04d}.png": data for k, data in enumerate(study.values(), start=1)})

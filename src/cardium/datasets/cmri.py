@@ -79,7 +79,7 @@ def _place(below: tuple[str, ...], label: str) -> tuple[str, str]:
     if match := _DIRECTORY.search(name):
         return f"{label}/Directory_{match[1]}", "/".join(folders) or _series_in(name)
     # Another naming in the published nesting: <patient>/<series>/<file>, or <patient>/<file>.
-    if folders and not _SERIES.fullmatch(folders[0]):
+    if folders and not is_series(folders[0]):
         return f"{label}/{folders[0]}", "/".join(folders[1:]) or _series_in(name)
     return "", "/".join(folders) or _series_in(name)
 
@@ -112,10 +112,15 @@ def series_of(path: str) -> str:
 
 
 def patient_folder(path: str) -> str:
-    """The part of a folder's path that names one patient, down to `Directory_<n>`; "" where none does."""
+    """The part of a folder's path that names one patient, down to `Directory_<n>`; "" where none does.
+
+    What follows the number, as in `Directory_3 (2)`, is left out: that is a second folder of the same patient.
+    """
     parts = path.split("/")
-    at = next((i for i, part in enumerate(parts) if _DIRECTORY.fullmatch(part)), None)
-    return "" if at is None else "/".join(parts[: at + 1])
+    for at, part in enumerate(parts):
+        if match := _DIRECTORY_AND_MORE.fullmatch(part):
+            return "/".join([*parts[:at], part[: match.end(1)]])
+    return ""
 
 
 def patient_prefix(name: str) -> str:
