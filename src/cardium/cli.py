@@ -328,6 +328,12 @@ def _stage_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("item")
 
 
+def _fork_server_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("place")
+    verb.add_argument("parent", type=int)
+    verb.add_argument("imports", nargs="*")
+
+
 # ---------------------------------------------------------------- what the verbs do
 
 
@@ -355,6 +361,14 @@ def _stage(arguments: argparse.Namespace) -> int | None:
     end_with_command()
     run_stage(_settings(), arguments.stage, arguments.item)
     return None
+
+
+def _fork_server(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from cardium.pipeline.fork_server import serve
+
+    serve(Path(arguments.place), arguments.parent, arguments.imports, main)
 
 
 def _repro(arguments: argparse.Namespace) -> None:
@@ -825,6 +839,7 @@ _OWN: dict[str, Verb] = {
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),
     "stage": (None, _stage_arguments, _stage),
+    "fork-server": (None, _fork_server_arguments, _fork_server),
 }
 
 

@@ -22,15 +22,16 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cardium.parallel import exit_with, started
-from cardium.process_environment import settle
 
 # Where the server listens, for the stages of the command that started it.
 SOCKET = "CARDIUM_FORK_SERVER"
+# The hidden verb that is the server.
+VERB = "fork-server"
 _TENSORFLOW = "tensorflow"
 # What stages spend their start on, each longer than a tenth of a second.
 IMPORTS = ("pandas", "scipy.stats", "sklearn.linear_model", "PIL.Image", "cardium.config", "mlflow", _TENSORFLOW)
@@ -50,7 +51,7 @@ def fork_server(root: Path, env: Mapping[str, str], folder: Path, imports: Seque
         yield dict(env)
         return
     place = folder / "fork-server"
-    command = [sys.executable, "-m", "cardium.pipeline.fork_server", str(place), str(os.getpid()), *imports]
+    command = [sys.executable, "-m", "cardium", VERB, str(place), str(os.getpid()), *imports]
     process = start_group(command, root, {**env, "PYTHONUNBUFFERED": "1"})
     try:
         yield {**env, SOCKET: str(place)}
@@ -95,9 +96,8 @@ def _answer(line: str) -> dict[str, Any] | None:
     return json.loads(line) if line else None
 
 
-def serve(place: Path, parent: int, imports: Sequence[str]) -> NoReturn:
-    """Imports, then forks a process for each request until the process `parent` is gone."""
-    settle()
+def serve(place: Path, parent: int, imports: Sequence[str], main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Imports, then forks a process for each request, which calls `main` with its arguments, until `parent` is gone."""
     for name in imports:
         if name == _TENSORFLOW:
             from cardium.tensorflow_import import import_tensorflow
@@ -122,14 +122,16 @@ def serve(place: Path, parent: int, imports: Sequence[str]) -> NoReturn:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            _run(connection)
+            _run(connection, main)
         connection.close()
     sys.exit()
 
 
-def _run(connection: socket.socket) -> NoReturn:
+def _run(connection: socket.socket, main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Becomes the process of one request."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     data, descriptors, _, _ = socket.recv_fds(connection, _MOST_BYTES, 2)
     while not data.endswith(b"\n"):
         more = connection.recv(_MOST_BYTES)
@@ -150,12 +152,5 @@ def _run(connection: socket.socket) -> NoReturn:
     # Last of what a process does at its end: who waits goes on when nothing is left to be done.
     atexit.register(lambda: connection.sendall(json.dumps({"code": code[0]}).encode() + b"\n"))
     connection.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
-    from cardium.cli import main
-
     code[0] = main(request["arguments"])
     sys.exit(code[0])
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -94,6 +94,8 @@ def run_stage(settings: Settings, verb: str, item: str) -> None:
     stage = STAGES.get(verb)
     if stage is None:
         raise unknown("stage", verb, list(STAGES))
+    if item not in (known := items_of(settings, stage)):  # Before TensorFlow is imported.
+        raise unknown(stage.items.removesuffix("s"), item, known)
     _note(verb, item, "began")
     times = _Times()
     if stage.heavy:
