@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,14 @@ from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation, RunScores
 from cardium.models import load_model
+from cardium.models.fusion import create_fusion
+from cardium.models.saving import save_model
+from cardium.models.trained import set_trained
 from cardium.runs.data_version import DataVersion
-from cardium.runs.trained_run import TrainedRun
-from cardium.serving.parity import compare_served, parity_of
+from cardium.runs.trained_run import TrainedRun, write_fold_weights
+from cardium.serving import parity
+from cardium.serving.parity import ServedAsScored, parity_of
+from cardium.workspace import SERVED
 
 FILES = 5
 
@@ -48,7 +55,7 @@ def test_what_the_saved_model_says_of_the_files_is_what_was_scored(
     scored: tuple[Settings, TrainedRun, pd.DataFrame, pd.DataFrame],
 ) -> None:
     settings, run, manifest, predictions = scored
-    found = compare_served(settings, run, manifest, predictions)
+    found = ServedAsScored()(settings, run, manifest, predictions)
     assert (found.records, found.decisions) == (FILES, 0)
     assert found.difference < 1e-5
 
@@ -57,11 +64,11 @@ def test_another_score_stops_with_one_line(scored: tuple[Settings, TrainedRun, p
     settings, run, manifest, predictions = scored
     other = predictions.assign(p_Normal=predictions["p_Normal"] + 0.05, p_Sick=predictions["p_Sick"] - 0.05)
     with pytest.raises(CardiumError, match=r"up to 0\.05.*evaluate\.tolerance is 0\.005.*train anew") as caught:
-        compare_served(settings, run, manifest, other)
+        ServedAsScored()(settings, run, manifest, other)
     assert "\n" not in str(caught.value)
     inexact = dataclasses.replace(run, engine="openvino 2026.4.1 bf16")
     with pytest.raises(CardiumError, match=r"bfloat16; set `features\.engine: auto`"):
-        compare_served(settings, inexact, manifest, other)
+        ServedAsScored()(settings, inexact, manifest, other)
 
 
 def test_a_file_that_changed_since_ingest_is_named(
@@ -69,7 +76,56 @@ def test_a_file_that_changed_since_ingest_is_named(
 ) -> None:
     settings, run, manifest, predictions = scored
     with pytest.raises(CardiumError, match=r"data/cmri/0\.png has changed since ingest"):
-        compare_served(settings, run, manifest.assign(sha256="0"), predictions)
+        ServedAsScored()(settings, run, manifest.assign(sha256="0"), predictions)
+
+
+def test_what_was_compared_is_not_loaded_again_until_something_changes(
+    scored: tuple[Settings, TrainedRun, pd.DataFrame, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, run, manifest, predictions = scored
+    found = ServedAsScored()(settings, run, manifest, predictions)
+    loaded: list[Path] = []
+
+    def load(path: Path) -> object:
+        loaded.append(path)
+        return load_model(path)
+
+    monkeypatch.setattr(parity, "load_model", load)
+    assert ServedAsScored()(settings, run, manifest, predictions) == found
+    assert loaded == []
+    # Rows of another score, the same model in another file, other limits: each is compared anew.
+    ServedAsScored()(settings, run, manifest, predictions.assign(p_Normal=predictions["p_Normal"] + 1e-6))
+    with zipfile.ZipFile(run.model_file, "a") as file:
+        file.writestr("note", "a changed file")
+    ServedAsScored()(settings, run, manifest, predictions)
+    changed = dataclasses.replace(settings, ingest=dataclasses.replace(settings.ingest, max_pixels=10_000))
+    ServedAsScored()(changed, run, manifest, predictions)
+    assert loaded == [run.model_file] * 3
+
+
+def test_the_folds_mean_is_compared_with_the_mean_of_the_folds_models(
+    scored: tuple[Settings, TrainedRun, pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    settings, run, manifest, predictions = scored
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    first = load_model(run.model_file)
+    name = first.layers[-1].name
+    own = {f"{name}|{place}": np.asarray(weight) for place, weight in enumerate(first.get_layer(name).weights)}
+    other = {key: value + 0.5 * (value.ndim == 2) * np.sign(value) for key, value in own.items()}
+    second = load_model(run.model_file)
+    set_trained(second, other)
+    write_fold_weights(folder, {0: own, 1: other})
+    mean = TrainedRun.read(folder)
+
+    save_model(create_fusion([first, second], names=["fold0", "fold1"], mode="average", classes=2), folder / SERVED)
+    found = ServedAsScored()(settings, mean, manifest, predictions)
+    assert found.records == 2 * FILES
+    assert found.difference < 1e-5
+    # A served graph of one fold's model alone is none of the mean, though the first fold's model is saved as it was scored.
+    save_model(second, folder / SERVED)
+    with pytest.raises(CardiumError, match="is not served as it is scored: of 10 records"):
+        ServedAsScored()(settings, mean, manifest, predictions)
 
 
 def test_parity_is_the_largest_difference_and_the_changed_decisions() -> None:

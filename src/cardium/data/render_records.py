@@ -131,6 +131,13 @@ def render_record(job: RenderJob, record: Rendering) -> Rendered:
         raise CardiumError(f"{job.where}/{record.path}: {error}: {job.again}.") from None
 
 
+def check_record(job: RenderJob, record: Rendering) -> None:
+    """Raises CardiumError if a file of the record cannot be read or has another hash."""
+    files = record.files if isinstance(record, StudyRecord) else [record]
+    for path, sha256, *_ in files:
+        _read(job, path, sha256)
+
+
 def _read(job: RenderJob, path: str, sha256: str) -> bytes:
     try:
         data = (job.folder / path).read_bytes()

@@ -74,9 +74,10 @@ def evaluate(settings: Settings, folder: Path) -> None:
     evaluation, trained, predictions = evaluate_experiment(settings, folder, predict_test)
     if settings.evaluate.compared:
         from cardium.data.manifest import read_manifest
-        from cardium.serving.parity import compare_served
+        from cardium.serving.parity import ServedAsScored
 
-        compare_served(settings, trained, read_manifest(Workspace(settings.root).manifest(run.run.dataset)), predictions)
+        manifest = read_manifest(Workspace(settings.root).manifest(run.run.dataset))
+        ServedAsScored()(settings, trained, manifest, predictions)
     tracking.log_run(settings, folder)
     tracking.log_experiment(settings, folder)
     row = evaluation.runs[name]

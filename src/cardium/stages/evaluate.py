@@ -26,17 +26,17 @@ from cardium.progress import progress
 from cardium.reporting.evaluation_figures import draw_evaluation
 from cardium.runs.data_version import DataVersion
 from cardium.runs.trained_run import TrainedRun
-from cardium.serving.parity import compare_served
+from cardium.serving.parity import ServedAsScored
 from cardium.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas
 
-# (settings, run, manifest, its test predictions) -> how far its saved model says the same, as `parity.compare_served`.
+# (settings, run, manifest, its test predictions) -> how far its saved model says the same, as `parity.ServedAsScored`.
 Compare = Callable[[Settings, TrainedRun, "pandas.DataFrame", "pandas.DataFrame"], Parity]
 
 
-def run(settings: Settings, dataset: str, predict: Predict = predict_test, compare: Compare = compare_served) -> None:
+def run(settings: Settings, dataset: str, predict: Predict = predict_test, compare: Compare | None = None) -> None:
     """Scores the runs that the plan names for `dataset`.
 
     predict, compare: return a run's test predictions, and whether its saved model says the same; tests replace them.
@@ -53,6 +53,7 @@ def run(settings: Settings, dataset: str, predict: Predict = predict_test, compa
     evaluation = score_runs(settings, dataset, classes, evaluated, data, patients=patients)
     predictions = {one.name: one.predictions for one in evaluated}
     if settings.evaluate.compared:
+        compare = compare or ServedAsScored()
         for trained in progress(runs, total=len(runs), desc="served as scored", unit="run"):
             parity = compare(settings, trained, manifest, predictions[trained.name])
             evaluation.runs[trained.name] = dataclasses.replace(evaluation.runs[trained.name], parity=parity)
