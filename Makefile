@@ -50,6 +50,11 @@ ui: setup  ## open the MLflow UI on this project's store
 lock: setup  ## resolve requirements.lock anew, for every platform, with hashes
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 	  --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
+	@# An engine's own packages, in releases that fit beside the lock's; what the lock has is left to it.
+	for engine in spark ray; do \
+	  sed -n "s/^$$engine = \[\"\(.*\)\"\]$$/\1/p" pyproject.toml | $(BIN)/uv pip compile --quiet --universal --generate-hashes \
+	    --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header -c requirements.lock - \
+	    -o requirements-$$engine.lock || exit 1; done
 
 clean:  ## remove what the pipeline made (not data/, not the MLflow store)
 	rm -rf processed features models reports experiments .cardium

@@ -232,7 +232,8 @@ def test_conda_takes_nothing_but_python_and_the_lock() -> None:
 
 
 def test_no_committed_file_names_a_package_registry() -> None:
-    for name in ("requirements.lock", "pyproject.toml", "conda.yaml", "Makefile"):
+    locks = ("requirements.lock", "requirements-spark.lock", "requirements-ray.lock")
+    for name in (*locks, "pyproject.toml", "conda.yaml", "Makefile"):
         text = (ROOT / name).read_text()
         assert not re.search(r"--(extra-)?index-url|--find-links |https?://(pypi|files)", text), name
     hashes = (ROOT / "requirements.lock").read_text()

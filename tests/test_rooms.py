@@ -10,8 +10,8 @@ from test_pipeline import SOURCE, imports, module_path
 PACKAGE = SOURCE / "cardium"
 # From the top down: a room imports only rooms below it. The ground files are below all of them.
 ROOMS = (
-    "cli", "pipeline", "stages", "app", "serving", "tracking", "tuning", "explain", "audit", "reporting", "evaluation", "runs",
-    "training", "data", "config", "models", "download", "datasets", "demo", "imaging",
+    "cli", "pipeline", "stages", "app", "batch", "serving", "tracking", "tuning", "explain", "audit", "reporting",
+    "evaluation", "runs", "training", "data", "config", "models", "download", "datasets", "demo", "imaging",
 )  # fmt: skip
 GROUND = {
     "atomic", "errors", "parallel", "process_environment", "progress", "provenance", "ranges", "tensorflow_import",

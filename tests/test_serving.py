@@ -646,7 +646,7 @@ def test_an_error_of_ours_is_a_clean_500(folder: Path, monkeypatch: pytest.Monke
     assert caught.value.__cause__ is None
 
 
-def test_a_served_model_has_the_limits_that_it_was_logged_under(folder: Path) -> None:
+def test_a_served_model_has_the_limits_that_it_was_logged_under(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.exceptions import MlflowException
@@ -655,6 +655,10 @@ def test_a_served_model_has_the_limits_that_it_was_logged_under(folder: Path) ->
 
     model = ServedModel()
     model.load_context(mlflow.pyfunc.PythonModelContext({"run": str(folder)}, {"max_rows": 2, "max_pixels": 1199}))
+    # Outside a server, in Spark for instance, any number of rows is answered, and none fails the others.
+    rows = model.predict(None, pd.DataFrame({"image": [GOOD] * 3}))
+    assert rows["error"].str.startswith("too many pixels").tolist() == [True] * 3
+    monkeypatch.setitem(sys.modules, "mlflow.pyfunc.scoring_server.app", sys)
     with pytest.raises(MlflowException, match="send at most 2 at once"):
         model.predict(None, pd.DataFrame({"image": [GOOD] * 3}))
     with pytest.raises(MlflowException, match="too many pixels: 60 x 40, limit 1199"):

@@ -257,6 +257,15 @@ def _predict_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
 
 
+def _score_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("source", metavar="FOLDER_OR_TABLE", help="a folder, or a CSV or Parquet table with a column `path`")
+    verb.add_argument("--out", required=True, metavar="FILE", help="the Parquet table of answers; one that is there grows")
+    verb.add_argument("--dataset", default="cmri", help="whose champion answers (default: cmri)")
+    verb.add_argument("--model", default="", help="a registered model or a run folder instead of the champion")
+    verb.add_argument("--engine", default="local", help="local (every core of this machine, the default), spark or ray")
+    verb.add_argument("--master", default="", help="the Spark master or the Ray address (default: one on this machine)")
+
+
 def _read_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="+", metavar="FILE", help="pictures of 12-lead ECG sheets: JPEG, PNG or DICOM")
     verb.add_argument("--out", default="", metavar="FOLDER", help="where the readings go (default: beside each file)")
@@ -639,6 +648,23 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
+def _score(arguments: argparse.Namespace) -> int:
+    import os
+    from pathlib import Path
+
+    from cardium import tracking
+    from cardium.batch.score import score_files
+
+    settings = _settings()
+    os.environ[tracking.REQUESTED] = f"score {arguments.dataset}"
+    model = arguments.model or f"models:/cardium-{_known_dataset(settings, arguments.dataset)}@champion"
+    out = Path(arguments.out).expanduser()
+    scored = score_files(settings, arguments.source, out, model, arguments.engine or "local", arguments.master)
+    print(harmless(scored.text))
+    tracking.log_scoring(settings, arguments.dataset, scored.values)
+    return 1 if scored.errors == scored.items else 0
+
+
 def _read(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
@@ -833,6 +859,11 @@ _OWN: dict[str, Verb] = {
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),
     "app": ("open a page for people: files in, the champions' answers out; nothing is stored", _app_arguments, _app),
+    "score": (
+        "classify a million files: a table of answers, on every core, Spark or Ray, resumed after a kill",
+        _score_arguments,
+        _score,
+    ),
     "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),

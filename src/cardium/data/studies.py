@@ -74,17 +74,32 @@ def render_archive(data: bytes, limits: Serve, of_image: Limits) -> Rendered:
     return render_study(study.files, of_image)
 
 
-def studies_of_folder(folder: Path, limits: Serve) -> list[Study]:
-    """The patients in a folder, in order of their names.
+def is_litter(path: str) -> bool:
+    """Whether a path below a folder of images is what systems and viewers leave beside images."""
+    return bool(_LITTER.search(path))
 
-    They are the folders called `Directory_<n>` below it, or it is one patient itself: with images or nothing but series in it.
-    Otherwise every folder in it is a patient. Images of one folder whose names begin with several patients' are theirs.
+
+def studies_of_folder(folder: Path, limits: Serve) -> list[Study]:
+    """The patients in a folder, in order of their names (`patients_of_folder`)."""
+    studies = [study_of_paths(folder, own, paths, limits) for own, paths in patients_of_folder(folder).items()]
+    return studies or [Study(str(folder), error="the folder holds no images")]
+
+
+def patients_of_folder(folder: Path) -> dict[str, list[str]]:
+    """The patients in a folder, in order of their names: name -> paths of their files, both below the folder.
+
+    They are the folders called `Directory_<n>` below it, or it is one patient itself, whose name is "": with images or nothing
+    but series in it. Otherwise every folder in it is a patient. Images of one folder whose names begin with several patients'
+    are theirs. A zip archive is a patient of its own, named after its path.
     """
     places: dict[str, list[str]] = {}
+    archives: list[str] = []
     for at, folders, names in os.walk(folder):
         folders.sort()
         place = Path(at).relative_to(folder).as_posix()
-        found = sorted(path for name in names if not _LITTER.search(path := (Path(at) / name).relative_to(folder).as_posix()))
+        paths = [(Path(at) / name).relative_to(folder).as_posix() for name in sorted(names)]
+        archives += [path for path in paths if path.lower().endswith(".zip")]
+        found = [path for path in paths if not (_LITTER.search(path) or path.lower().endswith(".zip"))]
         if found:
             places[place] = found
     tops = {place.split("/")[0] for place in places}
@@ -97,14 +112,16 @@ def studies_of_folder(folder: Path, limits: Serve) -> list[Study]:
         by_name.setdefault(patient_prefix(path.rpartition("/")[2]), []).append(path)
     if len(by_name) > 1 and "" not in by_name:
         patients = {own: paths for own, paths in patients.items() if own} | by_name
-    studies = [_of_paths(folder, own, paths, limits) for own, paths in sorted(patients.items())]
-    return studies or [Study(str(folder), error="the folder holds no images")]
+    patients |= {path: [path] for path in archives}
+    return dict(sorted(patients.items()))
 
 
-def _of_paths(folder: Path, own: str, paths: Sequence[str], limits: Serve) -> Study:
-    """own: the patient's name below the folder, "" for the folder itself. paths: of the files below the folder."""
+def study_of_paths(folder: Path, own: str, paths: Sequence[str], limits: Serve) -> Study:
+    """A patient of `patients_of_folder`, whose files are read; the study's error says where they cannot be."""
     name = str(folder / own) if own else str(folder)
     try:
+        if list(paths) == [own] and own.lower().endswith(".zip"):
+            return study_of_archive(name, (folder / own).read_bytes(), limits)
         return _study(name, [(path, (folder / path).read_bytes()) for path in paths], limits)
     except OSError as error:
         return Study(name, error=system_reason(error))

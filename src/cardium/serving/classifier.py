@@ -38,6 +38,8 @@ from cardium.serving.request import Refusal
 UNSURE = "unsure"
 # What an answer names as the data of a model that was trained on a look-alike.
 GENERATED = "generated demo data"
+# Bytes that reading a picture may take: one of max_pixels takes 0.5 GB.
+_MEMORY_OF_A_PICTURE = 2_000_000_000
 # Images are run in pieces, so that memory does not grow with the batch; a piece of volumes is one.
 _PIECE = 32
 
@@ -98,6 +100,14 @@ class Classifier:
     def max_bytes(self) -> int:
         """How many bytes one file may have."""
         return self.limits.of_file(self.run.rendering, self.sides).max_bytes
+
+    @property
+    def memory_of_a_file(self) -> int:
+        """How many bytes of memory reading one file may take."""
+        if not of_volumes(self.run.rendering):
+            return _MEMORY_OF_A_PICTURE
+        # A volume is there as it was sent, inflated, and as numbers of up to four bytes, twice.
+        return self.limits.max_inflated_bytes + 8 * self.limits.max_voxels
 
     def classify(self, files: Sequence[bytes | Refusal], render: RenderAll | None = None) -> list[dict[str, Any]]:
         """A row a file: label, its probability, probabilities by class name, set, set_coverage, quality, run, model_version,

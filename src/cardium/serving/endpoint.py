@@ -47,9 +47,6 @@ _MLFLOWS = ("/ping", "/health", "/version")
 _AT_ONCE, _BODIES = 64, 3
 # Share of MLflow's time for a request after which files are answered with an error.
 _SHARE = 0.9
-# Bytes that reading a picture may take: one of max_pixels takes 0.5 GB.
-_MEMORY_OF_A_PICTURE = 2_000_000_000
-
 # Processes that read pictures beside one a core: slow files are not all that is worked on.
 _SPARE = 2
 
@@ -71,12 +68,11 @@ class Endpoint:
             PARQUET: partial(parquet_column, max_rows=classifier.max_rows, max_bytes=self._max_bytes),
         }
         volumes = of_volumes(run.rendering)
-        # A volume is there as it was sent, inflated, and as numbers of up to four bytes, twice.
-        memory = limits.max_inflated_bytes + 8 * limits.max_voxels if volumes else _MEMORY_OF_A_PICTURE
         at_once = min(2, cores()) if volumes else cores()
         processes = at_once + (1 if volumes else _SPARE)
         example = example_file(run.rendering)
-        self._pool = RenderPool(readers, limits.seconds(run.rendering), memory, example, processes, at_once)
+        seconds = limits.seconds(run.rendering)
+        self._pool = RenderPool(readers, seconds, classifier.memory_of_a_file, example, processes, at_once)
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="request")
         self._held = self._working = 0
 

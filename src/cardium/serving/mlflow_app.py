@@ -17,6 +17,11 @@ _SERVERS_MODULE = "mlflow.pyfunc.scoring_server.app"
 _PROTOCOLS = (("httptools_impl", "HttpToolsProtocol"), ("h11_impl", "H11Protocol"))
 
 
+def in_server() -> bool:
+    """Whether this process is MLflow's scoring server."""
+    return _SERVERS_MODULE in sys.modules
+
+
 def expected() -> bool:
     """Whether MLflow's server is about to make its application, and waits for the model."""
     module = sys.modules.get(_SERVERS_MODULE)

@@ -19,18 +19,24 @@ _SAID = {"ejection_fraction": "ejection fraction", "wall_to_pool": "wall to pool
 
 
 def load_classifier(settings: Settings, model: str) -> Classifier:
-    """model: a run folder (path), or an MLflow model (`models:/cardium-cmri@champion`, `runs:/<id>/model`).
+    """The classifier of a model that `find_model` finds. Raises CardiumError if there is none."""
+    folder, version = find_model(settings, model)
+    return Classifier(folder, version, settings.serve, settings.validate.sides)
 
+
+def find_model(settings: Settings, model: str) -> tuple[Path, str | None]:
+    """The run folder of a model, and its version in the registry where it has one.
+
+    model: a run folder (path), or an MLflow model (`models:/cardium-cmri@champion`, `runs:/<id>/model`).
     Raises CardiumError if there is none.
     """
-    limits, sides = settings.serve, settings.validate.sides
     if ":/" not in model:
         folder = Path(model).expanduser()
         if not folder.is_absolute() and not folder.exists():
             folder = settings.root / folder
         if not folder.is_dir():
             raise CardiumError(f"There is no model `{model}`: give a run folder or models:/<name>@champion.")
-        return Classifier(folder, limits=limits, sides=sides)
+        return folder, None
     if not store_exists(settings):
         raise CardiumError(f"There is no model `{model}` (nothing is logged to MLflow yet): run `cardium promote` first.")
     from mlflow.exceptions import MlflowException
@@ -43,7 +49,7 @@ def load_classifier(settings: Settings, model: str) -> Classifier:
         except (MlflowException, OSError) as error:
             reason = first_line(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
             raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
-    return Classifier(run_folder_of(downloaded), downloaded_version(downloaded), limits, sides)
+    return run_folder_of(downloaded), downloaded_version(downloaded)
 
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:

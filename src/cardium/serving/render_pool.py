@@ -34,6 +34,8 @@ Reader = Callable[[bytes], Any]
 # The reader of the files of a batch.
 FILE = "file"
 
+_STOPPED = Refusal("reading was stopped")
+
 # Seconds: for a process to start; that a file's reading may outlive its request; between two looks at whether it does.
 _START, _GRACE, _LOOK = 120.0, 1.0, 0.25
 
@@ -97,21 +99,28 @@ class RenderPool:
         return self._wait(request, answer)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes. What waits is refused, so that nobody waits for it without end."""
         with self._changed:
             self._closed = True
+            for request in self._waiting:
+                while request.jobs:
+                    request.jobs.popleft().answer.set_result(_STOPPED)
             self._changed.notify_all()
         for worker in self._workers:
             worker.stop()
 
     def _submit(self, request: Request, task: str, files: Sequence[bytes | Refusal]) -> list[Any]:
-        jobs = [one if isinstance(one, Refusal) else _Job(request, task, one) for one in files]
         with self._changed:
+            jobs = [_STOPPED if self._closed else self._job(request, task, one) for one in files]
             request.jobs.extend(job for job in jobs if isinstance(job, _Job))
             if request.jobs:
                 self._waiting.append(request)
             self._changed.notify_all()
         return [job.answer if isinstance(job, _Job) else job for job in jobs]
+
+    @staticmethod
+    def _job(request: Request, task: str, one: bytes | Refusal) -> _Job | Refusal:
+        return one if isinstance(one, Refusal) else _Job(request, task, one)
 
     def _wait(self, request: Request, answer: Future[Any]) -> Any:
         try:
@@ -140,6 +149,8 @@ class RenderPool:
             except Exception:  # No process can be started: said here, answered, and tried again at the next file.
                 traceback.print_exc()
                 answer = Refusal("the server has no room to read it")
+            if self._closed:  # A process may have been started anew meanwhile.
+                worker.stop()
             job.data = b""
             job.answer.set_result(answer)
             with self._changed:

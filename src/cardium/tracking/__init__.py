@@ -13,6 +13,7 @@ from cardium.tracking.mlflow_run import COMPLETE, ID, PARENT, REQUESTED, SAME_AS
 from cardium.tracking.models import model_of, run_folder_of
 from cardium.tracking.pages import log_audit, log_report
 from cardium.tracking.runs import log_run
+from cardium.tracking.scorings import log_scoring
 from cardium.tracking.searches import log_search
 from cardium.tracking.store import StoreAway, connected, experiment_name, store_exists, store_lock, tracking_uri
 from cardium.tracking.sync import Synced, sync, sync_text
@@ -34,6 +35,7 @@ __all__ = [
     "log_explanations",
     "log_report",
     "log_run",
+    "log_scoring",
     "log_search",
     "model_of",
     "run_folder_of",
