@@ -4,9 +4,9 @@
     python benchmarks/batch_scoring.py --engines local spark ray         # with requirements-spark.lock, requirements-ray.lock
     python benchmarks/batch_scoring.py --model models/ecg4/honest/traces_net --files FOLDER
 
-Without --model it makes mobilenetv2, 128 x 128, of random weights, without --files noise, JPEG 512 x 512. A command is
-a process of its own, timed from its start to its end: the start of Java, TensorFlow and the workers is in it, and is given
-beside it by a second command on four of the files.
+Without --model it makes mobilenetv2, 128 x 128, of random weights, without --files noise, JPEG 512 x 512. A command is a
+process of its own, timed from its start to its end: the start of Java, TensorFlow and the workers is in it, and is given beside
+it by a second command on four of the files.
 """
 
 from __future__ import annotations
