@@ -103,7 +103,8 @@ def test_a_row_a_file_with_the_answer_of_predict(scored: Any, settings: Any, fil
 # --------------------------------------------------------------------------------------------- what is answered, and when
 
 ANSWER = {"label": "Sick", "probability": 0.75, "probabilities": {"Normal": 0.25, "Sick": 0.75}, "set": ["Sick"],
-          "set_coverage": 0.9, "quality": "ok", "run": "cmri-mobilenetv2", "model_version": "3"}  # fmt: skip
+          "set_coverage": 0.9, "quality": "ok", "run": "cmri-mobilenetv2", "model_version": "3",
+          "data": "generated demo data"}  # fmt: skip
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ _STREAM = ".arrows"
 
 
 def schema_of(classes: Sequence[str], model: str, patients: bool) -> pyarrow.Schema:
-    """path; label, probability, p_<class>, set, set_coverage, quality or error; run and model_version; of patients measures.
+    """path; label, probability, p_<class>, set, set_coverage, quality or error; run, model_version, data; of patients measures.
 
     bytes and modified are the item's when it was read. model: what the answers depend on, as a hash.
     """
@@ -48,6 +48,7 @@ def schema_of(classes: Sequence[str], model: str, patients: bool) -> pyarrow.Sch
         ("error", pa.string()),
         ("run", pa.string()),
         ("model_version", pa.string()),
+        ("data", pa.string()),
         ("bytes", pa.int64()),
         ("modified", pa.timestamp("ns", tz="UTC")),
     ]
