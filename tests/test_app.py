@@ -24,10 +24,12 @@ from PIL import Image
 from run_folders import CLASSES, make_project, run_folder
 
 from cardium.app import server, web
-from cardium.app.answers import MOST_ANSWERS, Answering
+from cardium.app.answers import MOST_ANSWERS, Answer, Answering
 from cardium.app.catalogue import Language, catalogue, language_of
 from cardium.app.champions import Champion, Score, _score
-from cardium.app.seen import NO_READER, NO_SHEET, PDF, Reads, see, see_any
+from cardium.app.looked import LookedAt, Looker, _drawn
+from cardium.app.page import answers
+from cardium.app.seen import ALONE, NO_READER, NO_SHEET, PDF, Reads, Seen, see, see_any
 from cardium.config import Serve
 from cardium.demo.ecg_sheet import SheetStyle, draw_sheet
 from cardium.demo.ecg_signal import record
@@ -36,11 +38,15 @@ from cardium.evaluation.evaluation import Interval
 from cardium.evaluation.promotion import Expected
 from cardium.imaging import heart, sheet, trace_format
 from cardium.imaging.decode import Undecodable
+from cardium.imaging.kinds import Rendered
 from cardium.imaging.spec import Render, Sides
+from cardium.reporting.plots import Overlay
 from cardium.serving import classifier
+from cardium.tracking.signature import example_file
 
 _APP = Path(web.__file__).parent
 _TRACES, _HEART = {"kind": "traces", "height": 16, "width": 96}, {"kind": "heart", "height": 133, "width": 512}
+_SLICES = {"kind": "slices", "height": 32, "width": 32, "frames": 4, "window": [-200, 500]}
 _GREEN = (0, 255, 0)
 
 
@@ -68,7 +74,7 @@ def sheet_file(drawn: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
-    """Champions of ECG sheets and of patients' hearts; both say the first class with 0.9, in the first of two."""
+    """Champions of ECG sheets, patients' hearts and volumes: all say the first of two classes with 0.9."""
 
     def load(path: Path, shape: tuple[int, ...]) -> Any:
         return lambda pixels: np.tile(np.array([0.9, 0.1]), (len(pixels), 1))
@@ -80,6 +86,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
         for dataset, rendering, score, generated in (
             ("ecg4", _TRACES, Score(0.851, 0.76, 0.91, "record", 0.5), True),
             ("cmri", _HEART, Score(0.6, 0.4, 0.8, "patient", 0.5), False),
+            ("chd", _SLICES, None, False),
         ):
             folder = run_folder(settings, dataset, real=False, dataset=dataset, rendering=rendering)
             champions.append(
@@ -94,7 +101,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
 def served(answering: Answering, token: str = "") -> Iterator[str]:
     """The page's address, while it is served."""
     bound = socket.create_server(("127.0.0.1", 0))
-    app = web.make_app(answering, ["chd"], token)
+    app = web.make_app(answering, ["ecg5"], token)
     running = uvicorn.Server(
         uvicorn.Config(app, http="h11", log_level="critical", access_log=False, timeout_graceful_shutdown=1)
     )
@@ -135,7 +142,7 @@ def test_the_form_says_who_answers_and_on_what_data(page: str) -> None:
         assert note in answer.text
         # Generated data are named before the form.
         assert 0 < answer.text.index(Language(lang).word("demo_banner")) < answer.text.index("<form")
-        for expected in ("ecg4", "cmri", "chd", "ecg4-ecg4, version 3", "[0"):
+        for expected in ("ecg4", "cmri", "chd", "ecg5", "ecg4-ecg4, version 3", "[0"):
             assert expected in answer.text
     assert requests.get(page, headers={"Accept-Language": "fr, es;q=0.8"}, timeout=30).text.count('lang="es"') > 0
 
@@ -175,7 +182,7 @@ def test_the_answers_are_files_in_the_page(page: str, sheet_file: bytes) -> None
     first, second = content["answers"]
     assert first["file"] == "=cmd().png"
     assert first["probabilities"] == {"Normal": 0.9, "Sick": 0.1}
-    assert 30 < first["measured"]["heart_rate"] < 200
+    assert 30 < first["measured"]["heart_rate"]["value"] < 200
     assert second == {"file": "text.txt", "error": "not a JPEG, PNG or DICOM file"}
     [table] = attached(answer.text, "text/csv")
     rows = list(csv.DictReader(io.StringIO(table.decode(), newline="")))
@@ -193,6 +200,20 @@ def test_pictures_that_are_no_sheet_are_one_patients_study(page: str, sheet_file
     # No heart beats in them: the answer is doubtful, and says so in the page's language.
     assert Language("de").sentence(heart.NO_RING) in answer.text or Language("de").sentence(heart.NO_MOTION) in answer.text
     assert Language("de").word("not_above_chance") in answer.text
+
+
+def test_files_of_every_kind_at_once_each_find_their_reader(page: str, sheet_file: bytes) -> None:
+    rng = np.random.default_rng(0)
+    noise = png(rng.integers(0, 255, (300, 400, 3), np.uint8))
+    files = [("v.nii", example_file("slices")), ("broken.nii.gz", b"\x1f\x8bxxxx"), ("noise.png", noise), ("s.png", sheet_file)]
+    answer = sent(page, files)
+    [saved] = attached(answer.text, "application/json")
+    found = {one["file"]: one for one in json.loads(saved)["answers"]}
+    assert found["v.nii"]["dataset"] == "chd"
+    assert found["s.png"]["dataset"] == "ecg4"
+    assert found["broken.nii.gz"]["error"] == "damaged gzip file"
+    assert found["noise.png"]["error"] == ALONE
+    assert Language("en").word("no_score") in answer.text
 
 
 def test_where_the_leads_are_not_known_the_picture_is_too_small_to_be_read(page: str) -> None:
@@ -265,6 +286,49 @@ def test_a_tiff_is_read_as_its_pixels_and_a_pdf_is_named(drawn: np.ndarray) -> N
             see_any(data, [reads])
 
 
+def test_an_image_is_shown_with_the_pixels_that_its_model_takes(drawn: np.ndarray) -> None:
+    """Print on it cannot be read; and what is no sheet goes to the dataset that reads images."""
+    known = [Reads(name, kind, size, Serve(), Sides()) for name, kind, size in
+             (("ecg4", "traces", Render(16, 96)), ("cmri", "image", Render(16, 16)))]  # fmt: skip
+    fine = np.repeat(np.indices((200, 300)).sum(axis=0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8)
+    seen = see_any(png(fine), known)
+    assert seen.dataset == "cmri"
+    pixels = np.asarray(Image.open(io.BytesIO(seen.picture)).convert("L")).astype(int)
+    assert pixels.shape[1] > pixels.shape[0] >= 300
+    # The checkerboard of single pixels is gone.
+    assert np.ptp(pixels) < 30
+    assert see_any(png(drawn), known).dataset == "ecg4"
+
+
+def test_which_regions_influenced_an_answer_comes_with_the_tests_of_the_method(answering: Answering, tmp_path: Path) -> None:
+    settings = make_project(tmp_path)
+    champion = answering.champions["ecg4"]
+    run = champion.classifier.run
+    overlay = Overlay(np.full((20, 30), 200, np.uint8), np.eye(20, 30, dtype=np.float32), True, [(0, 0, "V1")])
+    looker = Looker(settings)
+    assert looker._tests(run, "gradcam") == {}
+    folder = tmp_path / "reports" / "ecg4" / "explanations" / run.name / "gradcam"
+    folder.mkdir(parents=True)
+    measured = {"gradcam": {"deletion": 0.2, "insertion": 0.3}, "random": {"deletion": 0.4, "insertion": 0.5}}
+    (folder / "faithfulness.json").write_text(json.dumps({"methods": measured}))
+    (folder / "explanations.json").write_text(json.dumps({"run_id": "another training"}))
+    assert looker._tests(run, "gradcam") == {}
+    (folder / "explanations.json").write_text(json.dumps({"run_id": run.id}))
+    looked = LookedAt("gradcam", "Normal", "Where it looked.", *_drawn(overlay), True, **looker._tests(run, "gradcam"))
+    assert looked.tested
+    assert not looked.passed  # Places at random are as good when they alone are shown.
+    seen = Seen("ecg4", Rendered(np.zeros((16, 96), np.uint8)))
+    [row] = champion.classifier.classify([b""], lambda _: [seen.rendered])
+    text = answers(Language("en"), [Answer("a.png", row, champion, seen, looked=looked)], 0.1)
+    for expected in ("0.20", "0.40", "0.30", "0.50", Language("en").word("looked_failed"), "Blue speaks against it"):
+        assert expected in text
+    [shown] = attached(text, "image/png")
+    pixels = np.asarray(Image.open(io.BytesIO(shown))).astype(int)
+    on, beside = pixels[315, 315], pixels[315, 615]
+    assert on[0] > on[2] + 50
+    assert beside.tolist() == [200, 200, 200]
+
+
 def test_what_to_expect_is_by_patient_where_patients_are_known() -> None:
     expected = Expected(Interval(0.7, 0.6, 0.75), Interval(0.9, 0.8, 0.95), 3)
     assert _score("cmri", expected, 2) == Score(0.9, 0.8, 0.95, "patient", 0.5)
@@ -289,7 +353,7 @@ def test_every_text_is_there_in_every_language() -> None:
     assert used <= catalogue()["words"].keys()
     said = {sheet.NOTHING, sheet.UNKNOWN, sheet.UNSURE, sheet.PART, sheet.UPSIDE_DOWN, sheet.SIDEWAYS}
     said |= {heart.FEW_SLICES, heart.NOT_SURE, heart.NO_RING, heart.NO_MOTION, heart.NEGATIVE, trace_format.UNREADABLE}
-    said |= {NO_SHEET, NO_READER, PDF}
+    said |= {ALONE, NO_SHEET, NO_READER, PDF}
     assert said <= catalogue()["sentences"].keys()
     assert Language("de").sentence("too many pixels: 9 x 9, limit 3") == "zu viele Pixel: 9 x 9, limit 3"
     assert language_of("xx", "es-MX,es;q=0.9") == "es"

@@ -11,14 +11,14 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from cardium import __version__
 from cardium.app.champions import Champion
 from cardium.app.looked import LookedAt, Looker
-from cardium.app.seen import NO_READER, Seen, see, see_any, sort_of, zipped
+from cardium.app.seen import ALONE, NO_READER, Seen, see, see_any, sort_of, zipped
 from cardium.config import Settings
 from cardium.errors import CardiumError
 from cardium.imaging.kinds import of_patients, of_volumes
@@ -55,12 +55,30 @@ class Upload:
     data: bytes
 
 
+class Work:
+    """The time that one upload has, over the pools that read its files: each knows a request of its own."""
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        until = time.monotonic() + seconds
+        self._requests = {volumes: Request(until) for volumes in (False, True)}
+
+    def of(self, volumes: bool) -> Request:
+        """The request of the pool that reads volumes, or of the other one."""
+        return self._requests[volumes]
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        for request in self._requests.values():
+            request.cancelled = True
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to a file or to a patient's files.
 
     row: as Classifier.classify gives it, or its `error` alone. champion: who answered. chosen: whether the dataset was chosen
-    from the file. looked: which regions influenced the answer, where that was asked.
+    from the file; others: further datasets whose champions read such files, where it was. looked: which regions influenced the
+    answer, where that was asked.
     """
 
     file: str
@@ -69,6 +87,7 @@ class Answer:
     seen: Seen | None = None
     chosen: bool = False
     looked: LookedAt | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def error(self) -> str:
@@ -159,21 +178,21 @@ class Answering:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def answer(
-        self, uploads: Sequence[Upload], dataset: str = "", look: bool = False, request: Request | None = None
+        self, uploads: Sequence[Upload], dataset: str = "", look: bool = False, work: Work | None = None
     ) -> list[Answer]:
         """An answer a file, or a patient, in the order of the files.
 
         dataset: whose champion is asked, "" to choose from each file. look: say which regions influenced the answers, too.
         Raises TooMany for more answers than a page has room for.
         """
-        request = request or Request(time.monotonic() + _SECONDS)
+        work = work or Work()
         tasks = self._tasks(uploads, dataset)
-        if dataset:
+        if dataset or not any(of_patients(one.kind) for one in self._known):
             _check_count(tasks)
-        list(self._threads.map(partial(self._see, request), tasks))
+        list(self._threads.map(partial(self._see, work), tasks))
         tasks = self._joined(tasks)
         _check_count(tasks)
-        list(self._threads.map(partial(self._see, request), [task for task in tasks if task.seen is None]))
+        list(self._threads.map(partial(self._see, work), [task for task in tasks if task.seen is None]))
         return [self._answer(task, look) for task in tasks]
 
     def _tasks(self, uploads: Sequence[Upload], dataset: str) -> list[_Task]:
@@ -192,17 +211,23 @@ class Answering:
                 parts.setdefault(task.seen.dataset, []).append((task.name, task.data))
             else:
                 whole.append(task)
-        return whole + [_of_patient(files, dataset, chosen=True) for dataset, files in parts.items()]
+        for dataset, files in parts.items():
+            study = _of_patient(files, dataset, chosen=True)
+            if len(files) == 1 and any(one.of_sheets for one in self._known):
+                study.seen = Refusal(ALONE)
+            whole.append(study)
+        return whole
 
-    def _see(self, request: Request, task: _Task) -> None:
+    def _see(self, work: Work, task: _Task) -> None:
         kind = self.champions[task.dataset].reads.kind if task.dataset else ""
-        pool = self._pools.get(of_volumes(kind) if kind else sort_of(task.data) == "volume")
+        volumes = of_volumes(kind) if kind else sort_of(task.data) == "volume"
+        pool = self._pools.get(volumes)
         if pool is None:
             task.seen = Refusal(NO_READER)
         elif not task.data:
             task.seen = Refusal("empty file")
         else:
-            task.seen = pool.call(request, task.dataset or FILE, task.data)
+            task.seen = pool.call(work.of(volumes), task.dataset or FILE, task.data)
 
     def _answer(self, task: _Task, look: bool) -> Answer:
         seen = task.seen
@@ -211,12 +236,13 @@ class Answering:
             return Answer(task.name, {"error": reason}, self.champions.get(task.dataset), chosen=task.chosen)
         champion, rendered = self.champions[seen.dataset], seen.rendered
         [row] = champion.classifier.classify([b""], lambda _: [rendered])
-        answer = Answer(task.name, row, champion, seen, task.chosen)
-        if not look or self._looker is None or "error" in row:
+        takes = champion.reads.takes
+        others = [one.dataset for one in self._known if one.takes == takes and one.dataset != seen.dataset]
+        answer = Answer(task.name, row, champion, seen, task.chosen, others=tuple(others) if task.chosen else ())
+        if not look or self._looker is None:
             return answer
         run = champion.classifier.run
-        decided = run.classes.index(answer.decided)
-        return Answer(task.name, row, champion, seen, task.chosen, self._looker.look(run, rendered.array, decided))
+        return replace(answer, looked=self._looker.look(run, rendered.array, run.classes.index(answer.decided)))
 
 
 def _check_count(tasks: Sequence[_Task]) -> None:
@@ -241,12 +267,18 @@ def as_json(answers: Sequence[Answer]) -> str:
                 "file": answer.file,
                 **({"dataset": answer.champion.dataset} if answer.champion else {}),
                 **answer.row,
-                **({"measured": {one.name: one.value for one in answer.seen.measured}} if answer.seen else {}),
+                **_measured(answer),
             }
             for answer in answers
         ],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _measured(answer: Answer) -> dict[str, Any]:
+    """What was measured on a sheet; of a heart the answer itself has it."""
+    measured = answer.seen.measured if answer.seen and "measures" not in answer.row else ()
+    return {"measured": {one.name: {"value": round(one.value, 1), "unit": one.unit} for one in measured}} if measured else {}
 
 
 def as_csv(answers: Sequence[Answer]) -> str:

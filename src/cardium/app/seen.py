@@ -41,7 +41,11 @@ _LARGEST, _UNREADABLE, _IMAGE = 1600, 120, 320
 _SLICES, _COLUMNS, _SIDE = 18, 6, 160
 _QUALITY = 82
 
+# Grey level below which three quarters of a picture of no paper lie.
+_DARK = 110
+
 NO_SHEET = "no ECG sheet was recognised in this picture: if it is one, choose its dataset by hand"
+ALONE = "no ECG sheet was recognised in this picture (if it is one, choose its dataset by hand), and one image shows no beat"
 NO_READER = "no champion reads files of this kind"
 TIFF = (b"II*\0", b"MM\0*")
 PDF = "a PDF is not read: save its page as PNG or JPEG"
@@ -133,7 +137,7 @@ def see_any(data: bytes, known: Sequence[Reads]) -> Seen:
     pixels = _pixels(data, takes[0])
     sheets = [reads for reads in takes if reads.of_sheets]
     others = [reads for reads in takes if not reads.of_sheets]
-    if sheets:
+    if sheets and not (others and _is_dark(pixels)):
         from cardium.imaging.sheet import find_sheet
 
         found = find_sheet(pixels)
@@ -144,6 +148,12 @@ def see_any(data: bytes, known: Sequence[Reads]) -> Seen:
     if of_patients(others[0].kind):
         return Seen(others[0].dataset, None)
     return _image(pixels, others[0])
+
+
+def _is_dark(pixels: Pixels) -> bool:
+    """Whether a picture is grey and mostly dark, as a slice of a body is and no paper: the search for leads is spared."""
+    grey = bool((pixels[..., :1] == pixels).all())
+    return grey and float(np.percentile(pixels[..., 0], 75)) < _DARK
 
 
 def zipped(files: Sequence[tuple[str, bytes]]) -> bytes:

@@ -50,12 +50,18 @@ def serve(settings: Settings, host: str, port: int, datasets: Sequence[str], mod
                 timeout_keep_alive=10,
                 limit_concurrency=64,
             )
-            shown = f"[{host}]" if ":" in host else host
-            query = f"?{urlencode({'token': token})}" if token else ""
-            print(f"Open http://{shown}:{bound.getsockname()[1]}/{query} in a browser; Ctrl-C ends it.", flush=True)
+            print(f"Open {_address(host, bound.getsockname()[1], token)} in a browser; Ctrl-C ends it.", flush=True)
             uvicorn.Server(config).run(sockets=[bound])
+        except KeyboardInterrupt:  # The way to end it.
+            print("The page is closed; nothing was kept.")
         finally:
             answering.close()
+
+
+def _address(host: str, port: int, token: str) -> str:
+    """What a browser is given: of all addresses of this machine its name."""
+    named = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{named}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
 def _token(host: str) -> str:
@@ -76,6 +82,7 @@ def _bound(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
+            bound.listen()  # At once: whoever comes while the models are loaded waits for them.
         except BaseException:
             bound.close()
             raise

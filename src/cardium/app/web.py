@@ -24,16 +24,15 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from cardium.app import page
-from cardium.app.answers import MOST_ANSWERS, Answer, Answering, TooMany, Upload
+from cardium.app.answers import MOST_ANSWERS, Answer, Answering, TooMany, Upload, Work
 from cardium.app.catalogue import Language, language_of
+from cardium.errors import harmless
 from cardium.serving.incoming import Incoming, Message, Receive, Refused
-from cardium.serving.render_pool import Request as Work
 
 _COOKIE = "cardium-token"
 # Uploads that are worked on at once; bytes that are held of uploads coming in, in the largest one's.
 _AT_ONCE, _BODIES = 4, 2
-# Seconds of one upload's work, and of a token's form: its bytes.
-_SECONDS, _BYTES_OF_A_TOKEN = 120.0, 4096
+_BYTES_OF_A_TOKEN = 4096
 _FIELDS = 8
 
 _SECURITY = {
@@ -185,13 +184,14 @@ class _Desk:
 
     async def _worked_on(self, uploads: list[Upload], dataset: str, look: bool, incoming: Incoming) -> list[Answer]:
         """The answers. Work whose client has gone is stopped."""
-        work = Work(time.monotonic() + _SECONDS)
+        work = Work()
         ask = partial(self._answering.answer, uploads, dataset, look, work)
         answers = asyncio.get_running_loop().run_in_executor(self._threads, ask)
         gone = asyncio.ensure_future(incoming.disconnected())
         await asyncio.wait((answers, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
-        work.cancelled = not answers.done()
+        if not answers.done():
+            work.cancel()
         return await answers
 
 
@@ -287,5 +287,5 @@ def _language(request: Request) -> Language:
 
 
 def _name(given: str | None) -> str:
-    """A file's name without the folders that some browsers send."""
-    return (given or "").replace("\\", "/").rpartition("/")[2][:200]
+    """A file's name without the folders that some browsers send, and without what acts on a terminal."""
+    return harmless((given or "").replace("\\", "/").rpartition("/")[2])[:200]
