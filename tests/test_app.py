@@ -189,6 +189,7 @@ def test_the_answers_are_files_in_the_page(page: str, sheet_file: bytes) -> None
     # A spreadsheet would run a text that begins so.
     assert [row["file"] for row in rows] == ["'=cmd().png", "text.txt"]
     assert rows[0]["p_Normal"] == "0.9"
+    assert rows[0]["data"] == "generated demo data in the form of ecg4"
     assert rows[1]["error"]
 
 

@@ -236,6 +236,7 @@ class Answering:
             return Answer(task.name, {"error": reason}, self.champions.get(task.dataset), chosen=task.chosen)
         champion, rendered = self.champions[seen.dataset], seen.rendered
         [row] = champion.classifier.classify([b""], lambda _: [rendered])
+        row["data"] = champion.data
         takes = champion.reads.takes
         others = [one.dataset for one in self._known if one.takes == takes and one.dataset != seen.dataset]
         answer = Answer(task.name, row, champion, seen, task.chosen, others=tuple(others) if task.chosen else ())

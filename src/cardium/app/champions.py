@@ -13,7 +13,7 @@ from cardium.datasets.demos import TRACKED_MD5
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation
 from cardium.evaluation.promotion import Expected
-from cardium.serving.classifier import Classifier
+from cardium.serving.classifier import GENERATED, Classifier
 from cardium.serving.predict import load_classifier
 from cardium.tracking.promotion import expected_of
 from cardium.tracking.registry import CHAMPION, by_alias
@@ -61,6 +61,11 @@ class Champion:
         """The run's name and the registry's version: `ecg4-traces_net, version 3`."""
         version = self.classifier.model_version
         return f"{self.classifier.run.name}, version {version}" if version else self.classifier.run.name
+
+    @property
+    def data(self) -> str:
+        """What it was trained on, in an answer's words."""
+        return f"{GENERATED} in the form of {self.dataset}" if self.generated else self.classifier.data
 
     def facts(self) -> dict[str, Any]:
         """What an answer's file says of the model."""
