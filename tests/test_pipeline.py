@@ -173,11 +173,21 @@ def test_every_stage_is_in_the_table_and_goes_through_its_items() -> None:
     searches = yaml.safe_load((ROOT / "configs" / "dvc.yaml").read_text())["stages"]
     for name, definition in {**PIPELINE, **searches}.items():
         stage = STAGES[name]
-        assert definition.get("foreach", "${plan.data}") == f"${{plan.{stage.items}}}"
+        # A report's entry is a dataset's, and says what the page shows.
+        table = "reports" if name == "report" else stage.items
+        assert definition.get("foreach", "${plan.data}") == f"${{plan.{table}}}"
         command = definition.get("do", definition)["cmd"].split()
         assert command[:5] == ["python", "-m", "cardium", "stage", name]
         assert module_path(f"cardium.stages.{name}")
     assert STAGES.keys() == {*PIPELINE, *searches}
+
+
+def test_a_report_waits_for_the_audit_and_the_explanations_that_it_shows() -> None:
+    plan = yaml.safe_load((ROOT / "plan.yaml").read_text())["plan"]
+    assert list(plan["reports"]) == plan["datasets"]
+    made = [f"reports/{one['dataset']}/explanations/{one['run']}/{one['method']}" for one in plan["explanations"].values()]
+    made += [f"reports/{dataset}/audit" for dataset in plan["datasets"]]
+    assert {path for entry in plan["reports"].values() for path in entry["shows"]} == set(made)
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)

@@ -586,7 +586,7 @@ def _promote(arguments: argparse.Namespace) -> None:
     promotion = Promotion.read(Workspace(settings.root).promotion(dataset))
     if promotion is not None and promotion.action == "skipped":
         raise CardiumError(promotion.summary)
-    dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+    _renew_report(settings, dataset)
 
 
 def _promote_experiment(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -625,8 +625,19 @@ def _tell_of_promotion(settings: Settings, dataset: str) -> None:
     from cardium.workspace import Workspace
 
     if (Workspace(settings.root).evaluation(dataset) / FILE).is_file():
-        for stage in ("promote", "report"):
-            dvc.reproduce(settings.root, [f"{stage}@{dataset}"], single=True, force=True)
+        dvc.reproduce(settings.root, [f"promote@{dataset}"], single=True, force=True)
+        _renew_report(settings, dataset)
+
+
+def _renew_report(settings: Settings, dataset: str) -> None:
+    """Makes the report anew where there is one: it says which version is served."""
+    from cardium.pipeline import dvc
+    from cardium.workspace import Workspace
+
+    if (Workspace(settings.root).report(dataset) / "index.html").is_file():
+        dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
+    else:
+        print(f"Next: cardium report --dataset {dataset}")
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -755,8 +766,8 @@ def _report(arguments: argparse.Namespace) -> None:
     settings = _settings()
     datasets = [_known_dataset(settings, arguments.dataset)] if arguments.dataset else settings.active
     for dataset in datasets:
-        dvc.reproduce(settings.root, [f"promote@{dataset}"])
-        # Explanations and scores elsewhere are shown where they are, and no stage makes them: asked for, it is made anew.
+        dvc.reproduce(settings.root, [f"report@{dataset}"])
+        # Scores elsewhere and of experiments are shown where they are, and no stage makes them: asked for, it is made anew.
         dvc.reproduce(settings.root, [f"report@{dataset}"], single=True, force=True)
     print("Open reports/index.html in a browser.")
 
@@ -775,8 +786,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     _demo_data(arguments)
     settings = _settings()
-    # All that leads to the reports: audits, explanations and searches are asked for by name, or by `dvc repro`.
-    if not dvc.reproduce(settings.root, [f"report@{dataset}" for dataset in settings.active], jobs=_jobs(arguments)):
+    if not dvc.reproduce(settings.root, [], jobs=_jobs(arguments)):
         print("Nothing to do: data, code and settings are as they were.")
     print()
     print(overview.demo_summary(settings))

@@ -89,6 +89,21 @@ def plan_table(settings: Settings) -> RawTable:
         }
         for name, spec in plan.explanations.items()
     }
+    # What a page shows beside the scores; of a dataset without explanations its audit stands in the list's places.
+    table["reports"] = {
+        dataset: {
+            "shows": _repeated(
+                [f"reports/{dataset}/audit"]
+                + [
+                    f"reports/{dataset}/explanations/{spec.run.name}/{spec.method}"
+                    for spec in plan.explanations.values()
+                    if spec.run.dataset == dataset
+                ],
+                MOST_SHOWN,
+            )
+        }
+        for dataset in active
+    }
     # A search watches its run's entry too.
     table["tune"] = asdict(settings.tune)
     shown = _repeated(active, MOST_SHOWN)
