@@ -29,7 +29,7 @@ from cardium.app.catalogue import Language, catalogue, language_of
 from cardium.app.champions import Champion, Score, _score
 from cardium.app.looked import LookedAt, Looker, _drawn
 from cardium.app.page import answers
-from cardium.app.seen import ALONE, NO_READER, NO_SHEET, PDF, Reads, Seen, see, see_any
+from cardium.app.seen import ALONE, HEIC, NO_READER, NO_SHEET, PDF, Reads, Seen, see, see_any
 from cardium.config import Serve
 from cardium.demo.ecg_sheet import SheetStyle, draw_sheet
 from cardium.demo.ecg_signal import record
@@ -223,7 +223,14 @@ def test_where_the_leads_are_not_known_the_picture_is_too_small_to_be_read(page:
     answer = sent(page, [("noise.png", noise)], dataset="ecg4")
     [shown] = attached(answer.text, "image/jpeg")
     assert max(Image.open(io.BytesIO(shown)).size) <= 120
-    assert "Doubtful" in answer.text
+    # The doubt stands where the class would.
+    assert f"<strong>Doubtful: {sheet.NOTHING}</strong>" in re.sub(r"; [^<]*", "", answer.text)
+
+
+def test_a_sheet_on_its_side_is_a_doubtful_sheet_and_no_slice_of_a_heart(page: str, drawn: np.ndarray) -> None:
+    answer = sent(page, [("side.png", png(np.ascontiguousarray(np.rot90(drawn))))])
+    assert "Chosen from the file: ecg4" in answer.text
+    assert f"Doubtful: {sheet.SIDEWAYS}" in answer.text
 
 
 def test_what_is_wrong_is_a_page_that_says_it(page: str, sheet_file: bytes, answering: Answering) -> None:
@@ -273,7 +280,7 @@ def test_a_port_that_is_taken_is_one_line(page: str) -> None:
         server._bound("127.0.0.1", taken.getsockname()[1])
 
 
-def test_a_tiff_is_read_as_its_pixels_and_a_pdf_is_named(drawn: np.ndarray) -> None:
+def test_a_tiff_is_read_as_its_pixels_and_what_is_not_read_is_named(drawn: np.ndarray) -> None:
     reads = Reads("ecg4", "traces", Render(16, 96), Serve(), Sides())
     target = io.BytesIO()
     Image.fromarray(drawn).save(target, "TIFF")
@@ -282,7 +289,8 @@ def test_a_tiff_is_read_as_its_pixels_and_a_pdf_is_named(drawn: np.ndarray) -> N
     same = see(png(drawn), reads).rendered
     assert same is not None
     np.testing.assert_array_equal(seen.rendered.array, same.array)
-    for data, reason in ((b"%PDF-1.7", PDF), (target.getvalue()[:2000], "damaged TIFF file")):
+    heic = b"\0\0\0\x18ftypheic"
+    for data, reason in ((b"%PDF-1.7", PDF), (heic, HEIC), (target.getvalue()[:2000], "damaged TIFF file")):
         with pytest.raises(Undecodable, match=re.escape(reason)):
             see_any(data, [reads])
 
@@ -354,7 +362,7 @@ def test_every_text_is_there_in_every_language() -> None:
     assert used <= catalogue()["words"].keys()
     said = {sheet.NOTHING, sheet.UNKNOWN, sheet.UNSURE, sheet.PART, sheet.UPSIDE_DOWN, sheet.SIDEWAYS}
     said |= {heart.FEW_SLICES, heart.NOT_SURE, heart.NO_RING, heart.NO_MOTION, heart.NEGATIVE, trace_format.UNREADABLE}
-    said |= {ALONE, NO_SHEET, NO_READER, PDF}
+    said |= {ALONE, NO_SHEET, NO_READER, PDF, HEIC}
     assert said <= catalogue()["sentences"].keys()
     assert Language("de").sentence("too many pixels: 9 x 9, limit 3") == "zu viele Pixel: 9 x 9, limit 3"
     assert language_of("xx", "es-MX,es;q=0.9") == "es"

@@ -47,8 +47,10 @@ _DARK = 110
 NO_SHEET = "no ECG sheet was recognised in this picture: if it is one, choose its dataset by hand"
 ALONE = "no ECG sheet was recognised in this picture (if it is one, choose its dataset by hand), and one image shows no beat"
 NO_READER = "no champion reads files of this kind"
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 TIFF = (b"II*\0", b"MM\0*")
 PDF = "a PDF is not read: save its page as PNG or JPEG"
+HEIC = "a HEIC photograph is not read: save it as JPEG"
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,10 @@ def see_any(data: bytes, known: Sequence[Reads]) -> Seen:
     sheets = [reads for reads in takes if reads.of_sheets]
     others = [reads for reads in takes if not reads.of_sheets]
     if sheets and not (others and _is_dark(pixels)):
-        from cardium.imaging.sheet import find_sheet
+        from cardium.imaging.sheet import SIDEWAYS, find_sheet
 
         found = find_sheet(pixels)
-        if found.layout != "grid":
+        if found.layout != "grid" or SIDEWAYS in found.warnings:
             return _sheet(pixels, found, sheets[0])
     if not others:
         raise Undecodable(NO_SHEET)
@@ -169,6 +171,8 @@ def zipped(files: Sequence[tuple[str, bytes]]) -> bytes:
 def _pixels(data: bytes, reads: Reads) -> Pixels:
     if data.startswith(b"%PDF"):
         raise Undecodable(PDF)
+    if data[4:12] in _HEIC:
+        raise Undecodable(HEIC)
     limits = reads.limits.of_file("image", reads.sides)
     if data[:4] in TIFF:
         data = _png_of_tiff(data, limits.max_pixels)

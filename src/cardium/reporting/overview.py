@@ -33,6 +33,7 @@ def demo_summary(settings: Settings) -> str:
         "Next:",
         "  reports/index.html                           open it in a browser: which model to use, how far to trust it",
         "  make ui                                      compare the runs in MLflow",
+        *(["  make app                                     a page: drop a file on it, read the answer"] if champions else []),
         f"  .venv/bin/cardium train --dataset {first} --model resnet152v2 --epochs 12     an experiment beside the pipeline",
         f"  .venv/bin/cardium predict --dataset {served} data/{served}/<a file>      the champion, without a server",
         "  source .venv/bin/activate && export MLFLOW_TRACKING_URI=sqlite:///mlflow.db",
