@@ -44,8 +44,8 @@ lint: setup  ## format, and check style and types
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
-ui: setup  ## open the MLflow UI on this project's store
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db} --port 5000
+ui: setup  ## open the MLflow UI on this project's store; prints the link to each dataset's runs by score
+	$(BIN)/cardium ui
 
 lock: setup  ## resolve requirements.lock anew, for every platform, with hashes
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \

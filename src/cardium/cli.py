@@ -292,6 +292,10 @@ def _download_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--source", default="", help="ecg4: mendeley (the publisher's, the default) or kaggle")
 
 
+def _ui_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--port", type=int, default=5000, help="the server's port (default: 5000)")
+
+
 def _models_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("pattern", nargs="?", default="*", help='a shell pattern, such as "*_spatial"')
 
@@ -744,6 +748,27 @@ def _sync(_: argparse.Namespace) -> int:
     return 1 if summary["failed"] else 0
 
 
+def _ui(arguments: argparse.Namespace) -> None:
+    """Prints the links, then becomes the MLflow server."""
+    from cardium.tracking.store import tracking_uri
+    from cardium.tracking.views import links
+
+    settings = _settings()
+    address = f"http://127.0.0.1:{arguments.port}"
+    uri = tracking_uri(settings)
+    if uri.startswith("http"):
+        address = uri.rstrip("/")
+    for dataset, link in links(settings, address).items():
+        print(f"{dataset}, runs by test score: {link}")
+    if uri.startswith("http"):
+        print("The store is a server: open a link in a browser.")
+        return
+    print(f"All experiments: {address}. Ctrl-C ends the server.", flush=True)
+    os.chdir(settings.root)
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(arguments.port)]
+    os.execv(sys.executable, [sys.executable, *command])
+
+
 def _models(arguments: argparse.Namespace) -> None:
     from cardium.models import list_models
 
@@ -876,6 +901,7 @@ _OWN: dict[str, Verb] = {
     ),
     "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
+    "ui": ("open the MLflow UI on the project's store, with a link to each dataset's runs by score", _ui_arguments, _ui),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
     "params": ("print the settings that params.yaml comes to", _nothing, _params),

@@ -1,7 +1,7 @@
 """What is found out of a run after its training, added to its MLflow run: test scores and explanations.
 
-test_* are of records, test_patient_* of patients, the main scores with their intervals (_low, _high). explain/<method>_* say
-how true each method's explanations are of the run. A hash of the files tells what a run has already.
+test_* are of records, test_patient_* of patients, the balanced accuracy with its interval (_low, _high); the tag `score` has it
+in words. explain/<method>_* say how true the method's explanations are of the run. A hash of the files tells what a run has.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cardium.config import Settings
 from cardium.evaluation.evaluation import FILE, Evaluation, RunScores
 from cardium.evaluation.experiments import FOLDER as EXPERIMENT
+from cardium.evaluation.experiments import with_experiments
 from cardium.runs.trained_run import TrainedRun
 from cardium.tracking.mlflow_run import (
     ID,
@@ -28,6 +29,7 @@ from cardium.tracking.mlflow_run import (
     to_metrics,
 )
 from cardium.tracking.store import connected, errors_as_warnings
+from cardium.tracking.views import SCORE, score_text, show_leaderboard
 from cardium.workspace import Workspace, suffix
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
 
 # The hash of the scores that a run has; of its explanations, one a method.
 EVALUATION, EXPLAINED = "cardium.evaluation", "cardium.explained"
-# Both ends of every interval would be 60 more metrics, and bury the scores on the run's page.
-_WITH_INTERVAL = ("balanced_accuracy", "accuracy", "roc_auc")
+# All of them, by class and with both ends of every interval, would be 150 metrics, and bury these on the run's page.
+_LOGGED = ("balanced_accuracy", "accuracy", "roc_auc", "f1_macro", "loss", "brier", "calibration_error")
+_WITH_INTERVAL = ("balanced_accuracy",)
 
 
 def log_evaluation(settings: Settings, dataset: str) -> int | None:
@@ -50,17 +53,22 @@ def log_evaluation(settings: Settings, dataset: str) -> int | None:
 
 
 def add_evaluation(client: MlflowClient, settings: Settings, dataset: str) -> list[str]:
-    """The names of the runs that got test scores they did not have."""
+    """The names of the runs that got test scores they did not have. Renews what the experiment shows first."""
     folder = Workspace(settings.root).evaluation(dataset)
     if not (folder / FILE).is_file():
         return []
-    return _add(client, folder, Evaluation.read(folder, dataset))
+    evaluation = Evaluation.read(folder, dataset)
+    new = _add(client, folder, evaluation)
+    show_leaderboard(client, settings, with_experiments(settings, evaluation))
+    return new
 
 
 def log_experiment(settings: Settings, run_folder: Path) -> int | None:
     """Adds the test scores of an experiment, which lie in its run folder, to its run. Errors as in `log_run`."""
     with errors_as_warnings(), connected(settings) as client:
-        return len(add_experiment(client, run_folder))
+        new = add_experiment(client, run_folder)
+        add_evaluation(client, settings, TrainedRun.read(run_folder).run.dataset)
+        return len(new)
     return None
 
 
@@ -87,7 +95,8 @@ def _add(client: MlflowClient, folder: Path, evaluation: Evaluation) -> list[str
             run_id = run.info.run_id
             if run.data.tags.get(EVALUATION) == digest and has_artifact(run, "evaluation.json"):
                 continue
-            log_batches(client, run_id, metrics=to_metrics(_test_scores(row), stamp))
+            log_batches(client, run_id, metrics=to_metrics(_test_scores(evaluation, row), stamp))
+            client.set_tag(run_id, SCORE, score_text(evaluation, row))
             _log_evaluation_files(client, run_id, folder, evaluation, row)
             client.set_tag(run_id, EVALUATION, digest)
             new.append(name)
@@ -115,11 +124,9 @@ def add_explanations(client: MlflowClient, folder: Path) -> int:
     digest = hashlib.sha256((folder / "explanations.json").read_bytes() + tests.read_bytes()).hexdigest()
     method = _without_plus(explanations["method"])
     tag, place = f"{EXPLAINED}.{method}", f"explanations/{method}"
-    scores = {
-        f"explain/{_without_plus(tested)}_{name}": value
-        for tested, row in json.loads(tests.read_text(encoding="utf-8"))["methods"].items()
-        for name, value in row.items()
-    }
+    # The tested method's own; the table has those of all methods and of random places.
+    own = json.loads(tests.read_text(encoding="utf-8"))["methods"].get(explanations["method"], {})
+    scores = {f"explain/{method}_{name}": own[name] for name in ("deletion", "insertion") if name in own}
     stamp = milliseconds(tests.stat().st_mtime)
     new = 0
     for run in find_run(client, ID, explanations["run_id"]):
@@ -140,11 +147,15 @@ def _shared(evaluation: Evaluation) -> dict[str, object]:
     return {key: table[key] for key in ("classes", "interval", "threshold", "data")}
 
 
-def _test_scores(row: RunScores) -> dict[str, float | None]:
-    """test_* per image and test_patient_* per patient; main scores with their intervals, the others' in evaluation.json."""
+def _test_scores(evaluation: Evaluation, row: RunScores) -> dict[str, float | None]:
+    """test_* per record and, where patients are known, test_patient_*: the main scores; evaluation.json has all of them."""
     values: dict[str, float | None] = {}
-    for prefix, scores in (("test_", row.image), ("test_patient_", row.patient)):
-        for name, score in scores.items():
+    parts = [("test_", row.image), *([("test_patient_", row.patient)] if evaluation.patients else [])]
+    for prefix, scores in parts:
+        for name in _LOGGED:
+            score = scores.get(name)
+            if score is None:
+                continue
             values[f"{prefix}{name}"] = score.value
             if name in _WITH_INTERVAL:
                 values |= {f"{prefix}{name}_low": score.low, f"{prefix}{name}_high": score.high}

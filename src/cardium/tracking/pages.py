@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def log_audit(settings: Settings, dataset: str) -> bool | None:
-    """Logs reports/<dataset>/audit as a run `audit` of the dataset's experiment, unless it is there already; whether it was
+    """Logs reports/<dataset>/audit as a run `audit` of the dataset's pages, unless it is there already; whether it was
     new. Errors as in `log_run`."""
     with errors_as_warnings(), connected(settings) as client:
         return add_audit(client, settings, dataset)
@@ -39,7 +39,7 @@ def log_audit(settings: Settings, dataset: str) -> bool | None:
 
 
 def log_report(settings: Settings, dataset: str) -> bool | None:
-    """Logs reports/<dataset>/report as a run `report` of the dataset's experiment, unless the same page is there already;
+    """Logs reports/<dataset>/report as a run `report` of the dataset's pages, unless the same page is there already;
     whether it was new. Errors as in `log_run`."""
     with errors_as_warnings(), connected(settings) as client:
         return add_report(client, settings, dataset)
@@ -107,7 +107,7 @@ def _add_page(
         return False
     if run is None:
         own_tags = to_tags({ID: own_id, "dataset": dataset, "kind": kind, PROJECT: project(settings), **tags})
-        run = create_run(client, experiment_id(client, settings, dataset), own_id, run_name=kind, tags=own_tags)
+        run = create_run(client, experiment_id(client, settings, dataset, pages=True), own_id, run_name=kind, tags=own_tags)
     run_id = run.info.run_id
     stamp = milliseconds(path.stat().st_mtime)
     log_batches(client, run_id, metrics=to_metrics({f"{kind}_{name}": value for name, value in values.items()}, stamp))

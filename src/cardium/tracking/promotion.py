@@ -48,6 +48,7 @@ from cardium.tracking import registry
 from cardium.tracking.mlflow_run import ID, find_run
 from cardium.tracking.models import model_of, run_folder_of
 from cardium.tracking.registry import Version
+from cardium.tracking.run_values import DATA
 from cardium.tracking.runs import trained_runs
 from cardium.tracking.store import StoreAway, connected, experiment_name, store_exists, store_lock
 from cardium.tracking.sync import sync
@@ -423,6 +424,17 @@ def _expect_of(settings: Settings, name: str, champion: Version, expected: Expec
         told = client.get_model_version(name, str(champion.number)).description or ""
         description = told.replace(before, _expectation(expected)) if before else f"{told}\n\n{_expectation(expected)}"
         registry.describe(client, name, champion, _expectation_tags(expected), description)
+        _describe_model(client, name, champion, _expectation(expected))
+
+
+def _describe_model(client: MlflowClient, name: str, champion: Version, expectation: str) -> None:
+    """The registered model's own page: which version is served, what to expect of it, what it was trained on."""
+    run = next(iter(find_run(client, ID, champion.id)), None)
+    data = run.data.tags.get(DATA, "") if run else ""
+    lines = [f"**{champion} is served (alias champion).**", expectation[:1].upper() + expectation[1:] + "."]
+    lines += [f"Trained on {data}."] if data else []
+    lines += ["Each version's description says why it was promoted or not. Research only; not a medical device."]
+    client.update_registered_model(name, description="\n\n".join(lines))
 
 
 def _records(comparison: Comparison) -> str:
@@ -556,6 +568,8 @@ def _record(
             # Another machine, which the lock of this one's files does not hold back.
             raise CardiumError(f"Another promotion changed the champion of {name} meanwhile: run this again.")
         registry.describe(client, name, challenger, tags, description)
+        if promoted:
+            _describe_model(client, name, challenger, recorded[EXPECTATION])
         if promoted and registry.BY_HAND in recorded:
             if registry.ROLLED_BACK in challenger.tags:
                 client.delete_model_version_tag(name, str(challenger.number), registry.ROLLED_BACK)

@@ -11,6 +11,8 @@ from cardium.tracking.mlflow_run import ID, NAME, NOTE, milliseconds, text, time
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+# What a run was trained on, in words.
+DATA = "data"
 _CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -43,6 +45,7 @@ def tags(run: TrainedRun) -> dict[str, str]:
         "protocol": run.run.protocol,
         "kind": run.kind,
         "weights": run.weights.used,
+        DATA: f"generated demo data in the form of {run.run.dataset}" if run.data.generated else run.run.dataset,
         "mlflow.source.name": f"cardium {run.kind} {run.name}",
         "mlflow.source.type": "PROJECT",
         NOTE: _note(run),
@@ -57,7 +60,8 @@ def tags(run: TrainedRun) -> dict[str, str]:
 
 
 def _note(run: TrainedRun) -> str:
-    lines = [f"**{run.name}**, protocol {run.run.protocol}, classes {', '.join(run.classes)}."]
+    lines = ["**Trained on generated demo data: its scores say nothing about real patients.**"] if run.data.generated else []
+    lines += [f"**{run.name}**, protocol {run.run.protocol}, classes {', '.join(run.classes)}."]
     if run.members:
         lines.append("Mean of the probabilities of " + ", ".join(run.members) + ".")
     lines += [f"⚠ {warning}" for warning in run.warnings]

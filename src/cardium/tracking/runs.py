@@ -49,6 +49,9 @@ from cardium.tracking.moved import local_path
 from cardium.tracking.orphans import PROJECT, end_left_behind, project
 from cardium.tracking.store import connected, errors_as_warnings, experiment_id
 
+# The experiment of runs that none was named for.
+_DEFAULT = "0"
+
 if TYPE_CHECKING:
     import pandas
     from mlflow import MlflowClient
@@ -73,7 +76,8 @@ def add_run(client: MlflowClient, settings: Settings, folder: Path) -> tuple[str
     run = TrainedRun.read(folder)
     known = find_or_restore(client, ID, run.id)
     opened = find_opened(client, run.name, run.id)
-    logged = known[0] if known else opened
+    # Opened in MLflow's Default, since nobody named an experiment, it only shows the run, which belongs beside its like.
+    logged = known[0] if known else opened if opened is not None and opened.info.experiment_id != _DEFAULT else None
     new = not is_complete(logged) or _lost_files(client, logged)
     if logged is None:
         # The id goes in with the creation, in one request: a kill leaves no run that cannot be found again.
@@ -145,7 +149,8 @@ def _write(client: MlflowClient, run_id: str, settings: Settings, run: TrainedRu
 
 def _mirror(client: MlflowClient, source: Run, run_id: str, run: TrainedRun) -> None:
     """Shows a run, logged before, in the run that `mlflow run` opened; the model stays where it is."""
-    note = f"This training was done and logged before, in run {source.info.run_id}; its scores and curves, the model is there."
+    experiment = client.get_experiment(source.info.experiment_id).name
+    note = f"This training is logged in the experiment {experiment}, run {source.info.run_id}, with its model."
     tags = {**run_values.tags(run), "mlflow.runName": run_values.title(run), NOTE: note}
     del tags[ID]
     set_tags(client, run_id, tags)

@@ -75,9 +75,12 @@ def experiment_name(settings: Settings, dataset: str) -> str:
     return f"{settings.tracking.experiment}-{dataset}"
 
 
-def experiment_id(client: MlflowClient, settings: Settings, dataset: str) -> str:
-    """The dataset's experiment, made if missing. A local store keeps its artifacts in the project's mlruns/."""
-    name = experiment_name(settings, dataset)
+def experiment_id(client: MlflowClient, settings: Settings, dataset: str, *, pages: bool = False) -> str:
+    """The dataset's experiment, made if missing. A local store keeps its artifacts in the project's mlruns/.
+
+    pages: the one beside it that holds audits and reports, which no comparison of runs should meet.
+    """
+    name = experiment_name(settings, dataset) + ("-pages" if pages else "")
     known = client.get_experiment_by_name(name)
     if known is not None:
         if known.lifecycle_stage != "active":
