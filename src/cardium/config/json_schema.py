@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cardium.config.load import section_types
-from cardium.config.schema import Dataset, StudiedModel, Study
+from cardium.config.schema import Dataset, OwnCollection, StudiedModel, Study
 from cardium.ranges import Range
 
 _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -83,6 +83,11 @@ def params_schema(meanings: dict[str, str]) -> dict[str, Any]:
     changes = {name: schemas.of(kind, partial=True) for name, kind in sections.items()}
     schemas.of(Study)
     _allow_short_forms(schemas.defs["Study"], schemas.of(StudiedModel))
+    properties["collections"] = {
+        "description": meanings.get("collections", ""),
+        "type": "object",
+        "additionalProperties": schemas.of(OwnCollection, partial=True),
+    }
     properties["studies"] = {
         "description": meanings.get("studies", ""),
         "type": "object",

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cardium.config.check import build, check_part, check_train, dotted, expect_table, overlay
-from cardium.config.schema import Dataset, Dimension, RawTable, StudiedModel, Study, Train
+from cardium.config.schema import Dataset, Dimension, OwnCollection, RawTable, StudiedModel, Study, Train
 from cardium.config.settings import Settings
-from cardium.datasets import get_collection, list_collections
+from cardium.datasets import built_in, get_collection, list_collections, set_own
+from cardium.datasets.of_table import RECORDS, table_collection
 from cardium.errors import CardiumError, closest, unknown
 from cardium.imaging.spec import Augment, Render
 from cardium.workspace import PROTOCOLS
@@ -25,6 +26,8 @@ from cardium.yaml_file import read_yaml
 CONTENTS = ("image", "sheet", "volume")
 # Settings that are no section of params.yaml.
 _INTERNAL = ("root", "active", "datasets", "overrides")
+# Names that a dataset cannot have.
+_OF_SECTIONS = {"train", "profile", "studies", "profiles", *CONTENTS} | {f.name for f in dataclasses.fields(Settings)}
 # What was in files of version 0.1, and where it went.
 _OUTDATED = ("lines", "runs", "banks", "renderings", "fusions", "ensembles", "explanations", "recommended")
 
@@ -85,6 +88,7 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     if profile not in studies:
         raise CardiumError(f"params.yaml, profile: `{profile}` is not one of {', '.join(map(str, studies))}.")
     change = profiles.get(profile) or {}
+    table["collections"] = _make_own_known(table, studies[profile], root)
     _check_sections(table, "")
     _check_sections(change, f"profiles.{profile}", partial=True)
     table = overlay(table, change)
@@ -96,6 +100,7 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
         table = overlay(table, nested)
     table["active"] = table.pop("datasets", None)
     sections = {name: table.pop(name, {}) for name in ("train", *CONTENTS, *list_collections())}
+    sections |= {name: overlay(own.settings, sections[name]) for name, own in table["collections"].items()}
     table["datasets"] = {name: _dataset(name, sections) for name in list_collections()}
     table["studies"] = {
         dataset: build(Study, _study(study, f"studies.{profile}.{dataset}"), f"studies.{profile}.{dataset}")
@@ -104,6 +109,29 @@ def resolve(raw: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     settings: Settings = _settings(table, root, overrides)
     _check(settings)
     return settings
+
+
+def _make_own_known(table: RawTable, studies: Any, root: Path) -> dict[str, OwnCollection]:
+    """The collections of the project's own, made known to `datasets`: those of the section `collections`, and those that
+    `datasets` or a study names and that have a table below data/."""
+    stated = expect_table(table.get("collections") or {}, "collections")
+    given = table.get("datasets")
+    names = [name for name in [*(given if isinstance(given, list) else []), *expect_table(studies or {}, "studies")] if name]
+    own = {str(name): build(OwnCollection, value or {}, f"collections.{name}") for name, value in stated.items()}
+    for name in map(str, names):
+        if name not in {*own, *built_in()} and (root / "data" / name / RECORDS).is_file():
+            own[name] = OwnCollection()
+    made = {}
+    for name, entry in own.items():
+        if name in built_in() or name in _OF_SECTIONS:
+            raise CardiumError(f"params.yaml, collections.{name}: cardium has something of that name: choose another.")
+        check_part(Dataset, entry.settings, f"collections.{name}.settings")
+        if len(entry.classes) == 1:
+            raise CardiumError(f"params.yaml, collections.{name}.classes: one class is none: name two or more, or none.")
+        where = root / "data" / name
+        made[name] = table_collection(name, where, entry.classes, entry.content, entry.title, entry.recommended)
+    set_own(made)
+    return own
 
 
 # ------------------------------------------------------------------------------------------------------------ the sections
@@ -115,6 +143,8 @@ def section_types() -> dict[str, Any]:
     kinds = {name: kind for name, kind in kinds.items() if name not in (*_INTERNAL, "studies")}
     kinds["datasets"] = list[str]
     kinds["train"] = Train
+    # Read before all others: they say which sections of datasets there may be.
+    kinds.pop("collections")
     return kinds | dict.fromkeys([*CONTENTS, *list_collections()], Dataset)
 
 
@@ -122,6 +152,8 @@ def _check_sections(table: RawTable, where: str, partial: bool = False) -> None:
     """Each section on its own, so that a message names the place where the value stands."""
     kinds = section_types()
     for key, value in expect_table(table, where).items():
+        if key == "collections" and not where:
+            continue
         if key not in kinds:
             raise CardiumError(f"params.yaml: unknown key `{dotted(where, key)}`.{closest(str(key), list(kinds))}")
         of_dataset = kinds[key] is Dataset or key == "train"
@@ -166,7 +198,7 @@ def _pairs(item: Any, where: str) -> list[tuple[str, Any]]:
 def _settings(table: RawTable, root: Path, overrides: dict[str, Any]) -> Settings:
     """The sections as Settings; those of datasets and studies are built already."""
     hints = typing.get_type_hints(Settings, include_extras=True)
-    made = {name: table.pop(name) for name in ("datasets", "studies")}
+    made = {name: table.pop(name) for name in ("datasets", "studies", "collections")}
     for f in dataclasses.fields(Settings):
         if f.name not in (*made, "root", "overrides") and table.get(f.name) is None:
             raise CardiumError(f"params.yaml: `{'datasets' if f.name == 'active' else f.name}` is missing.")
@@ -180,7 +212,8 @@ def _settings(table: RawTable, root: Path, overrides: dict[str, Any]) -> Setting
 def _check(settings: Settings) -> None:
     for dataset in [*settings.active, *settings.studies]:
         if dataset not in settings.datasets:
-            raise unknown("dataset of params.yaml:", dataset, list(settings.datasets))
+            told = unknown("dataset of params.yaml:", dataset, list(settings.datasets))
+            raise CardiumError(f"{told} One of your own has a table, data/{dataset}/{RECORDS} (docs/own_data.md).")
     for dataset in settings.active:
         if dataset not in settings.studies:
             raise CardiumError(f"params.yaml: `datasets` has {dataset}, and studies.{settings.profile} has nothing for it.")

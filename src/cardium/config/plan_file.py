@@ -45,6 +45,11 @@ def plan_table(settings: Settings) -> RawTable:
         }
         for dataset in active
     }
+    own = settings.collections
+    table["collections"] = {
+        dataset: {"classes": own[dataset].classes, "content": own[dataset].content} if dataset in own else {}
+        for dataset in active
+    }
     table["renderings"] = {
         name: {
             "dataset": spec.dataset,

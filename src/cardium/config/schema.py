@@ -184,6 +184,21 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class OwnCollection:
+    """A collection of the project's own, data/<name>/records.csv (datasets/of_table.py).
+
+    classes: in class order; []: the table's labels, sorted. content: what its records are. title: in words. recommended: the
+    model to begin with; "" for the one of its content. settings: as a dataset's section, laid over that of its content.
+    """
+
+    classes: list[str] = field(default_factory=list)
+    content: Literal["image", "sheet", "volume"] = "image"
+    title: str = ""
+    recommended: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Features:
     """batch: records to a forward pass. engine: what runs the frozen backbone."""
 

@@ -18,6 +18,7 @@ from cardium.config.schema import (
     Explain,
     Features,
     Ingest,
+    OwnCollection,
     Promote,
     ProtocolSettings,
     RawTable,
@@ -68,6 +69,7 @@ class Settings:
     serve: Serve
     download: DownloadLimits
     tracking: Tracking
+    collections: dict[str, OwnCollection] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
     @cached_property

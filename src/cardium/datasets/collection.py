@@ -71,7 +71,8 @@ class Collection:
     content: what its records are. It decides the defaults of params.yaml that the dataset takes over: section `image`, `sheet`
     (scanned ECGs) or `volume`.
     published_labels: patient -> class, if the original names its patients.
-    names_patients: whether the publisher says which patient a file belongs to.
+    names_patients: whether the publisher says which patient a file belongs to. patients_by: where that is said, as what to do
+    about files that name none; "" for a folder a patient.
     handle: its name at kagglehub, "" if it is not there.
     mendeley: folder -> the Mendeley dataset downloaded into it ("": the collection's own folder), {} if it is not there.
     demo: where its look-alike is defined, as `module:name` of a `cardium.demo.make.Demo`; "" for none.
@@ -90,6 +91,7 @@ class Collection:
     content: Literal["image", "sheet", "volume"] = "image"
     published_labels: Mapping[str, str] = field(default_factory=dict)
     names_patients: bool = True
+    patients_by: str = ""
     handle: str = ""
     mendeley: Mapping[str, Mendeley] = field(default_factory=dict)
     demo: str = ""

@@ -27,7 +27,7 @@ def run(settings: Settings, item: str) -> None:
     collection = get_collection(item)
     workspace = Workspace(settings.root)
     folder = workspace.data(item)
-    _check_there(folder, item)
+    _check_there(folder, collection)
 
     found: list[Found] = []
     rejected: list[Rejected] = []
@@ -51,13 +51,14 @@ def run(settings: Settings, item: str) -> None:
     print(f"wrote {out.relative_to(settings.root).as_posix()}")
 
 
-def _check_there(folder: Path, item: str) -> None:
+def _check_there(folder: Path, collection: Collection) -> None:
     there = folder.is_dir() and any(folder.iterdir())
     if not there:
-        state = "is empty" if folder.is_dir() else "is missing"
-        raise CardiumError(
-            f"data/{item} {state}: run `cardium demo-data` for generated data or `cardium download {item}` for the real ones."
-        )
+        item, state = collection.name, "is empty" if folder.is_dir() else "is missing"
+        how = f"run `cardium demo-data` for generated data or `cardium download {item}` for the real ones"
+        if not (collection.demo or collection.handle or collection.mendeley):
+            how = f"lay its files out there as {collection.page} says"
+        raise CardiumError(f"data/{item} {state}: {how}.")
 
 
 def _no_record(collection: Collection, rejected: Sequence[Rejected]) -> CardiumError:
@@ -158,8 +159,9 @@ def _check_patients(collection: Collection, measured: Sequence[Measured], most: 
         of_class = [record.found for record in measured if record.found.label == name]
         unknown = [found for found in of_class if not found.patient]
         if len(unknown) > most * len(of_class):
+            how = collection.patients_by or f"put each patient's files into a folder, {name}/<patient>/<file>"
             raise CardiumError(
                 f"data/{collection.name}: {len(unknown)} of {len(of_class)} files of class {name} name no patient "
                 f"(the first: {unknown[0].path}), so that one patient's files would be trained and tested on: "
-                f"put each patient's files into a folder, {name}/<patient>/<file>."
+                f"{how}."
             )
