@@ -277,3 +277,10 @@ def test_files_that_once_failed(name: str, tmp_path: Path) -> None:
 def test_nothing_but_a_clear_error_comes_of_nonsense(value: Any) -> None:
     with pytest.raises(CardiumError):
         config.resolve(changed("ingest", value), ROOT, {})
+
+
+def test_a_patients_images_are_read_as_long_as_a_volume() -> None:
+    """300 of them take 6 s of a core: a picture's 2 would refuse every real study."""
+    limits = config.Serve()
+    assert limits.seconds("heart") == limits.seconds("slices") == limits.max_volume_seconds
+    assert limits.seconds("traces") == limits.max_seconds

@@ -33,10 +33,6 @@ INTENDED_USE = "Intended use: research only; not a medical device"
 MOST_ANSWERS = 24
 # Seconds of the upload's whole work; a volume may take long.
 _SECONDS = 120.0
-# Bytes that reading a picture may take.
-_MEMORY = 2_000_000_000
-# Seconds of a core for a study of hundreds of images, each of which may take its own.
-_STUDY_SECONDS = 60.0
 
 
 class TooMany(CardiumError):  # noqa: N818 - it is told to whoever sent them
@@ -130,35 +126,19 @@ class Answering:
 
     def __init__(self, champions: Sequence[Champion], settings: Settings | None = None, processes: int = 0) -> None:
         self.champions = {champion.dataset: champion for champion in champions}
-        reads = [champion.reads for champion in champions]
-        self._known = reads
+        self._known = [champion.reads for champion in champions]
         self._looker = Looker(settings) if settings else None
-        pictures = [one for one in reads if not of_volumes(one.kind)]
-        volumes = [one for one in reads if of_volumes(one.kind)]
-        self._pools: dict[bool, RenderPool] = {}
         self._threads = ThreadPoolExecutor(cores() + 1, thread_name_prefix="read")
+        self._pools: dict[bool, RenderPool] = {}
         try:
-            if pictures:
-                many = processes or cores() + 1
-                study = any(of_patients(one.kind) for one in pictures)
-                seconds = max(one.limits.seconds(one.kind) for one in pictures)
-                self._pools[False] = self._pool(
-                    pictures, max(seconds, _STUDY_SECONDS) if study else seconds, _MEMORY, many, many
-                )
-            if volumes:
-                many = processes or min(2, cores())
-                memory = max(one.limits.max_inflated_bytes + 8 * one.limits.max_voxels for one in volumes)
-                self._pools[True] = self._pool(
-                    volumes, max(one.limits.seconds(one.kind) for one in volumes), memory, many, many
-                )
+            for volumes in (False, True):
+                some = [one for one in champions if of_volumes(one.reads.kind) == volumes]
+                if some:
+                    many = processes or (min(2, cores()) if volumes else cores() + 1)
+                    self._pools[volumes] = _pool(some, many)
         except BaseException:
             self.close()
             raise
-
-    def _pool(self, reads: Sequence[Any], seconds: float, memory: int, processes: int, at_once: int) -> RenderPool:
-        readers: dict[str, Reader] = {one.dataset: partial(see, reads=one) for one in reads}
-        readers[FILE] = partial(see_any, known=tuple(reads))
-        return RenderPool(readers, seconds, memory, example_file(reads[0].kind), processes, at_once)
 
     @property
     def max_bytes(self) -> int:
@@ -244,6 +224,16 @@ class Answering:
             return answer
         run = champion.classifier.run
         return replace(answer, looked=self._looker.look(run, rendered.array, run.classes.index(answer.decided)))
+
+
+def _pool(champions: Sequence[Champion], processes: int) -> RenderPool:
+    """Processes that read the files of these champions, each by its dataset's name or as the first that reads such files."""
+    reads = [champion.reads for champion in champions]
+    readers: dict[str, Reader] = {one.dataset: partial(see, reads=one) for one in reads}
+    readers[FILE] = partial(see_any, known=tuple(reads))
+    seconds = max(one.limits.seconds(one.kind) for one in reads)
+    memory = max(champion.classifier.memory_of_a_file for champion in champions)
+    return RenderPool(readers, seconds, memory, example_file(reads[0].kind), processes, processes)
 
 
 def _check_count(tasks: Sequence[_Task]) -> None:

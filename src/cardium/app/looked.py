@@ -54,9 +54,7 @@ class LookedAt:
     @property
     def passed(self) -> bool:
         """Whether the method is better than random places in both tests."""
-        return bool(
-            self.deletion and self.insertion and self.deletion[0] < self.deletion[1] and self.insertion[0] > self.insertion[1]
-        )
+        return _passed(self.deletion, self.insertion)
 
 
 class Looker:
@@ -97,12 +95,14 @@ class Looker:
         return self._opened[run.id]
 
     def _method(self, run: TrainedRun, model: OpenedModel) -> str:
-        """The first method that was tested on this run, otherwise the default one."""
+        """The first method that passed its tests on this run, otherwise the first tested one, otherwise the default."""
         from cardium.explain.attribution import applicable, default_method
 
         first = default_method(model)
         ordered = [first, *(name for name in applicable(model) if name != first)]
-        return next((name for name in ordered if self._tests(run, name)), first)
+        tested = {name: tests for name in ordered if (tests := self._tests(run, name))}
+        passed = [name for name, tests in tested.items() if _passed(**tests)]
+        return next(iter([*passed, *tested]), first)
 
     def _tests(self, run: TrainedRun, method: str) -> dict[str, tuple[float, float]]:
         """`deletion` and `insertion` of the method and of random places, where they were measured on this very run."""
@@ -113,6 +113,10 @@ class Looker:
         own, chance = methods.get(method, {}), methods.get("random", {})
         names = ("deletion", "insertion")
         return {name: (float(own[name]), float(chance[name])) for name in names if name in own and name in chance}
+
+
+def _passed(deletion: tuple[float, float] | None = None, insertion: tuple[float, float] | None = None) -> bool:
+    return bool(deletion and insertion and deletion[0] < deletion[1] and insertion[0] > insertion[1])
 
 
 def _json(path: Any) -> Mapping[str, Any]:

@@ -295,7 +295,8 @@ class Tune:
 class Serve:
     """What one request to a served model may cost: its files and bytes, and of each file its bytes and what they decode to.
 
-    max_rows, max_sheet_rows, max_volume_rows: files, by their kind. max_seconds, max_volume_seconds: of a core, to read one.
+    max_rows, max_sheet_rows, max_volume_rows: files, by their kind. max_seconds, max_volume_seconds: of a core, to read one; a
+    patient's study is read as long as a volume.
     max_study_files, max_study_bytes: of one patient, where a model takes a patient's files together.
     max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. coverage: of the prediction sets.
     abstain: whether the label is `unsure` where the set is not that one class. A model logged before these were in params.yaml
@@ -332,8 +333,8 @@ class Serve:
         return self.max_volume_request_bytes if of_volumes(kind) else self.max_request_bytes
 
     def seconds(self, kind: str) -> float:
-        """How long a core may read one file."""
-        return self.max_volume_seconds if of_volumes(kind) else self.max_seconds
+        """How long a core may read one file, of a patient all of its images."""
+        return self.max_volume_seconds if of_volumes(kind) or of_patients(kind) else self.max_seconds
 
     def of_file(self, kind: str, sides: Sides) -> Limits:
         """What one file may cost that is rendered as `kind`."""
