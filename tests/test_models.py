@@ -258,7 +258,8 @@ def test_a_damaged_model_is_one_line(damage: str, tmp_path: Path) -> None:
 
 def test_an_unknown_model_lists_the_names() -> None:
     with pytest.raises(
-        CardiumError, match=r"Unknown model `resnet152`\. Did you mean `resnet152v2`\? Known: attention_lstm, .*mobilenetv2"
+        CardiumError,
+        match=r"Unknown model `resnet152`\. Did you mean `resnet152v2`\? Known: attention_lstm, .* more, which",
     ):
         models.create_model("resnet152", classes=2, height=32, width=32)
 

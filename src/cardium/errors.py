@@ -68,6 +68,10 @@ def not_installed(module: str) -> str:
     )
 
 
+# Names that an error lists at most.
+_LISTED = 20
+
+
 def closest(name: str, known: list[str]) -> str:
     """The words `did you mean ...?` for the known name nearest to `name`, or an empty string when none is near."""
     import difflib
@@ -77,8 +81,10 @@ def closest(name: str, known: list[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: list[str]) -> CardiumError:
-    """The error for a name that is not in a registry: it lists the names and the nearest one."""
-    return CardiumError(f"Unknown {kind} `{name}`.{closest(name, known)} Known: {', '.join(known)}.")
+    """The error for a name that is not in a registry: the nearest one, and the names, of many the first."""
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    more += ", which `cardium models` lists" if more and kind == "model" else ""
+    return CardiumError(f"Unknown {kind} `{name}`.{closest(name, known)} Known: {', '.join(known[:_LISTED])}{more}.")
 
 
 def printable(uri: str) -> str:

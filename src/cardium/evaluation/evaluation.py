@@ -260,18 +260,24 @@ class Evaluation:
         """Returns a row's balanced accuracy per patient where patients are known, otherwise per record."""
         return (row.patient if self.patients else row.image)["balanced_accuracy"]
 
-    def summary(self) -> dict[str, dict[str, float | None]]:
-        """Returns five numbers per run, for `dvc metrics show`."""
-        return {
-            row.name: {
-                "balanced_accuracy": rounded(row.balanced_accuracy.value),
-                "low": rounded(row.balanced_accuracy.low),
-                "high": rounded(row.balanced_accuracy.high),
-                "patient_balanced_accuracy": rounded(row.patient["balanced_accuracy"].value),
-                "roc_auc": rounded(row.image["roc_auc"].value),
-            }
-            for row in self.ranked()
+    def summary(self) -> dict[str, float | None]:
+        """Returns the numbers that all datasets have in common, for `dvc metrics show`; metrics.json has all of every run.
+
+        balanced_accuracy, low, high: to expect of the run that validation chooses. best, best_published: the highest of a run
+        under each protocol. chance: chance level.
+        """
+        chosen = self.runs.get(CHOSEN)
+        expected = self.to_expect(chosen) if chosen else Interval(None)
+        best = {
+            protocol: max(
+                (self.to_expect(row).value or 0.0 for row in self.runs.values() if row.is_run and row.protocol == protocol),
+                default=None,
+            )
+            for protocol in PROTOCOLS
         }
+        scores = {"balanced_accuracy": expected.value, "low": expected.low, "high": expected.high}
+        scores |= {"best": best["honest"], "best_published": best["published"], "chance": 1 / len(self.classes)}
+        return {name: rounded(value) for name, value in scores.items()}
 
     def served_as_scored(self) -> str:
         """States in a sentence how far saved models say what was scored; "" if that was not asked."""

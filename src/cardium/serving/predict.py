@@ -9,10 +9,12 @@ from typing import Any
 from cardium.config import Settings
 from cardium.data.studies import given_studies
 from cardium.errors import CardiumError, first_line, harmless, system_reason
+from cardium.evaluation.promotion import Promotion
 from cardium.serving.classifier import GENERATED, Classifier
 from cardium.tracking.models import run_folder_of
 from cardium.tracking.registry import downloaded_version
 from cardium.tracking.store import connected, store_exists
+from cardium.workspace import Workspace
 
 # What is said of a heart on the command line: name of the measure -> words.
 _SAID = {"ejection_fraction": "ejection fraction", "wall_to_pool": "wall to pool", "thickening": "thickening"}
@@ -48,8 +50,17 @@ def find_model(settings: Settings, model: str) -> tuple[Path, str | None]:
             downloaded = Path(mlflow.artifacts.download_artifacts(model))
         except (MlflowException, OSError) as error:
             reason = first_line(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
-            raise CardiumError(f"There is no model `{model}` ({reason[:160]}): run `cardium promote` first.") from None
+            raise CardiumError(f"There is no model `{model}` ({reason[:160]}): {_why_none(settings, model)}") from None
     return run_folder_of(downloaded), downloaded_version(downloaded)
+
+
+def _why_none(settings: Settings, model: str) -> str:
+    """What to do about a champion that is missing: a promotion that was declined says so itself."""
+    dataset = model.rpartition("/")[2].partition("@")[0].removeprefix(f"{settings.tracking.experiment}-")
+    promotion = Promotion.read(Workspace(settings.root).promotion(dataset)) if dataset in settings.datasets else None
+    if promotion is None or promotion.action != "kept":
+        return "run `cardium promote` first."
+    return f"none was promoted, since {promotion.summary}. `--model models/{dataset}/honest/<model>` takes a run that was not."
 
 
 def predict_files(settings: Settings, files: Sequence[Path], model: str) -> list[dict[str, Any]]:

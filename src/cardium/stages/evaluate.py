@@ -2,7 +2,7 @@
 
     predictions/<run>.parquet   test predictions; everything else is a pure function of them and of run.json
     metrics.json                every score per image and per patient, with intervals; confusion matrices; cost; warnings
-    summary.json                five numbers per run, for `dvc metrics show`
+    summary.json                what all datasets have in common, for `dvc metrics show`
     leaderboard.csv, .png       sorted by balanced accuracy per image, one block per protocol
     figures/                    confusion matrix and reliability diagram per run, ROC curves per protocol
 

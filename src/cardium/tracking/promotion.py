@@ -271,6 +271,8 @@ def print_promotion(promotion: Promotion) -> None:
         print(f"  {_expectation(promotion.expected)}")
     if promotion.action in ("promoted", "unchanged"):
         print(f"Next: mlflow models serve -m models:/{promotion.model}@champion --env-manager local -p 5001")
+    if promotion.action == "promoted" and promotion.champion is not None:
+        print("A server that is running keeps its model: start it again to serve this one.")
 
 
 # ------------------------------------------------------------------------------------------------------------- comparison
@@ -385,10 +387,10 @@ def _candidates(settings: Settings, evaluation: Evaluation, earlier: list[Versio
 def _expectation(expected: Expected) -> str:
     """What to expect, as a sentence."""
     among = f", chosen by validation for each held-out fold among {expected.candidates} runs" if expected.candidates > 1 else ""
-    return (
-        f"to expect: balanced accuracy {expected.group.text} per patient, {expected.record.text} per record, out of fold{among}"
-        "; a lower guess for a model trained on more of the data"
-    )
+    score = f"{expected.record.text} by record"
+    if expected.group != expected.record:
+        score = f"{expected.group.text} by patient, {score}"
+    return f"to expect: balanced accuracy {score}, out of fold{among}; a model trained on more of the data should do no worse"
 
 
 def _recorded(evaluation: Evaluation, attempt: Attempt, expected: Expected) -> dict[str, str]:

@@ -67,8 +67,8 @@ def _chance(evaluation: Evaluation) -> float:
 def _view(evaluation: Evaluation) -> dict[str, Any]:
     """The state of the UI's list of runs: sorted by the score to expect, with its interval and few columns more."""
     main = "test_patient_balanced_accuracy" if evaluation.patients else "test_balanced_accuracy"
-    metrics = dict.fromkeys([main, "test_balanced_accuracy", "test_roc_auc", "val_balanced_accuracy"])
-    columns = [f"tags.`{SCORE}`", *(f"metrics.`{name}`" for name in metrics), "tags.`protocol`", "tags.`weights`"]
+    columns = [f"metrics.`{main}{end}`" for end in ("", "_low", "_high")]
+    columns += [f"tags.`{name}`" for name in (SCORE, "protocol", "weights")]
     return {
         "searchFilter": "",
         "orderByKey": f"metrics.`{main}`",
