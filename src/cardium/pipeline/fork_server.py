@@ -114,8 +114,8 @@ def serve(place: Path, parent: int, imports: Sequence[str], main: Callable[[Sequ
     listener.bind(str(hidden))
     listener.listen()
     hidden.rename(place)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the forks: they are not to stay as zombies.
     while started(parent):
+        _bury()
         # No thread watches the parent: a fork takes no threads along, and may find their locks held.
         if not select.select([listener], [], [], 0.5)[0]:
             continue
@@ -127,9 +127,16 @@ def serve(place: Path, parent: int, imports: Sequence[str], main: Callable[[Sequ
     sys.exit()
 
 
+def _bury() -> None:
+    """Waits for the forks that have ended, whose processor time is this process' children's then."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _run(connection: socket.socket, main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Becomes the process of one request."""
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     data, descriptors, _, _ = socket.recv_fds(connection, _MOST_BYTES, 2)
