@@ -197,6 +197,16 @@ def test_bombs_are_refused_by_their_header(monkeypatch):
     assert reason(bomb) == "too many pixels: 60000 x 60000, limit 50000000"
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_any_of_them():
+    plain = encode(Image.fromarray(COLOUR), "JPEG", progressive=True)
+    last = plain.rindex(b"\xff\xda")
+    many = plain[:last] + 90 * plain[last:-2] + plain[last:]
+    assert decode(many, max_pixels=20_000).pixels.shape == (20, 30, 3)
+    assert reason(many, max_pixels=3000) == "too many scans: 100 of 30 x 20, limit 80"
+    # What programs write passes at the largest size that is allowed.
+    assert decode(plain, max_pixels=600).pixels.shape == (20, 30, 3)
+
+
 def test_text_bomb_in_a_png():
     data = encode(Image.fromarray(GREY))
     body = b"k\0\0" + zlib.compress(b"\0" * 200_000_000, 9)

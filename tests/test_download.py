@@ -4,6 +4,7 @@ import dataclasses
 import http.server
 import io
 import json
+import tarfile
 import threading
 import time
 import zipfile
@@ -132,6 +133,19 @@ def test_an_archive_that_is_none(kaggle, tmp_path):
     assert not (tmp_path / "data").exists()
     kaggle.body = archive()
     download("cmri", tmp_path)
+
+
+def test_a_bomb_from_kaggle_is_refused_before_kagglehub_unpacks_it(kaggle, tmp_path, monkeypatch):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("Normal/Directory_1/SR_1/IM00001.jpg", bytes(3_000_000))
+    kaggle.body = bomb.getvalue()
+    for way in (zipfile.ZipFile, tarfile.TarFile):
+        monkeypatch.setattr(way, "extractall", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(CardiumError, match="says that it unpacks to 3000000: that is a bomb"):
+        download("cmri", tmp_path)
+    assert not (tmp_path / "data").exists()
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_without_a_network_it_says_so_at_once(monkeypatch, tmp_path):

@@ -278,11 +278,12 @@ def test_what_python_does_not_unpack_is_left_to_a_program_that_is_watched(tmp_pa
         ("fails", "echo 'damaged header' >&2; exit 1", r"cannot be unpacked \(bsdtar: damaged header\)"),
         ("bomb", 'while /bin/true; do echo 0123456789 >> "$4/a.jpg"; done', "more than 6000 bytes, from 600: that is a bomb"),
         ("many", 'i=0; while /bin/true; do i=$((i+1)); : > "$4/$i"; done', "more than 20 files"),
+        ("deep", 'cd "$4"; i=0; while [ $i -lt 18 ]; do i=$((i+1)); /bin/mkdir d; cd d; done', "more than 12 folders in one"),
     ):
         program(tmp_path / name, body)
         monkeypatch.setenv("PATH", str(tmp_path / name))
         with pytest.raises(CardiumError, match=said):
-            archive.unpack(packed_by_7z, DownloadLimits(max_ratio=10, max_members=20, spare_bytes=0))
+            archive.unpack(packed_by_7z, DownloadLimits(max_ratio=10, max_members=20, max_depth=12, spare_bytes=0))
     assert sorted(path.name for path in packed_by_7z.parent.iterdir()) == ["x (1)", "x (1).7z"]
     assert [path.name for path in (tmp_path / "data/x (1)").iterdir()] == ["a.jpg"]
 

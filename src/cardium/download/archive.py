@@ -95,10 +95,12 @@ def _unpack_by_program(archive: Path, folder: Path, limits: DownloadLimits) -> N
     with atomic.replacing_folder(folder) as part:
 
         def too_much() -> str:
-            count, total = written(part)
-            if count > limits.max_members:
+            found = written(part)
+            if found.entries > limits.max_members:
                 return f"more than {limits.max_members} files: unpack it by hand"
-            return f"more than {most} bytes, from {packed}: that is a bomb, or unpack it by hand" if total > most else ""
+            if found.depth >= limits.max_depth:
+                return f"more than {limits.max_depth} folders in one another: unpack it by hand"
+            return f"more than {most} bytes, from {packed}: that is a bomb, or unpack it by hand" if found.size > most else ""
 
         words = [word.format(archive=archive.absolute(), folder=part.absolute()) for word in _UNPACKERS[program]]
         if failure := run_watched([program, *words], too_much):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from cardium.download.limits import DEFAULT_LIMITS, DownloadLimits
 from cardium.errors import CardiumError
@@ -106,13 +109,30 @@ def run_watched(command: Sequence[str], too_much: Callable[[], str]) -> str:
         return reason.strip()[:160] or f"it ended with {process.returncode}"
 
 
-def written(folder: Path) -> tuple[int, int]:
-    """How many files and folders a folder holds by now, and their bytes."""
-    count = total = 0
-    for path in folder.rglob("*"):
-        count += 1
+class Written(NamedTuple):
+    """What a folder holds by now: its files and folders, the files' bytes, and how many folders stand in one another."""
+
+    entries: int
+    size: int
+    depth: int
+
+
+def written(folder: Path) -> Written:
+    """Looks at what a program has written so far; not by recursion, since what it writes is a stranger's."""
+    count = total = deepest = 0
+    waiting = [(str(folder), 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        deepest = max(deepest, depth)
         try:
-            total += path.lstat().st_size
-        except OSError:  # Renamed by the program meanwhile.
+            entries = list(os.scandir(place))
+        except OSError:  # Renamed by the program meanwhile, or deeper than the system names.
             continue
-    return count, total
+        for entry in entries:
+            count += 1
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, depth + 1))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return Written(count, total, deepest)

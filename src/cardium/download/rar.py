@@ -119,7 +119,7 @@ def _run_programs(archive: Path, members: Sequence[Member], folder: Path) -> Non
         for left in folder.iterdir():  # What a program before this one left behind.
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         words = [word.format(archive=archive.absolute(), folder=folder.absolute()) for word in PROGRAMS[program]]
-        failure = run_watched([program, *words], lambda: "it wrote more than the archive lists" * (written(folder)[1] > most))
+        failure = run_watched([program, *words], lambda: "it wrote more than the archive lists" * (written(folder).size > most))
         if not failure:
             return
         failures.append(f"{program}: {failure}")

@@ -38,6 +38,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _RLE = "1.2.840.10008.1.2.5"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+# The marker before each of a JPEG's scans, and how many go over the largest picture: programs write 1 to 10, and a preview's.
+_SCAN, _SCANS = b"\xff\xda", 16
 # Ink is darker than this, 0-255, and most of what is opaque in a drawing is ink.
 _INK, _MOSTLY = 64, 0.9
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
@@ -88,6 +90,8 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int, sides: Sides | None)
     try:
         image: ImageFile.ImageFile = plugin(BytesIO(data))
         _check_pixels(image.width, image.height, max_pixels, sides)
+        if kind == "JPEG":
+            _check_scans(data, image.width, image.height, max_pixels)
         image.load()
         mode = image.mode
         deep = read_deep_png(data) if kind == "PNG" else None
@@ -113,6 +117,16 @@ def _check_pixels(width: int, height: int, max_pixels: int, sides: Sides | None)
         raise Undecodable(f"too many pixels: {width} x {height}, limit {max_pixels}")
     if sides is not None and (fault := sides.fault(width, height)):
         raise Undecodable(fault)
+
+
+def _check_scans(data: bytes, width: int, height: int, max_pixels: int) -> None:
+    """Refuses a JPEG that goes over its pixels more often than `_SCANS` times over the largest picture's: each scan costs time.
+
+    Bytes of a scan are stuffed, so that its marker stands nowhere else but in a preview.
+    """
+    scans = data.count(_SCAN)
+    if scans * width * height > _SCANS * max_pixels:
+        raise Undecodable(f"too many scans: {scans} of {width} x {height}, limit {_SCANS * max_pixels // (width * height)}")
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
