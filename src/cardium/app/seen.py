@@ -203,7 +203,19 @@ def _sheet(pixels: Pixels, found: Sheet, reads: Reads) -> Seen:
     from cardium.serving.read_sheet import with_boxes
 
     left, top, right, bottom = found.paper
-    return _shown(reads, rendered, "sheet", _fitted(with_boxes(pixels, found)[top:bottom, left:right], _LARGEST))
+    shown = np.where(_beside_leads(found, pixels.shape[0], pixels.shape[1])[..., None], 255, with_boxes(pixels, found))
+    return _shown(reads, rendered, "sheet", _fitted(shown.astype(np.uint8)[top:bottom, left:right], _LARGEST))
+
+
+def _beside_leads(found: Sheet, height: int, width: int) -> NDArray[np.bool_]:
+    """What of the upright picture lies above or below all leads at its place along the paper, (height, width): a header may
+    reach down there beside leads that lie aslant."""
+    upper, lower = np.full(width, height), np.zeros(width, np.int64)
+    for left, top, right, bottom in found.leads:
+        upper[left:right] = np.minimum(upper[left:right], top)
+        lower[left:right] = np.maximum(lower[left:right], bottom)
+    rows = np.arange(height)[:, None]
+    return (rows < upper) | (rows >= lower)
 
 
 def _image(pixels: Pixels, reads: Reads) -> Seen:
