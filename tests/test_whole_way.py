@@ -179,7 +179,9 @@ def test_dvc_repro_alone_makes_what_a_changed_setting_concerns(clone: Path) -> N
     done = run(clone, "dvc", "repro")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert ran == {"tracked"} | {f"{verb}@{dataset}" for verb in ("promote", "report") for dataset in ("cmri", "ecg4", "chd")}
+    assert {f"promote@{dataset}" for dataset in ("cmri", "ecg4", "chd")} <= ran
+    # A report follows where the decision, which it shows, reads otherwise.
+    assert {name.partition("@")[0] for name in ran} <= {"tracked", "promote", "report"}
     assert before == {path: path.stat().st_mtime_ns for path in clone.glob("models/**/*") if path.is_file()}
 
 
