@@ -19,7 +19,15 @@ from cardium.pipeline.dvc import environment
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are served on Linux alone")
 ROOT = Path(__file__).resolve().parents[1]
 # What a stage's command does, with any verb.
-_CLIENT = "import sys; from cardium.pipeline.fork_server import run_there; sys.exit(run_there(sys.argv[1:]))"
+_CLIENT = """
+import sys
+from cardium.errors import CardiumError
+from cardium.pipeline.fork_server import run_there
+try:
+    sys.exit(run_there(sys.argv[1:]))
+except CardiumError as error:
+    sys.exit(str(error))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +81,11 @@ def forks(server: int) -> list[int]:
     return [int(child) for child in children if started(int(child)) is not None]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_fork_ends_with_its_client(env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+def held(env: dict[str, str], folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """A client whose fork is held up, and the server."""
     # A FIFO that nobody writes holds the command up for as long as it is let.
-    os.mkfifo(tmp_path / "sheet.png")
-    asked = client(env, "read", str(tmp_path / "sheet.png"))
+    os.mkfifo(folder / "sheet.png")
+    asked = client(env, "read", str(folder / "sheet.png"))
     server = server_of(env[fork_server.SOCKET])
     assert server
     until = time.monotonic() + 30
@@ -85,6 +93,20 @@ def test_a_fork_ends_with_its_client(env: dict[str, str], tmp_path: Path, number
         assert time.monotonic() < until
         time.sleep(0.02)
     time.sleep(0.3)
+    return asked, server
+
+
+def test_a_fork_that_is_killed_is_said_and_not_run_again(env: dict[str, str], tmp_path: Path) -> None:
+    asked, server = held(env, tmp_path)
+    os.kill(forks(server)[0], signal.SIGKILL)
+    _, err = asked.communicate(timeout=60)
+    assert asked.returncode == 1
+    assert "was killed" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_fork_ends_with_its_client(env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+    asked, server = held(env, tmp_path)
     asked.send_signal(number)
     asked.communicate(timeout=60)
     assert asked.returncode != 0

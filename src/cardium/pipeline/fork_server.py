@@ -24,8 +24,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+from cardium.errors import CardiumError
 from cardium.parallel import exit_with, started
 
 # Where the server listens, for the stages of the command that started it.
@@ -74,25 +75,35 @@ def run_there(arguments: Sequence[str]) -> int | None:
             connection.connect(place)
             sys.stdout.flush()
             sys.stderr.flush()
-            socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [1, 2])
-            with connection.makefile("r", encoding="utf-8") as answers:
-                begun = _answer(answers.readline())
-                if begun is None:
-                    return None
-                try:
-                    ended = _answer(answers.readline())
-                    answers.read()
-                except KeyboardInterrupt:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(begun["pid"], signal.SIGINT)
-                    ended = _answer(answers.readline())
-                    answers.read()
+            data = json.dumps(request).encode() + b"\n"
+            sent = socket.send_fds(connection, [data], [1, 2])
+            connection.sendall(data[sent:])
+            answers = connection.makefile("r", encoding="utf-8")
+            begun = _answer(answers)
         except OSError:
             return None
-    return int(ended["code"]) if ended else 128 + signal.SIGKILL
+        if begun is None:
+            return None
+        try:
+            ended = _answer(answers)
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(begun["pid"], signal.SIGINT)
+            ended = _answer(answers)
+        _answer(answers)  # Until it is gone.
+    if ended is None:
+        raise CardiumError(
+            "The process of this stage was killed, most likely for want of memory: close other programs, run it again."
+        )
+    return int(ended["code"])
 
 
-def _answer(line: str) -> dict[str, Any] | None:
+def _answer(answers: TextIO) -> dict[str, Any] | None:
+    """The next answer; None where the other side is gone."""
+    try:
+        line = answers.readline()
+    except OSError:
+        return None
     return json.loads(line) if line else None
 
 
