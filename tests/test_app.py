@@ -231,6 +231,8 @@ def test_a_sheet_on_its_side_is_a_doubtful_sheet_and_no_slice_of_a_heart(page: s
     answer = sent(page, [("side.png", png(np.ascontiguousarray(np.rot90(drawn))))])
     assert "Chosen from the file: ecg4" in answer.text
     assert f"Doubtful: {sheet.SIDEWAYS}" in answer.text
+    # Nothing is measured on leads that are not known.
+    assert Language("en").word("heart_rate") not in answer.text
 
 
 def test_what_is_wrong_is_a_page_that_says_it(page: str, sheet_file: bytes, answering: Answering) -> None:

@@ -258,7 +258,8 @@ def _tiles(frames: Pixels) -> Pixels:
 
 
 def _shown(reads: Reads, rendered: Rendered, shows: Shows, pixels: Any) -> Seen:
-    measured = measured_of(rendered.array, reads.kind)
+    # Of leads that are not known for sure nothing is measured.
+    measured = measured_of(rendered.array, reads.kind) if shows != "small" else ()
     if pixels is None:
         return Seen(reads.dataset, rendered, shows, measured=measured)
     from PIL import Image
