@@ -86,7 +86,7 @@ def test_a_share_of_clustered_records_is_wilson_with_the_sample_size_of_korn_and
     variance = g / (g - 1) * sum((size * (mean - share) / n) ** 2 for size, mean in zip(sizes, means, strict=True))
     effect = max(1, variance * n / (share * (1 - share)))
     size = n / max(effect, effect ** (2 / 3) * design_effect(p[labels == 1, 1], groups[labels == 1]) ** (1 / 3))
-    assert (found["low"], found["high"]) == pytest.approx(wilson(share, size, stats.t.ppf(0.975, g - 1)))
+    assert (found["low"], found["high"]) == pytest.approx(wilson(share, size, stats.t.ppf(0.975, 9 / 4 * (g - 1))))
 
 
 @pytest.mark.parametrize("each", [1, 5])
@@ -129,6 +129,36 @@ def test_perfect_predictions_of_few_patients_are_no_point():
     for name in ("balanced_accuracy", "accuracy", "roc_auc", "f1_macro", "recall_0"):
         assert found[name]["value"] == found[name]["high"] == 1
         assert found[name]["low"] < 0.75, "two patients of one class, six of the other"
+
+
+def test_a_share_of_one_is_of_as_many_records_as_their_scores_are_independent():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 10)
+    labels = (groups >= 10).astype(int)
+    alike, apart = rng.normal(size=20)[groups], rng.normal(size=200)
+    lows = []
+    for noise in (alike, apart, np.zeros(200)):
+        p = 1 / (1 + np.exp(-(2 * labels - 1) * (3 + np.clip(noise, -2.5, 2.5))))
+        found = score_with_intervals(labels, np.stack([1 - p, p], axis=1), groups)["recall_1"]
+        assert found["value"] == 1
+        lows.append(found["low"])
+    # Ten records of a patient that are all alike are one; equal scores could be.
+    assert lows[0] == pytest.approx(lows[2], abs=0.02)
+    assert lows[0] == pytest.approx(wilson(1.0, 10, stats.t.ppf(0.975, 9 / 4 * 9))[0], abs=0.02)
+    assert lows[1] > lows[0] + 0.2
+
+
+def test_loss_allows_for_errors_that_few_records_do_not_show():
+    """A calibrated model that errs in 3 of 100: of 2 x 5 patients without an error, as most are, the loss says too little."""
+    rng, held = np.random.default_rng(0), 0
+    truth = -np.log(1 / (1 + np.exp(-(x := 3.54 + 2.66 * rng.normal(size=200_000))))).mean()
+    labels = np.repeat([0, 1], 5)
+    for _ in range(150):
+        x = (2 * labels - 1) * (3.54 + 2.66 * rng.normal(size=10))
+        p = 1 / (1 + np.exp(-x))
+        found = score_with_intervals(labels, np.stack([1 - p, p], axis=1), np.arange(10))["loss"]
+        held += found["low"] <= truth <= found["high"]
+    assert held >= 0.9 * 150
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,19 +4,20 @@ Records of one group (patient) resemble each other, so it is groups that are cou
 
     a share       recall, precision and, by way of TP / (TP + FP + FN), F1: Wilson's interval (1927) with an effective sample
                   size, the records that would tell as much if they were independent, and Student's t of the groups' degrees
-                  of freedom (Korn and Graubard 1998, Survey Methodology 24:193). Where the share is 0 or 1, whose variance is
-                  0, the groups are the sample. Recall over groups of one record each is of independent trials: the mid-P
-                  interval then, since Wilson's is too narrow near 0 and 1 (Agresti and Gottard 2007).
+                  of freedom (Korn and Graubard 1998, Survey Methodology 24:193). Where groups show no variance, as at a share
+                  of 1, the size is by how alike their scores are. Recall over groups of one record each is of independent
+                  trials: the mid-P interval then, since Wilson's is too narrow near 0 and 1 (Agresti and Gottard 2007).
     a mean of     balanced accuracy, accuracy, macro and weighted means, roc_auc of several classes: MOVER (Zou and Donner
     scores        2008, Stat Med 27:1693), the parts' intervals combined as variances would be, with their correlation.
     roc_auc       Newcombe's score interval (2006, Stat Med 25:559, method 5), which does not close at 1. Its variance is scaled
                   to that of clustered data (Obuchowski 1997, Biometrics 53:567; DeLong et al. 1988 for groups of one record).
     loss, brier   t interval of the mean on the logarithmic scale, by the variance between groups.
 
-The variance of shares and areas between few groups is drawn towards what groups whose scores are so alike lead to expect.
-Groups are drawn within the class that most of their records have. calibration_error has no interval: on few records it is
-above 0 for a perfectly calibrated model, and no interval about it holds that truth. benchmarks/honesty/coverage.py measures how
-often each interval holds the true score.
+The variance of shares and areas between few groups is drawn towards what groups whose scores are so alike lead to expect, that
+of loss and Brier score towards what the probabilities themselves say of it: of a model that seldom errs, few records hold an
+error. Groups are drawn within the class that most of their records have. calibration_error has no interval: on few records it
+is above 0 for a perfectly calibrated model, and no interval about it holds that truth. benchmarks/honesty/coverage.py measures
+how often each interval holds the true score.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _estimates(sample: _Sample, names: Sequence[str]) -> dict[str, _Estimate | N
     result: dict[str, _Estimate | None] = {
         "accuracy": _mean(recall, by_records),
         "balanced_accuracy": _mean(recall, present / present.sum()),
-        "loss": _positive_mean(sample, -np.log(np.clip(sample.probabilities[np.arange(len(actual)), actual], CLIP, 1 - CLIP))),
+        "loss": _positive_mean(sample, -np.log(np.clip(sample.probabilities, CLIP, 1 - CLIP)), -np.log(CLIP)),
     }
     for c, name in enumerate(names):
         result |= {f"precision_{name}": precision[c], f"recall_{name}": recall[c], f"f1_{name}": f1[c]}
@@ -156,9 +157,10 @@ def _estimates(sample: _Sample, names: Sequence[str]) -> dict[str, _Estimate | N
         result["roc_auc"] = areas[0] if len(areas) == 1 else _mean(areas, evenly, unknown=1.0)
     else:
         result["roc_auc"] = None
-    truth = np.eye(len(names))[actual]
-    squares = ((sample.probabilities - truth) ** 2).sum(axis=1) / (2 if len(names) == 2 else 1)
-    result |= {"brier": _positive_mean(sample, squares), "calibration_error": None}
+    square = (sample.probabilities**2).sum(axis=1, keepdims=True)
+    most = 1.0 if len(names) == 2 else 2.0
+    squares = (square - 2 * sample.probabilities + 1) * most / 2
+    result |= {"brier": _positive_mean(sample, squares, most), "calibration_error": None}
     return result
 
 
@@ -173,14 +175,18 @@ def _share(sample: _Sample, hit: NDArray[np.bool_], counted: NDArray[np.bool_], 
     influence[there] = _centred(((hits - value * trials) / total)[there], sample.strata[there])
     if trials.max() == 1 and len(np.unique(sample.strata[there])) == 1:
         return _Estimate(value, *mid_p(int(hits.sum()), int(total), sample.level), influence)
-    variance, _ = _variance(influence[there], sample.strata[there], sample.level)
-    quantile = _student(int(np.unique(sample.strata[there], return_counts=True)[1].min()) - 1, sample.level)
-    if value in (0.0, 1.0) or there.sum() == 1:
-        size = float(there.sum())
+    variance, freedom = _variance(influence[there], sample.strata[there])
+    expected = _design_effect(scores[counted], sample.group[counted])
+    if variance == 0:
+        # Groups without a difference tell nothing of one: what is expected of them stands in its place.
+        size = float(total / expected)
     else:
         effect = max(1.0, variance * total / (value * (1 - value)))
-        effect = max(effect, _between(effect, _design_effect(scores[counted], sample.group[counted])))
-        size = float(total / effect)
+        size = float(total / max(effect, _between(effect, expected)))
+    if len(np.unique(sample.strata[there])) == 1:
+        # What a variance is drawn towards is as good as certain: of its own logarithm two thirds are left.
+        freedom /= (1 - _DRAWN) ** 2
+    quantile = _student(freedom, sample.level)
     return _Estimate(value, *wilson(value, size, quantile), influence)
 
 
@@ -207,14 +213,25 @@ def _mean(parts: Sequence[_Estimate], weights: Floats, unknown: float = 0.0) -> 
     return _Estimate(value, max(0.0, value - low), min(1.0, value + high), weights @ influences)
 
 
-def _positive_mean(sample: _Sample, values: Floats) -> _Estimate:
-    """The mean of positive values (n,) of records."""
-    sums, records = sample.sums(values), sample.sums(np.ones(len(values)))
+def _positive_mean(sample: _Sample, penalties: Floats, most: float) -> _Estimate:
+    """The mean of what records are charged. penalties: (n, C) above 0: what each would be charged if it were of class c;
+    most: what a record can be charged."""
+    n = len(penalties)
+    values = penalties[np.arange(n), sample.labels]
+    sums, records = sample.sums(values), sample.sums(np.ones(n))
     value = float(values.mean())
-    influence = _centred((sums - value * records) / len(values), sample.strata)
-    variance, quantile = _variance(influence, sample.strata, sample.level)
-    spread = float(np.exp(quantile * np.sqrt(variance) / value)) if value > 0 else 1.0
-    return _Estimate(value, value / spread, value * spread, influence)
+    influence = _centred((sums - value * records) / n, sample.strata)
+    variance, freedom = _variance(influence, sample.strata)
+    # Where a model seldom errs, few records tell what its errors cost: its own probabilities say how much it can vary.
+    mean = (sample.probabilities * penalties).sum(axis=1, keepdims=True)
+    own = float((sample.probabilities * (penalties - mean) ** 2).sum()) / n**2
+    expected = own * _design_effect(values, sample.group)
+    variance = max(variance, _between(variance, expected))
+    if value <= 0:
+        return _Estimate(value, value, value, influence)
+    # e^50 is beyond any end: no sum of probabilities is charged more than `most`.
+    spread = float(np.exp(min(50.0, _student(freedom, sample.level) * np.sqrt(variance) / value)))
+    return _Estimate(value, value / spread, min(most, value * spread), influence)
 
 
 def _area(sample: _Sample, c: int) -> _Estimate:
@@ -230,7 +247,8 @@ def _area(sample: _Sample, c: int) -> _Estimate:
     placed[~positive] = 1 - (found[0] + found[1]) / (2 * m)
     value = float(placed[positive].mean())
     influence = _centred(sample.sums((placed - value) / np.where(positive, m, n)), sample.strata)
-    variance, quantile = _variance(influence, sample.strata, sample.level)
+    variance, freedom = _variance(influence, sample.strata)
+    quantile = _student(freedom, sample.level)
     if np.bincount(sample.group).max() == 1:
         quantile = _normal(sample.level)
     if variance > 0:
@@ -276,18 +294,18 @@ def _design_effect(scores: Floats, group: Ints) -> float:
     between = float((sizes * (means - ranks.mean()) ** 2).sum()) / (groups - 1)
     within = float(((ranks - means[group]) ** 2).sum()) / (n - groups)
     total = between + ((n - seen) / (groups - 1) - 1) * within
-    correlation = max(0.0, (between - within) / total) if total > 0 else 0.0
+    # Scores that are all the same say nothing of how alike the groups' records are: as alike as can be, then.
+    correlation = max(0.0, (between - within) / total) if total > 0 else 1.0
     return 1 + (seen - 1) * correlation
 
 
 # ------------------------------------------------------------------------------------------------------------------- variance
 
 
-def _variance(influence: Floats, strata: Ints, level: float) -> tuple[float, float]:
-    """The variance of a sum over groups that were drawn within strata, and the quantile of t for an interval of it.
+def _variance(influence: Floats, strata: Ints) -> tuple[float, float]:
+    """The variance of a sum over groups that were drawn within strata, and its degrees of freedom by Satterthwaite.
 
-    influence, strata: (G,). Degrees of freedom by Satterthwaite. A stratum of one group has no variance of its own: what it
-    adds is taken for its deviation.
+    influence, strata: (G,). A stratum of one group has no variance of its own: what it adds is taken for its deviation.
     """
     variances, freedoms = list[float](), list[int]()
     for stratum in np.unique(strata):
@@ -296,9 +314,8 @@ def _variance(influence: Floats, strata: Ints, level: float) -> tuple[float, flo
         freedoms.append(max(1, len(own) - 1))
     total = sum(variances)
     if total == 0:
-        return 0.0, _student(sum(freedoms), level)
-    freedom = total**2 / sum(one**2 / free for one, free in zip(variances, freedoms, strict=True))
-    return total, _student(freedom, level)
+        return 0.0, float(sum(freedoms))
+    return total, total**2 / sum(one**2 / free for one, free in zip(variances, freedoms, strict=True))
 
 
 def _where_above(function: Callable[[float], float], level: float) -> float:
