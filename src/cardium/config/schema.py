@@ -299,7 +299,8 @@ class Serve:
     patient's study is read as long as a volume.
     max_study_files, max_study_bytes: of one patient, where a model takes a patient's files together.
     max_volume_bytes: of a volume as it is sent; max_inflated_bytes: of the same, inflated. coverage: of the prediction sets.
-    abstain: whether the label is `unsure` where the set is not that one class. A model logged before these were in params.yaml
+    abstain: whether the label is `unsure` where the set is not that one class. false_alarms: the share of the collection's own
+    pictures that may be called unlike it; 0: none is. A model logged before these were in params.yaml
     is served with the defaults.
     """
 
@@ -317,6 +318,7 @@ class Serve:
     max_inflated_bytes: Count = 1_200_000_000
     coverage: Coverage = 0.9
     abstain: bool = False
+    false_alarms: Share = 0.01
     max_study_files: Count = 4_000
     max_study_bytes: Count = 400_000_000
 

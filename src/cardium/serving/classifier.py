@@ -30,6 +30,7 @@ from cardium.imaging.render import render_file, shape_of
 from cardium.imaging.spec import Sides
 from cardium.imaging.study import render_study
 from cardium.parallel import cores
+from cardium.runs.input_kind import read_input_kind
 from cardium.runs.prediction_sets import served_sets
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
 from cardium.serving.request import Refusal
@@ -74,6 +75,7 @@ class Classifier:
         self.sides = sides or Sides()
         self.shape = shape_of(self.run.rendering, self.run.size)
         self.sets = served_sets(self.run, self.limits.coverage)
+        self.kind = read_input_kind(run_folder)
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
         # As many at once as there are cores: more would only take memory.
         self._turns = threading.BoundedSemaphore(cores())
@@ -115,10 +117,12 @@ class Classifier:
 
         set: the classes that cannot be ruled out, which hold a patient's own in a share `set_coverage` of each class's cases
         (runs/prediction_sets.py); both None for a run without held-out records. Where `serve.abstain` says so, the label is
-        `unsure` unless the set is the decided class alone; probability stays that of the decided class.
+        `unsure` unless the set is the decided class alone and the picture is of the model's kind; probability stays that of the
+        decided class.
 
-        quality: `ok`, or what makes the answer doubtful: no ECG sheet in the picture, a sheet upside down, a blank page, a
-        volume whose values are no Hounsfield units.
+        quality: `ok`, or what makes the answer doubtful: a picture unlike those that the model was trained on
+        (runs/input_kind.py), no ECG sheet in it, a sheet upside down, a blank page, a volume whose values are no Hounsfield
+        units.
 
         measures: of whole patients, where a file is a zip of one patient's images: by name, {} where no heart was found.
 
@@ -134,11 +138,13 @@ class Classifier:
         return rows
 
     def _answers(self, rendered: Sequence[Rendered]) -> list[dict[str, Any]]:
-        probabilities = self.probabilities(np.stack([one.array for one in rendered]))
+        pixels = np.stack([one.array for one in rendered])
+        probabilities = self.probabilities(pixels)
         decisions = decide(probabilities, self.run.threshold)
+        unlike = self.kind.doubts(pixels, self.limits.false_alarms) if self.kind else [""] * len(rendered)
         rows = [
-            self._row(p, int(decision), one.warnings)
-            for p, decision, one in zip(probabilities, decisions, rendered, strict=True)
+            self._row(p, int(decision), [*one.warnings, *filter(None, [doubt])], bool(doubt))
+            for p, decision, one, doubt in zip(probabilities, decisions, rendered, unlike, strict=True)
         ]
         if self.of_patients:
             for row, one in zip(rows, rendered, strict=True):
@@ -175,11 +181,12 @@ class Classifier:
             except Undecodable as error:
                 yield Refusal(str(error))
 
-    def _row(self, p: np.ndarray, decision: int, warnings: Sequence[str]) -> dict[str, Any]:
+    def _row(self, p: np.ndarray, decision: int, warnings: Sequence[str], unlike: bool) -> dict[str, Any]:
         label = self.run.classes[decision]
         found = self.sets.names(p) if self.sets else None
+        open_ = unlike or (found is not None and found != [label])
         return {
-            "label": UNSURE if self.limits.abstain and found is not None and found != [label] else label,
+            "label": UNSURE if self.limits.abstain and open_ else label,
             "probability": float(p[decision]),
             "probabilities": {name: float(value) for name, value in zip(self.run.classes, p, strict=True)},
             "set": found,

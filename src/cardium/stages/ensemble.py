@@ -13,6 +13,7 @@ from cardium.evaluation.scoring import score_predictions
 from cardium.models import load_model
 from cardium.models.fusion import create_fusion
 from cardium.models.saving import save_model
+from cardium.runs.input_kind import read_input_kind
 from cardium.runs.members import joint_run, read_members
 from cardium.runs.predictions import VALIDATION, mean_predictions
 from cardium.runs.trained_run import TrainedRun
@@ -43,6 +44,8 @@ def ensemble_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
     whole.name = "ensemble"
     with atomic.replacing_folder(out) as part:
         save_model(whole, part / MODEL)
+        if kind := read_input_kind(members[0].folder):
+            kind.write(part)
         table.to_parquet(part / VALIDATION, index=False)
         made = replace(
             joint_run(settings.root, spec.id, "ensemble", members),

@@ -23,6 +23,7 @@ from cardium.models.saving import save_model
 from cardium.models.trained import set_trained
 from cardium.reporting.plots import learning_curves
 from cardium.runs.fused_head import train_heads
+from cardium.runs.input_kind import read_input_kind
 from cardium.runs.members import joint_run, read_members
 from cardium.runs.predictions import VALIDATION, mean_predictions
 from cardium.runs.trained_run import Seconds, TrainedRun, write_fold_weights
@@ -72,6 +73,8 @@ def fuse_run(settings: Settings, spec: JointSpec, out: Path) -> TrainedRun:
 
     with atomic.replacing_folder(out) as part:
         save_model(whole, part / MODEL)
+        if kind := read_input_kind(members[0].folder):
+            kind.write(part)
         write_fold_weights(part, weights)
         if heads:
             pd.DataFrame(heads.history).to_csv(part / "history.csv", index=False)

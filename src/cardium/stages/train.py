@@ -30,6 +30,7 @@ from cardium.models.weights import WeightsUsed
 from cardium.provenance import Provenance, new_id
 from cardium.reporting.plots import learning_curves
 from cardium.runs.data_version import DataVersion
+from cardium.runs.input_kind import fit_input_kind
 from cardium.runs.predictions import VALIDATION, prediction_rows
 from cardium.runs.temperature import Calibrated, calibrate
 from cardium.runs.trained_run import CALIBRATION, Phase, Retrained, Seconds, TrainedRun, write_fold_weights
@@ -127,6 +128,10 @@ def train_run(settings: Settings, spec: RunSpec, reads: Path, out: Path) -> Trai
         pd.DataFrame(history).to_csv(part / "history.csv", index=False)
         table.to_parquet(part / VALIDATION, index=False)
         learning_curves(part / "history.csv", part / "history.png", title=spec.name)
+        if spec.rendering == "image":
+            kind = fit_input_kind(inputs.pixels, inputs.manifest["group"].to_numpy(dtype=str), settings.seed)
+            if kind:
+                kind.write(part)
         shown = workspace.rendering(spec.dataset, spec.rendering) / "montage.png"
         if shown.is_file():  # What a network of volumes sees, beside what it made of it.
             shutil.copyfile(shown, part / shown.name)
