@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -171,7 +173,6 @@ def test_the_model_is_code_and_files_without_pickle(settings: Any) -> None:
         "run",
         "model_version",
         "data",
-        "error",
     ]
     assert signature.outputs.input_names() == [*answered, "error"]
     needed = (place / "requirements.txt").read_text()
@@ -591,3 +592,59 @@ def test_a_deleted_run_is_restored_and_not_logged_twice(settings: Any, deleted: 
     assert tracking.log_run(settings, folder) == run_id
     assert [run.info.run_id for run in all_runs(settings)] == [run_id]
     assert len(whole(settings)) == 1
+
+
+def said_in(folder: Path) -> str:
+    """All that the files of a folder say: of Parquet the table, of archives their members."""
+    import zipfile
+
+    texts = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            texts.append(path.name)
+        elif path.suffix == ".parquet":
+            texts.append(pd.read_parquet(path).to_csv())
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                texts += [archive.read(name).decode("latin-1") for name in archive.namelist()]
+        else:
+            texts.append(path.read_bytes().decode("latin-1"))
+    return "\n".join(texts)
+
+
+def test_a_logged_model_names_no_patient_and_no_place(settings: Any) -> None:
+    from cardium.tracking.pseudonyms import FOLDS, folds_of, pseudonym_key
+
+    folder = run_folder(settings, "resnet50", real=False)
+    names = [f"cmri/{number:02d}" for number in range(12)]
+    (folder / "folds").mkdir()
+    np.savez(folder / "folds" / "0.npz", w=np.zeros(2))
+    shutil.copy(folder / "validation.parquet", folder / "calibration.parquet")
+    split = settings.root / "processed" / "cmri" / "split"
+    split.mkdir(parents=True)
+    lines = [f'"{name}","Normal",{number % 4}' for number, name in enumerate([*names, "Directory_7, Anna"])]
+    (split / "honest.csv").write_text("\n".join(['"group","label","fold"', *lines]) + "\n")
+    (split / "split.json").write_text(json.dumps({"sha256": "b" * 64}))
+    run_id = tracking.log_run(settings, folder)
+    client = client_of(settings)
+    place = Path(tracking.model_of(client, run_id).artifact_location.removeprefix("file://"))
+    said = said_in(place)
+    for secret in (*names, "Anna", "Directory_7", str(settings.root), str(Path(tracking.__file__).parents[1])):
+        assert secret not in said, secret
+    assert "cmri/03" in said_in(folder), "what is looked for would be found"
+    # Whoever has the store knows the names again; another key knows none.
+    with tracking.connected(settings) as connected:
+        key = pseudonym_key(connected, settings, "cmri")
+    assert key not in said
+    given = [*names, "Directory_7, Anna", "a stranger"]
+    assert folds_of(place / "artifacts" / FOLDS, key, given) == {name: n % 4 for n, name in enumerate(given[:-1])}
+    assert folds_of(place / "artifacts" / FOLDS, "00" * 32, given) == {}
+    # Served from there, sets are those of the run.
+    from cardium.runs.prediction_sets import served_sets
+
+    own, logged = (served_sets(TrainedRun.read(one), 0.8) for one in (folder, tracking.run_folder_of(place)))
+    assert own is not None
+    assert logged is not None
+    assert own.floors.tolist() == logged.floors.tolist()
+    assert own.groups.tolist() == logged.groups.tolist()
+    assert (tracking.run_folder_of(place) / "folds" / "0.npz").is_file()

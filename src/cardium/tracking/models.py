@@ -1,4 +1,7 @@
-"""A run's logged model: a pyfunc from code that holds the whole run folder and cardium's own code, without pickle."""
+"""A run's logged model: a pyfunc from code that holds the whole run folder and cardium's own code, without pickle.
+
+It holds no patient's name (pseudonyms.py) and no path of this machine.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from cardium.errors import CardiumError
 from cardium.runs.trained_run import FILE, TrainedRun
 from cardium.tracking.mlflow_run import ID, NAME, create_once, log_batches
 from cardium.tracking.moved import local_path
+from cardium.tracking.pseudonyms import pseudonym_key, without_names, write_folds
 from cardium.tracking.run_values import final_metrics
 from cardium.tracking.signature import input_example, signature
 from cardium.workspace import Workspace
@@ -68,14 +72,15 @@ def log_model(client: MlflowClient, run_id: str, settings: Settings, run: Traine
             lambda: next(iter(client.search_logged_models([experiment], f"source_run_id = '{run_id}'")), None),
         )
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    artifacts = {"run": _artifact(run.folder)}
-    split = _own_split(settings, run)
-    if split is not None:
-        # What this model has seen: a later promotion must know it when the split has changed since.
-        artifacts["split"] = _artifact(split)
+    key = pseudonym_key(client, settings, run.run.dataset)
     package = Path(cardium.__file__).parent
     with TemporaryDirectory() as temporary:
         place = Path(temporary) / "model"
+        artifacts = {"run": _artifact(without_names(run.folder, Path(temporary), key))}
+        split = _own_split(settings, run)
+        if split is not None:
+            # What this model has seen: a later promotion must know it when the split has changed since.
+            artifacts["split"] = _artifact(write_folds(split, Path(temporary), key))
         mlflow.pyfunc.save_model(
             place,
             mlflow_model=Model("model", run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),

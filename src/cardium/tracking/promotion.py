@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ from cardium.runs.trained_run import TrainedRun
 from cardium.tracking import registry
 from cardium.tracking.mlflow_run import ID, find_run
 from cardium.tracking.models import model_of, run_folder_of
+from cardium.tracking.pseudonyms import FOLDS, folds_of, pseudonym_key
 from cardium.tracking.registry import Version
 from cardium.tracking.run_values import DATA
 from cardium.tracking.runs import trained_runs
@@ -494,8 +495,6 @@ def _model_folders(client: MlflowClient, champion: Version) -> list[Path]:
 
 def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path) -> pandas.DataFrame:
     """A logged model's predictions of today's records, each by weights that never saw its patient. Raises Incomparable."""
-    import pandas as pd
-
     from cardium.evaluation.scoring import predict_test
     from cardium.runs.reading import open_reader, predict_records
 
@@ -505,13 +504,9 @@ def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path)
     if champion.classes != classes:
         raise Incomparable(f"the champion knows the classes {', '.join(champion.classes)}, the data has {', '.join(classes)}")
     _check_rendering(champion, rendering, dataset)
-    split = model_folder / "artifacts" / "honest.csv"
-    if not split.is_file():
-        raise Incomparable("data or split changed, and which patients the champion was trained on was not logged with it")
-    table = pd.read_csv(split, dtype={"group": str})
     folds = champion.test_folds if champion.has_folds else champion.test_folds[:1]
     manifest = unit_table(read_manifest(workspace.manifest(dataset)), champion.rendering)
-    unseen = unseen_records(manifest, dict(zip(table["group"], table["fold"], strict=True)), folds)
+    unseen = unseen_records(manifest, _folds_then(settings, dataset, model_folder, manifest), folds)
     if not unseen:
         raise Incomparable("the champion has been trained on every patient that is there now")
     # From pixels: the bank of these features may be of other data by now.
@@ -523,6 +518,25 @@ def _score_again(settings: Settings, evaluation: Evaluation, model_folder: Path)
     [(fold, records)] = unseen.items()
     probabilities = predict_records(model, pixels, records)
     return prediction_rows(manifest, records, fold, class_numbers(manifest, classes), probabilities, classes)
+
+
+def _folds_then(settings: Settings, dataset: str, model_folder: Path, manifest: pandas.DataFrame) -> Mapping[str, int]:
+    """Group or patient of today's manifest -> the fold that a logged model's split had it in. Raises Incomparable."""
+    import pandas as pd
+
+    names = {str(name) for column in ("group", "patient") for name in manifest[column].unique()}
+    place = model_folder / "artifacts"
+    if (place / FOLDS).is_file():
+        with connected(settings) as client:
+            key = pseudonym_key(client, settings, dataset)
+        known = folds_of(place / FOLDS, key, names)
+        if known:
+            return known
+        raise Incomparable("data or split changed, and none of the patients that the champion was trained on is known here")
+    if (place / "honest.csv").is_file():  # A model that an earlier version logged.
+        table = pd.read_csv(place / "honest.csv", dtype={"group": str})
+        return dict(zip(table["group"], table["fold"], strict=True))
+    raise Incomparable("data or split changed, and which patients the champion was trained on was not logged with it")
 
 
 def _check_rendering(champion: TrainedRun, folder: Path, dataset: str) -> None:
