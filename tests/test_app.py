@@ -249,6 +249,21 @@ def test_what_is_wrong_is_a_page_that_says_it(page: str, sheet_file: bytes, answ
         assert b" 413 " in line.recv(100)
 
 
+def test_an_upload_that_does_not_say_how_large_it_is_is_bounded_as_it_comes(
+    page: str, monkeypatch: pytest.MonkeyPatch, sheet_file: bytes
+) -> None:
+    body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n" + sheet_file + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    def in_pieces() -> Iterator[bytes]:
+        for at in range(0, len(body), 20_000):
+            yield body[at : at + 20_000]
+
+    assert requests.post(f"{page}/answer", data=in_pieces(), headers=headers, timeout=60).status_code == 200
+    monkeypatch.setattr(Answering, "max_bytes", property(lambda _: 30_000))
+    assert requests.post(f"{page}/answer", data=in_pieces(), headers=headers, timeout=60).status_code == 413
+
+
 def test_nobody_from_elsewhere_is_answered(page: str) -> None:
     assert requests.get(page, headers={"Host": "evil.example"}, timeout=30).status_code == 403
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

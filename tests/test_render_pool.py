@@ -84,3 +84,12 @@ def test_a_single_file_does_not_wait_for_the_whole_batch_before_it(pool: RenderP
     assert len(batch.jobs) >= 2
     batch.cancelled = True
     assert answers(pool, b"next") == ["NEXT"]
+
+
+def test_whoever_waits_for_what_was_cancelled_is_told(pool: RenderPool) -> None:
+    batch = Request(time.monotonic() + 600)
+    waits = [pool.begin(batch, FILE, b"sleep 600") for _ in range(4)]
+    batch.cancelled = True
+    assert [type(wait()) for wait in waits] == [Refusal] * 4
+    assert pool.begin(batch, FILE, b"a")() == Refusal("reading was stopped")
+    assert answers(pool, b"b") == ["B"]

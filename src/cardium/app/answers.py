@@ -9,8 +9,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -128,7 +127,6 @@ class Answering:
         self.champions = {champion.dataset: champion for champion in champions}
         self._known = [champion.reads for champion in champions]
         self._looker = Looker(settings) if settings else None
-        self._threads = ThreadPoolExecutor(cores() + 1, thread_name_prefix="read")
         self._pools: dict[bool, RenderPool] = {}
         try:
             for volumes in (False, True):
@@ -155,7 +153,6 @@ class Answering:
         """Ends the processes."""
         for pool in self._pools.values():
             pool.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def answer(
         self, uploads: Sequence[Upload], dataset: str = "", look: bool = False, work: Work | None = None
@@ -169,10 +166,10 @@ class Answering:
         tasks = self._tasks(uploads, dataset)
         if dataset or not any(of_patients(one.kind) for one in self._known):
             _check_count(tasks)
-        list(self._threads.map(partial(self._see, work), tasks))
+        self._see(work, tasks)
         tasks = self._joined(tasks)
         _check_count(tasks)
-        list(self._threads.map(partial(self._see, work), [task for task in tasks if task.seen is None]))
+        self._see(work, [task for task in tasks if task.seen is None])
         return [self._answer(task, look) for task in tasks]
 
     def _tasks(self, uploads: Sequence[Upload], dataset: str) -> list[_Task]:
@@ -198,16 +195,21 @@ class Answering:
             whole.append(study)
         return whole
 
-    def _see(self, work: Work, task: _Task) -> None:
-        kind = self.champions[task.dataset].reads.kind if task.dataset else ""
-        volumes = of_volumes(kind) if kind else sort_of(task.data) == "volume"
-        pool = self._pools.get(volumes)
-        if pool is None:
-            task.seen = Refusal(NO_READER)
-        elif not task.data:
-            task.seen = Refusal("empty file")
-        else:
-            task.seen = pool.call(work.of(volumes), task.dataset or FILE, task.data)
+    def _see(self, work: Work, tasks: Sequence[_Task]) -> None:
+        """Has all of the files read. They are handed over at once: the pools know then whose turn it is."""
+        begun: list[tuple[_Task, Callable[[], Any]]] = []
+        for task in tasks:
+            kind = self.champions[task.dataset].reads.kind if task.dataset else ""
+            volumes = of_volumes(kind) if kind else sort_of(task.data) == "volume"
+            pool = self._pools.get(volumes)
+            if not task.data:
+                task.seen = Refusal("empty file")
+            elif pool is None:
+                task.seen = Refusal(NO_READER)
+            else:
+                begun.append((task, pool.begin(work.of(volumes), task.dataset or FILE, task.data)))
+        for task, wait in begun:
+            task.seen = wait()
 
     def _answer(self, task: _Task, look: bool) -> Answer:
         seen = task.seen

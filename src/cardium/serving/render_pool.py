@@ -95,8 +95,12 @@ class RenderPool:
 
     def call(self, request: Request, task: str, data: bytes) -> Any:
         """What the reader `task` says of `data`, or a Refusal."""
+        return self.begin(request, task, data)()
+
+    def begin(self, request: Request, task: str, data: bytes) -> Callable[[], Any]:
+        """Hands `data` to the reader `task`, and returns what waits for its answer or a Refusal."""
         [answer] = self._submit(request, task, [data])
-        return self._wait(request, answer)
+        return lambda: answer if isinstance(answer, Refusal) else self._wait(request, answer)
 
     def close(self) -> None:
         """Ends the processes. What waits is refused, so that nobody waits for it without end."""
@@ -111,7 +115,7 @@ class RenderPool:
 
     def _submit(self, request: Request, task: str, files: Sequence[bytes | Refusal]) -> list[Any]:
         with self._changed:
-            jobs = [_STOPPED if self._closed else self._job(request, task, one) for one in files]
+            jobs = [_STOPPED if self._closed or request.cancelled else self._job(request, task, one) for one in files]
             request.jobs.extend(job for job in jobs if isinstance(job, _Job))
             if request.jobs:
                 self._waiting.append(request)
@@ -131,6 +135,9 @@ class RenderPool:
     def _next(self) -> _Job | None:
         with self._changed:
             while not self._closed:
+                for request in self._waiting:
+                    while request.cancelled and request.jobs:  # Or who works on it would wait until its time is over.
+                        request.jobs.popleft().answer.set_result(_STOPPED)
                 self._waiting = [request for request in self._waiting if request.jobs and not request.over]
                 ready = [request for request in self._waiting if request.running < self._at_once]
                 if ready:
