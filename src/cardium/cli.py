@@ -298,6 +298,18 @@ def _ui_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _models_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("pattern", nargs="?", default="*", help='a shell pattern, such as "*_spatial"')
+    _json_argument(verb)
+
+
+def _leaderboard_arguments(verb: argparse.ArgumentParser) -> None:
+    _dataset(verb)
+    _json_argument(verb)
+
+
+def _completion_arguments(verb: argparse.ArgumentParser) -> None:
+    from cardium.pipeline.completion import SHELLS
+
+    verb.add_argument("shell", choices=SHELLS, help='put `eval "$(cardium completion bash)"` into ~/.bashrc')
 
 
 def _repro_arguments(verb: argparse.ArgumentParser) -> None:
@@ -769,20 +781,54 @@ def _ui(arguments: argparse.Namespace) -> None:
     os.execv(sys.executable, [sys.executable, *command])
 
 
+def _status(arguments: argparse.Namespace) -> None:
+    import json
+
+    from cardium.pipeline.status import project_status, status_text
+
+    status = project_status(_settings())
+    print(json.dumps(status.to_json()) if arguments.json else harmless(status_text(status)))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from cardium.pipeline.doctor import examine, findings_text
+
+    findings = examine(_settings())
+    print(json.dumps([asdict(one) for one in findings]) if arguments.json else harmless(findings_text(findings)))
+    return 1 if any(one.state == "missing" for one in findings) else 0
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    from cardium.pipeline.completion import completion
+
+    print(completion(_parser(), arguments.shell), end="")
+
+
 def _models(arguments: argparse.Namespace) -> None:
+    import json
+
     from cardium.models import list_models
 
     names = list_models(arguments.pattern)
     if not names:
         raise CardiumError(f"No model matches `{arguments.pattern}`. Known: {', '.join(list_models())}.")
-    print("\n".join(names))
+    print(json.dumps(names) if arguments.json else "\n".join(names))
 
 
 def _leaderboard(arguments: argparse.Namespace) -> None:
     from cardium.reporting import overview
 
     settings = _settings()
-    print(overview.leaderboard(settings, _known_dataset(settings, arguments.dataset)))
+    dataset = _known_dataset(settings, arguments.dataset)
+    if arguments.json:
+        import json
+
+        print(json.dumps(overview.leaderboard_rows(settings, dataset)))
+    else:
+        print(overview.leaderboard(settings, dataset))
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -854,8 +900,9 @@ def _counts(settings: Settings) -> str:
     return f"{len(plan.runs)} runs, {len(plan.joints)} made of them, {len(plan.banks)} banks"
 
 
-def _params(_: argparse.Namespace) -> None:
+def _params(arguments: argparse.Namespace) -> None:
     import dataclasses
+    import json
 
     import yaml
 
@@ -864,7 +911,10 @@ def _params(_: argparse.Namespace) -> None:
     table = {"datasets": table.pop("active"), **table, **sections}
     for internal in ("root", "overrides"):
         table.pop(internal)
-    print(yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=120), end="")
+    if arguments.json:
+        print(json.dumps(table))
+    else:
+        print(yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=120), end="")
 
 
 # Verb -> its help (None: not listed), what adds its arguments, what runs it.
@@ -888,7 +938,7 @@ _OWN: dict[str, Verb] = {
         _evaluate_arguments,
         _evaluate,
     ),
-    "leaderboard": ("print the last evaluation's leaderboard", _dataset, _leaderboard),
+    "leaderboard": ("print the last evaluation's leaderboard", _leaderboard_arguments, _leaderboard),
     "compare": ("compare two scored runs: paired difference, where they differ", _compare_arguments, _compare),
     "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
@@ -901,10 +951,13 @@ _OWN: dict[str, Verb] = {
     ),
     "read": ("read ECG sheets: their leads as CSV and WFDB, where they are, and what was doubtful", _read_arguments, _read),
     "explain": ("show where a trained model looked, and test how far that is to be trusted", _explain_arguments, _explain),
+    "status": ("what is made, out of date, at work and served", _json_argument, _status),
+    "doctor": ("whether this machine and clone have what cardium needs", _json_argument, _doctor),
+    "completion": ("print a script by which the shell completes verbs and options", _completion_arguments, _completion),
     "ui": ("open the MLflow UI on the project's store, with a link to each dataset's runs by score", _ui_arguments, _ui),
     "sync": ("log to MLflow what is missing there, each run once", _nothing, _sync),
     "profile": ("choose what params.yaml runs: demo or study", _profile_arguments, _profile),
-    "params": ("print the settings that params.yaml comes to", _nothing, _params),
+    "params": ("print the settings that params.yaml comes to", _json_argument, _params),
     "stage": (None, _stage_arguments, _stage),
     "fork-server": (None, _fork_server_arguments, _fork_server),
 }

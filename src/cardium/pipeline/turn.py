@@ -48,6 +48,20 @@ def turn(root: Path, name: str = "pipeline") -> Iterator[bool]:
         held.release()
 
 
+def at_work(root: Path) -> list[str]:
+    """The commands that hold a turn of the project now, described."""
+    import filelock
+
+    found = []
+    for lock in sorted((Workspace(root).scratch() / "turns").glob("*.lock")):
+        try:
+            with filelock.FileLock(lock, timeout=0):
+                continue
+        except filelock.Timeout:
+            found.append(_described(_json(lock.with_suffix(".json"))))
+    return list(dict.fromkeys(found))
+
+
 def wait_for_dvc(root: Path) -> None:
     """Waits until no other `dvc` command is at work in the project, and takes away what killed ones have left in its way.
 

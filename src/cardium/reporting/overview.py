@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cardium.config import Settings
 from cardium.evaluation.evaluation import Evaluation
 from cardium.evaluation.experiments import with_experiments
@@ -14,6 +16,13 @@ def leaderboard(settings: Settings, dataset: str) -> str:
     """Formats the last evaluation's leaderboard, with the scored experiments. Raises CardiumError if there is none."""
     evaluation = Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset)
     return leaderboard_text(with_experiments(settings, evaluation))
+
+
+def leaderboard_rows(settings: Settings, dataset: str) -> list[dict[str, Any]]:
+    """The same as data: a row a run, every score with its interval. Raises CardiumError if there is none."""
+    evaluation = with_experiments(settings, Evaluation.read(Workspace(settings.root).evaluation(dataset), dataset))
+    shared = {"dataset": dataset, "generated": evaluation.data.generated, "interval": evaluation.interval}
+    return [{"run": row.name, **shared, **row.to_json()} for row in evaluation.ranked()]
 
 
 def demo_summary(settings: Settings) -> str:
