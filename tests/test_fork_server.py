@@ -43,7 +43,16 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def client(env: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", _CLIENT, *arguments], env=env, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, *arguments],
+        env=env,
+        cwd=cwd,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # A shell's background job, which this may be, is told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_a_fork_prints_where_its_client_does_and_ends_as_the_command_does(env: dict[str, str], tmp_path: Path) -> None:
