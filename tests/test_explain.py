@@ -618,3 +618,16 @@ def test_mistakes_are_one_line(project: config.Settings) -> None:
         run(method="grad-cam")
     with pytest.raises(CardiumError, match=r"Unknown class `Ill`.*Normal, Sick"):
         run(of_class="Ill")
+
+
+def test_a_map_of_one_place_is_not_offered() -> None:
+    from types import SimpleNamespace
+    from typing import cast
+
+    from cardium.explain.attribution import default_method
+    from cardium.explain.opened_model import OpenedModel
+
+    def default(places: int) -> str:
+        return default_method(cast(OpenedModel, SimpleNamespace(map_places=places)))
+
+    assert [default(places) for places in (0, 1, 9)] == ["integrated_gradients", "integrated_gradients", "gradcam"]

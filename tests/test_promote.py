@@ -71,17 +71,17 @@ def written(settings: Any) -> dict[str, Any]:
     ("challenger", "champion", "p_better", "naive", "promoted", "says"),
     [
         (0.70, 0.60, 0.90, 0.5, True, "it is probably better: its score 0.700 is higher than the champion's 0.600"),
-        (0.70, 0.60, 0.80, 0.5, True, "P(better) is 0.80"),
+        (0.70, 0.60, 0.80, 0.5, True, "with probability 0.80 (required: 0.8; to be called better in this attempt: 0.9875)"),
         (0.70, 0.60, 0.99, 0.5, True, "it is better"),
-        (0.70, 0.60, 0.79, 0.5, False, "below promote.confidence 0.8"),
+        (0.70, 0.60, 0.79, 0.5, False, "its probability of being better is 0.79 (required: 0.8)"),
         (0.60, 0.60, 0.90, 0.5, False, "not higher than the champion's"),
         (0.59, 0.60, 0.99, 0.5, False, "not higher than the champion's"),
-        (0.70, None, 0.99, 0.5, True, "higher than the naive row's 0.500"),
-        (0.70, None, 0.98, 0.5, False, "a first champion takes 0.9875"),
-        (0.50, None, 0.90, 0.5, False, "does not beat the naive row's 0.500"),
-        (0.45, 0.40, 0.90, 0.5, False, "does not beat the naive row's 0.500"),
-        (float("nan"), 0.40, 0.90, 0.5, False, "does not beat"),
-        (0.70, 0.60, float("nan"), 0.5, False, "below promote.confidence"),
+        (0.70, None, 0.99, 0.5, True, "higher than the majority-class baseline's 0.500"),
+        (0.70, None, 0.98, 0.5, False, "(required of a first champion: 0.9875)"),
+        (0.50, None, 0.90, 0.5, False, "does not exceed the majority-class baseline's 0.500"),
+        (0.45, 0.40, 0.90, 0.5, False, "does not exceed the majority-class baseline's 0.500"),
+        (float("nan"), 0.40, 0.90, 0.5, False, "does not exceed"),
+        (0.70, 0.60, float("nan"), 0.5, False, "being better is nan (required: 0.8)"),
     ],
 )
 def test_the_rule(challenger: float, champion: float | None, p_better: float, naive: float, promoted: bool, says: str) -> None:
@@ -153,7 +153,7 @@ def test_what_does_not_beat_the_naive_row_is_no_champion(settings: Any) -> None:
     evaluation(settings, {"cmri-mobilenetv2": 0.3})
     assert promote.promote(settings, "cmri").to_json()["action"] == "kept"
     assert registered(settings) == ({"challenger": 1}, ["cmri-mobilenetv2"])
-    assert "naive" in written(settings)["summary"]
+    assert "majority-class baseline" in written(settings)["summary"]
 
 
 def test_a_run_is_registered_once_however_often_it_is_promoted(settings: Any) -> None:

@@ -940,7 +940,7 @@ _OWN: dict[str, Verb] = {
     ),
     "leaderboard": ("print the last evaluation's leaderboard", _leaderboard_arguments, _leaderboard),
     "compare": ("compare two scored runs: paired difference, where they differ", _compare_arguments, _compare),
-    "promote": ("make the best run champion, if it is really better", _promote_arguments, _promote),
+    "promote": ("make the best run the champion if it is better than the present one", _promote_arguments, _promote),
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),
     "app": ("open a page for people: files in, the champions' answers out; nothing is stored", _app_arguments, _app),

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pandas
 
 FILE = "promotion.json"
+# The naive row, in prose.
+_BASELINE = "the majority-class baseline"
 # promoted: the challenger is champion now; kept: it is not; unchanged: it was champion already; skipped: nothing was compared.
 Action = Literal["promoted", "kept", "unchanged", "skipped"]
 
@@ -225,29 +227,30 @@ def decide(
     champion_score: None where there is no champion yet; then the naive row stands for it. p_better: the probability that the
     challenger is better than that rival. confidence: promote.confidence; needed: of a first champion, and to be called better.
     """
-    rival, rival_score = ("the naive row", naive_score) if champion_score is None else ("the champion", champion_score)
+    rival, rival_score = (_BASELINE, naive_score) if champion_score is None else ("the champion", champion_score)
     if rolled_back:
         return Decision(
             False, "it was rolled back or replaced by hand; train it anew, or delete its version's tag cardium.rolled_back"
         )
     if not challenger_score > naive_score:
-        return Decision(False, f"its score {challenger_score:.3f} does not beat the naive row's {naive_score:.3f}")
+        return Decision(False, f"its score {challenger_score:.3f} does not exceed {_BASELINE}'s {naive_score:.3f}")
     if not challenger_score > rival_score:
         return Decision(False, f"its score {challenger_score:.3f} is not higher than {rival}'s {rival_score:.3f}")
     higher = f"its score {challenger_score:.3f} is higher than {rival}'s {rival_score:.3f}"
     if champion_score is None and not p_better >= needed:
         return Decision(
-            False, f"{higher}, but P(better) is {p_better:.4g}; a first champion takes {needed:.4g} in this attempt"
+            False,
+            f"{higher}, but its probability of being better is {p_better:.4g} (required of a first champion: {needed:.4g})",
         )
     if not p_better >= confidence:
-        return Decision(False, f"{higher}, but P(better) is {p_better:.2f}, below promote.confidence {confidence:g}")
+        return Decision(False, f"{higher}, but its probability of being better is {p_better:.2f} (required: {confidence:g})")
     if not p_better >= needed:
         return Decision(
             True,
-            f"it is probably better: {higher} and P(better) is {p_better:.2f}, at least promote.confidence {confidence:g}; "
-            f"to be called better it takes {needed:.4g} in this attempt",
+            f"it is probably better: {higher}, with probability {p_better:.2f} (required: {confidence:g}; to be called better "
+            f"in this attempt: {needed:.4g})",
         )
-    return Decision(True, f"it is better: {higher} and P(better) is {p_better:.4g}, at least {needed:.4g}", better=True)
+    return Decision(True, f"it is better: {higher}, with probability {p_better:.4g} (required: {needed:.4g})", better=True)
 
 
 def needed_in(attempt: int, better: float) -> float:

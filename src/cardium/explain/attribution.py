@@ -59,8 +59,8 @@ def applicable(model: OpenedModel) -> list[str]:
 
 
 def default_method(model: OpenedModel) -> str:
-    """gradcam, where the model has a map; otherwise integrated gradients."""
-    return "gradcam" if model.cams else "integrated_gradients"
+    """gradcam, where the model's map has more than one place to tell apart; otherwise integrated gradients."""
+    return "gradcam" if model.map_places > 1 else "integrated_gradients"
 
 
 def check_method(name: str, model: OpenedModel | None = None) -> None:

@@ -62,6 +62,12 @@ class OpenedModel:
         self._at_cams = traced(self._cam_gradients, whole, numbers)
 
     @property
+    def map_places(self) -> int:
+        """How many places the largest of the last spatial maps tells apart: 0 without one; of one place, it says nothing."""
+        shapes = [tuple(self.model.get_layer(name).output.shape[1:-1]) for name in self.cams]
+        return max((int(np.prod([side or 2 for side in shape])) for shape in shapes), default=0)
+
+    @property
     def places(self) -> tuple[int, ...]:
         """The shape of one record's attribution: its input's, without colours."""
         return self.shape[:-1] if self.form == "image" else self.shape

@@ -309,7 +309,7 @@ def _contest(
     try:
         if champion is None:
             rival = stored_predictions(settings, evaluation, NAIVE)
-            source = "stored predictions of the naive row"
+            source = "stored predictions of the baseline"
         else:
             rival, source = _champion_predictions(settings, evaluation, champion)
         comparison = compare(
@@ -333,7 +333,7 @@ def _contest(
         rolled_back=challenger is not None and registry.ROLLED_BACK in challenger.tags,
     )
     numbers = (
-        f"difference to {champion or 'the naive row'} {comparison.difference:+.3f} "
+        f"difference to {champion or 'the majority-class baseline'} {comparison.difference:+.3f} "
         f"[{comparison.low:+.3f}, {comparison.high:+.3f}] on {_records(comparison)} "
         f"({source})"
     )
