@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -90,6 +91,26 @@ def test_what_is_imported_is_a_dependency_of_our_own(folder: str, declared: list
                 if path.parent.name == "batch" and module in {requirement.name for requirement in ENGINES.values()}:
                     continue
                 assert {normal(home) for home in homes.get(module, [])} & names, f"{path.name} imports {module}"
+
+
+def test_the_image_is_the_locks_environment() -> None:
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    [base] = [rest for verb, rest in steps if verb == "FROM"]
+    assert base.split(":")[1].split("-")[0] in PYTHONS
+    [copied] = [rest.split()[:-1] for verb, rest in steps if verb == "COPY"]
+    shown = (ROOT / ".dockerignore").read_text().splitlines()
+    assert shown[1:] == ["*", *(f"!{name}" for name in copied)]
+    assert all((ROOT / name).is_file() for name in copied)
+    [install] = [rest for verb, rest in steps if verb == "RUN" and "venv" in rest]
+    of_make = (ROOT / "Makefile").read_text().replace("$(BIN)", ".venv/bin")
+    uv = re.search(r"sed -n '[^']+' requirements.lock", install)
+    assert uv is not None
+    assert uv[0] in of_make
+    assert install.count("--require-hashes") == 2
+    assert subprocess.run(["sh", "-n", "-c", install], check=False).returncode == 0
+    [user] = [rest for verb, rest in steps if verb == "USER"]
+    assert user != "root"
 
 
 def test_hooks_are_the_tools_of_the_environment() -> None:
