@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from run_folders import evaluation, make_project, run_folder
 
 from cardium.config import Settings
+from cardium.data.manifest import SCHEMA
 from cardium.errors import CardiumError
 from cardium.evaluation.evaluation import Evaluation, Interval, OtherCollection
 from cardium.evaluation.leaderboard import leaderboard_text
@@ -168,6 +171,30 @@ def test_a_page_of_generated_data_says_so_before_any_score(project: Settings) ->
     assert "Generated demo data" in Page((project.root / "reports/index.html").read_text(encoding="utf-8")).text
     found = Evaluation.read(project.root / "reports/cmri/evaluation", "cmri")
     assert leaderboard_text(found).startswith("Generated demo data")
+
+
+def test_wrong_cases_are_listed_the_surest_first_with_their_files(project: Settings) -> None:
+    promotion(project)
+    path = project.root / "reports/cmri/evaluation/predictions/cmri-mobilenetv2.parquet"
+    table = pd.read_parquet(path)
+    sick = table["label"] == 1
+    table["p_Sick"] = np.where(sick, 0.9, 0.1)
+    first, second = table.loc[sick, "group"].unique()[:2]
+    table.loc[table["group"] == first, "p_Sick"] = 0.3
+    table.loc[table["group"] == second, "p_Sick"] = 0.2
+    table.assign(p_Normal=1 - table["p_Sick"]).to_parquet(path)
+    made = page(project)
+    assert "cmri-mobilenetv2 on test records: 2 of 12 patients are wrong" in made.text
+    assert f"{second} Sick Normal 0.800 {first} Sick Normal 0.700" in made.text
+    assert not [link for link in made.links if "/data/" in link], "without a manifest no file is known"
+    paths = [f"Sick/Directory_1/a b{number}.jpg" for number in range(60)]
+    named = table.sort_values("record")
+    of_class = np.where(named["label"] == 1, "Sick", "Normal")
+    manifest = pd.DataFrame({name: [0] * 60 for name in SCHEMA})
+    manifest = manifest.assign(path=paths, group=named["group"].to_numpy(), label=of_class)
+    manifest.to_parquet(project.root / "processed/cmri/manifest/manifest.parquet", index=False)
+    record = int(table.loc[table["group"] == second, "record"].min())
+    assert f"../../../data/cmri/Sick/Directory_1/a%20b{record}.jpg" in page(project).links
 
 
 def test_the_page_needs_no_network_and_no_other_file(project: Settings) -> None:

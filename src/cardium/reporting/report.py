@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from cardium.atomic import write_json
 from cardium.config import Settings
-from cardium.data.manifest import read_fingerprint
+from cardium.data.manifest import read_fingerprint, read_manifest
 from cardium.datasets import Collection, get_collection
 from cardium.errors import CardiumError
 from cardium.evaluation import metrics
@@ -30,9 +31,12 @@ from cardium.imaging.kinds import family
 from cardium.provenance import Provenance, dvc_md5
 from cardium.reporting import plots
 from cardium.reporting.page import embedded, render
+from cardium.runs.predictions import by_patient
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
 from cardium.workspace import PROTOCOLS, RunId, Workspace, suffix
 
+# Wrong cases that are listed at most.
+_WRONG = 30
 # Runs whose curves and matrices are shown; the leaderboard has all.
 _SHOWN = 3
 # Shares of records that are answered, as the page's table has them.
@@ -175,6 +179,7 @@ def page_context(settings: Settings, dataset: str, figures: Path) -> dict[str, A
         "patients": evaluation.patients,
         "source": SOURCES.get(dataset, ""),
         "details": details,
+        "wrong": _wrong_cases(workspace, evaluation, details),
         "per_class": _per_class(evaluation, details),
         "balance": _sensitivity(evaluation, details if advice.current else ""),
         "runs": [
@@ -328,6 +333,52 @@ def _per_class(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
         }
         for shown, key, count in lines
     ]
+
+
+def _wrong_cases(workspace: Workspace, evaluation: Evaluation, run: str) -> dict[str, Any]:
+    """Lists the test cases that a run decides wrongly, the surest first: patients where they are known; {} for none.
+
+    Each with a link from the page to its (first) file in data/.
+    """
+    import pandas as pd
+
+    path = workspace.evaluation(evaluation.dataset) / "predictions" / f"{run}.parquet"
+    if not path.is_file():
+        return {}
+    table = pd.read_parquet(path)
+    if evaluation.patients:
+        table = by_patient(table, evaluation.classes)
+    labels, probabilities, groups = arrays(table, evaluation.classes)
+    decided = metrics.decide(probabilities, evaluation.threshold)
+    order = [int(at) for at in np.argsort(-probabilities.max(axis=1), kind="stable") if decided[at] != labels[at]]
+    by_group, by_record = _files(workspace, evaluation.dataset)
+    rows = []
+    for at in order[:_WRONG]:
+        # A record of a model of whole patients is none of the manifest's: patients go by their name.
+        record, key = int(table["record"].iloc[at]), (groups[at], evaluation.classes[labels[at]])
+        file = by_group.get(key, "") if evaluation.patients else by_record.get(record, "")
+        rows.append(
+            {
+                "name": groups[at] if evaluation.patients else file.rpartition("/")[2] or str(record),
+                "file": quote(f"../../../data/{evaluation.dataset}/{file}") if file else "",
+                "reference": evaluation.classes[labels[at]],
+                "predicted": evaluation.classes[int(decided[at])],
+                "probability": float(probabilities[at].max()),
+            }
+        )
+    return {"rows": rows, "total": len(order), "of": len(table)} if order else {}
+
+
+def _files(workspace: Workspace, dataset: str) -> tuple[dict[tuple[str, str], str], dict[int, str]]:
+    """Paths below a dataset's folder in data/: the first by group and label, and each by record; none without a manifest."""
+    try:
+        manifest = read_manifest(workspace.manifest(dataset))
+    except CardiumError:
+        return {}, {}
+    paths = manifest["path"].astype(str)
+    firsts = manifest.drop_duplicates(["group", "label"])
+    by_group = dict(zip(zip(firsts["group"], firsts["label"], strict=True), paths[firsts.index], strict=True))
+    return by_group, dict(enumerate(paths))
 
 
 def _sensitivity(evaluation: Evaluation, run: str) -> list[dict[str, Any]]:
