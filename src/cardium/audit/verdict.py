@@ -58,7 +58,7 @@ def find_leaks(copies: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "count": sum(crossing.values()),
                 "of": copies["files"],
                 "said": f"Under another class than the file that they repeat: {_sum_of(crossing)}; one of two labels is wrong.",
-                "remedy": "Identical files of two classes take part in nothing; correct the label or remove the file.",
+                "remedy": "Identical files of two classes are excluded; correct the label or remove the file.",
             }
         )
     apart = {how: links[how]["across_groups"] for how in ("pixels", "near")}
@@ -95,24 +95,26 @@ def judge(report: Mapping[str, Any]) -> dict[str, Any]:
         kept = "patients" if report["copies"]["patients"] else "distinct files"
         said.append(
             f"The same cheap probe scores {random:.3f} with files split at random and {grouped:.3f} with {kept} kept apart"
-            f" (chance {chance:.3f}): a score from a split by files is {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]"
-            " too high."
+            f" (chance level {chance:.3f}): a score from a split by files is {gap['value']:.2f}"
+            f" [{gap['low']:.2f}, {gap['high']:.2f}] too high."
             if above
             else f"The same cheap probe scores {random:.3f} with files split at random, {grouped:.3f} with {kept} kept apart:"
-            f" a split by files gains {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}], no more than chance does."
+            f" a split by files gains {gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}], no more than chance would."
         )
     clear = [line for line in report["shortcuts"] if line["clear"]]
     if clear:
         warned = True
         named = ", ".join(f"{line['title']} ({line['score']['value']:.2f})" for line in clear)
-        said.append(f"Clearly above chance ({report['chance']:.2f}) the label is told by one of these alone: {named}.")
+        said.append(
+            f"Labels are predictable from non-cardiac cues, each clearly above chance level ({report['chance']:.2f}): {named}."
+        )
     elif any(line["score"] for line in report["shortcuts"]):
-        said.append("None of the shortcuts that were tried tells the label clearly above chance.")
+        said.append("No non-cardiac cue that was tried predicts the label clearly above chance level.")
     issues = report["label_issues"]
     if issues["conflicts"]:
-        said.append(f"{issues['conflicts']:,} files are filed under two classes and take part in nothing.")
+        said.append(f"{issues['conflicts']:,} files are filed under two classes and are excluded.")
     if optimism is not None and not issues["able"]:
-        said.append("The probe is too seldom right to judge labels: none is named.")
+        said.append("The probe is not accurate enough to judge labels: none is named.")
     elif issues["count"]:
         said.append(
             f"{issues['count']:,} of {issues['judged']:,} labels are probably wrong by the probe's held-out probabilities:"
