@@ -253,8 +253,14 @@ def _report_arguments(verb: argparse.ArgumentParser) -> None:
 def _predict_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("files", nargs="+", metavar="FILE", help="JPEG, PNG, DICOM or NIfTI files; patients' folders or zips")
     verb.add_argument("--dataset", default="cmri", help="whose champion answers (default: cmri)")
-    verb.add_argument("--model", default="", help="a registered model or a run folder instead of the champion")
+    verb.add_argument("--model", default="", help="a registered model, a run folder or an export instead of the champion")
     verb.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+
+
+def _export_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="RUN", help="a run folder, or a registered model such as models:/cardium-ecg4@champion")
+    verb.add_argument("--to", required=True, metavar="FORMAT", help="keras, saved_model or openvino")
+    verb.add_argument("--out", default="", metavar="FOLDER", help="where it goes (default: exports/<run>/<format>)")
 
 
 def _score_arguments(verb: argparse.ArgumentParser) -> None:
@@ -675,6 +681,17 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from cardium.serving.export import export_run
+    from cardium.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    out = Path(arguments.out).expanduser() if arguments.out else None
+    print(harmless(export_run(_settings(), arguments.model, arguments.to, out).text))
+
+
 def _score(arguments: argparse.Namespace) -> int:
     import os
     from pathlib import Path
@@ -944,6 +961,7 @@ _OWN: dict[str, Verb] = {
     "report": ("one page a dataset: what to use and how far to trust it", _report_arguments, _report),
     "predict": ("classify image files or patients with a registered model, without a server", _predict_arguments, _predict),
     "app": ("open a page for people: files in, the champions' answers out; nothing is stored", _app_arguments, _app),
+    "export": ("write a run in another format, compared with the run before it appears", _export_arguments, _export),
     "score": (
         "classify a million files: a table of answers, on every core, Spark or Ray, resumed after a kill",
         _score_arguments,

@@ -2,7 +2,7 @@
 
 A worker elsewhere needs the libraries of requirements.lock, and neither cardium nor the project: the zip is both.
 
-    run/           run.json, the model that answers requests, validation.parquet
+    run/           run.json, the model that answers requests, validation.parquet and what else an answer takes
     code/cardium/  this package
     model.json     the registry's version, limits and sides
 """
@@ -23,8 +23,11 @@ from cardium import __version__
 from cardium.batch.worker import Worker
 from cardium.config import Serve
 from cardium.imaging.spec import Sides
+from cardium.runs.input_kind import FILE as KIND
 from cardium.runs.predictions import VALIDATION
 from cardium.runs.trained_run import FILE, TrainedRun
+from cardium.serving.exported import FILE as EXPORT
+from cardium.serving.exported import model_files
 
 # Of the answers' table: a table of another form is made anew.
 _FORM = 1
@@ -48,8 +51,10 @@ class Model:
 
     def key(self, run: TrainedRun) -> str:
         """A hash of what an answer depends on: the model's bytes, cardium's version, the limits."""
-        with run.served_file.open("rb") as file:
-            network = hashlib.file_digest(file, "sha256").hexdigest()
+        network = []
+        for path in model_files(self.folder, run.served_file):
+            with path.open("rb") as file:
+                network.append(hashlib.file_digest(file, "sha256").hexdigest())
         about = [_FORM, __version__, run.id, network, self._settings()]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
@@ -57,9 +62,10 @@ class Model:
         """Writes the zip that `unpacked` reads."""
         run, package = TrainedRun.read(self.folder), Path(__file__).parents[1]
         with ZipFile(path, "w", ZIP_STORED) as archive:
-            for file in (self.folder / FILE, run.served_file, self.folder / VALIDATION):
+            about = [self.folder / name for name in (FILE, VALIDATION, KIND, EXPORT)]
+            for file in [*about, *model_files(self.folder, run.served_file)]:
                 if file.is_file():
-                    archive.write(file, f"run/{file.name}")
+                    archive.write(file, f"run/{file.relative_to(self.folder).as_posix()}")
             for file in sorted(package.rglob("*")):
                 if file.is_file() and "__pycache__" not in file.parts:
                     archive.write(file, f"code/cardium/{file.relative_to(package).as_posix()}")

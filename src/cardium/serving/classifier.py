@@ -33,6 +33,7 @@ from cardium.parallel import cores
 from cardium.runs.input_kind import read_input_kind
 from cardium.runs.prediction_sets import served_sets
 from cardium.runs.trained_run import NotTrainedError, TrainedRun
+from cardium.serving.exported import format_of, open_exported
 from cardium.serving.request import Refusal
 
 # The label of a file that the model does not decide, where `serve.abstain` asks for it.
@@ -79,7 +80,9 @@ class Classifier:
         self._piece = 1 if of_volumes(self.run.rendering) else _PIECE
         # As many at once as there are cores: more would only take memory.
         self._turns = threading.BoundedSemaphore(cores())
-        self._forward = _load(file or self.run.served_file, self.shape)
+        form = "" if file else format_of(run_folder)
+        exported = form not in ("", "keras")
+        self._forward = open_exported(run_folder, form) if exported else _load(file or self.run.served_file, self.shape)
         self._forward(np.zeros((1, *self.shape), np.float32))
 
     @property
