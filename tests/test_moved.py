@@ -115,6 +115,19 @@ def test_an_experiment_that_is_meant_to_lie_elsewhere_stays_there(project: Path,
         assert found.artifact_location == place.as_uri()
 
 
+def test_a_project_that_is_named_from_within_is_the_same_one(
+    project: Path, promoted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = project.with_name("a link to it")
+    link.symlink_to(project)
+    for folder, root in ((project, Path()), (link, Path("../project"))):
+        monkeypatch.chdir(folder)
+        settings = settings_of(root)
+        assert predict.load_classifier(settings, CHAMPION) == (project / "models/cmri/honest/mobilenetv2/run.json").read_bytes()
+        assert promote.promote(settings, "cmri").action == "unchanged"
+        assert len(places(root)) == len(places(project))
+
+
 @pytest.mark.parametrize("first", ["predict", "sync"])
 def test_with_mlruns_gone_what_has_its_run_folder_is_logged_again(project: Path, first: str) -> None:
     settings = settings_of(project)

@@ -38,6 +38,7 @@ def load(root: Path, overrides: dict[str, Any] | None = None) -> Settings:
     overrides: dotted keys -> values (`cmri.train.epochs`: 3), laid over the profile.
     Raises CardiumError in one line that names the key.
     """
+    root = root.absolute()
     return resolve(read_params(root), root, overrides or {})
 
 
