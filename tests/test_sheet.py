@@ -324,6 +324,17 @@ def test_printouts_of_any_printer_are_read_or_warned_of(camera):
     assert wrong <= 1
 
 
+@pytest.mark.parametrize("layout", ["3x4", "3x4+1", "3x4+2"])
+def test_a_printout_that_is_cut_off_is_told_and_one_that_fills_the_picture_is_not(layout):
+    pixels, _ = printed(layout, 100 + list(_PITCH).index(layout), camera=False)
+    left, _, right, _ = find_sheet(pixels).paper
+    assert PART not in find_sheet(np.ascontiguousarray(pixels[:, left:right])).warnings
+    for share in (0.5, 0.65):
+        kept = round(share * (right - left))
+        for part in (pixels[:, left : left + kept], pixels[:, right - kept : right]):
+            assert find_sheet(np.ascontiguousarray(part)).warnings
+
+
 def test_pulses_on_the_right_are_no_upside_down_sheet():
     pixels = draw_sheet("3x4+1", pulses=False).copy()
     for y in _SHEETS["3x4+1"]:

@@ -64,6 +64,13 @@ _ASPECT = {4: (1.75, 2.65), 6: (1.6, 3.0), 7: (1.6, 2.4)}
 _LENGTH_IN_PULSES = 25.3
 # A row of nearly every printer: ten seconds at 25 mm/s.
 _ROW_MM = 250
+# Rows that end this near to the border, as a share of the width, may be cut off there: they are, where they are shorter
+# than this, in mm by the grid or the pulses, or over the distance of two rows, by columns.
+_BORDER = 0.03
+_CUT_MM = 210
+_CUT_SHAPE = {4: 5.6, 2: 8.0}
+# Less paper above the middle of the first row, as a share of the distance of two rows, is a row that is cut.
+_CUT_ABOVE = 0.4
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,33 @@ class _Rows:
 
 def find_sheet(pixels: Pixels) -> Sheet:
     """Finds the sheet in a picture uint8 (H, W, 3) of any resolution; never raises on a valid picture."""
+    sheet = _find(pixels)
+    if not sheet.warnings and _is_cut_off(sheet, pixels.shape[1]):
+        return replace(sheet, confidence=min(sheet.confidence, 0.4), warnings=(PART,))
+    return sheet
+
+
+def _is_cut_off(sheet: Sheet, width: int) -> bool:
+    """Whether rows that reach the picture's border are too short for ten seconds, or the first row is cut.
+
+    Tight pictures of whole sheets are neither.
+    """
+    left, _, right, _ = sheet.paper
+    rows, columns = (int(number) for number in sheet.layout.partition("+")[0].split("x"))
+    middles = [(top + bottom) / 2 for _, top, _, bottom in sheet.leads[:rows]]
+    pitch = (middles[-1] - middles[0]) / (rows - 1) if rows > 1 else 0.0
+    if middles[0] < _CUT_ABOVE * pitch:
+        return True
+    return _at_border(left, right, width) and right - left < max(
+        _CUT_MM * sheet.pixels_per_mm, _CUT_SHAPE.get(columns, 0.0) * pitch
+    )
+
+
+def _at_border(left: float, right: float, width: int) -> bool:
+    return left <= _BORDER * width or right >= (1 - _BORDER) * width
+
+
+def _find(pixels: Pixels) -> Sheet:
     height, width = pixels.shape[:2]
     search = _Search.of(pixels)
     if search is None:
@@ -409,7 +443,11 @@ def _lay_out(rows: _Rows, quality: float, small: Pixels, shape: tuple[int, int],
     leads = [box(xs[c], ys[r], xs[c + 1], ys[r + 1]) for c in range(columns) for r in range(len(y) - strip)]
     leads.append(box(xs[0], ys[-2], xs[-1], ys[-1]) if strip else leads[1])
     paper = box(xs[0], ys[0], xs[-1] + 0.01 * rows.length, min(ys[-1] + 0.03 * pitch, lower))
-    return Sheet(_LAYOUTS[len(y)], angle, paper, tuple(leads), round(min(1.0, quality), 3), ())
+    found = Sheet(_LAYOUTS[len(y)], angle, paper, tuple(leads), round(min(1.0, quality), 3), ())
+    # A pulse is 10 mm high.
+    if rows.pulse and rows.length < _CUT_MM / 10 * rows.pulse and _at_border(rows.left, rows.right, small.shape[1]):
+        return replace(found, confidence=min(found.confidence, 0.4), warnings=(PART,))
+    return found
 
 
 def _paper_rows(small: Pixels, rows: _Rows) -> tuple[float, float]:
