@@ -125,6 +125,10 @@ def _shown(folder: Path, root: Path) -> Path:
     return folder.relative_to(root) if folder.is_relative_to(root) else folder
 
 
+# Pixels of a batch above which batch norm is measured in a graph.
+_TRACED = 2**16
+
+
 def calibrate_batch_norm(model: keras.Model, pixels: np.ndarray) -> None:
     """Sets the moving statistics of every batch norm layer to those of `pixels` (n, H, W, 3), 0-255, in one forward pass.
 
@@ -138,8 +142,14 @@ def calibrate_batch_norm(model: keras.Model, pixels: np.ndarray) -> None:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum, layer.trainable = 0.0, True
-    # In a graph, which lets go of each layer's output when the next has it: eagerly, ResNet152's of 64 images are 20 GB.
-    tf.function(lambda images: tf.reduce_max(model(images, training=True)))(tf.constant(pixels, dtype="float32"))
+
+    def step(images: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(model(images, training=True))
+
+    # A graph lets go of each layer's output when the next has it: eagerly, ResNet152's of 64 images at 224x224 are 20 GB. Of few
+    # small images they are little, and tracing a deep network takes longer.
+    large = pixels.shape[0] * pixels.shape[1] * pixels.shape[2] > _TRACED
+    (tf.function(step) if large else step)(tf.constant(pixels, dtype="float32"))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum, layer.trainable = momentum, False
 
