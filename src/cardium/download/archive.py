@@ -79,7 +79,10 @@ def unpack_tar(archive: Path, folder: Path, limits: DownloadLimits = DEFAULT_LIM
             check(archive.name, members, archive.stat().st_size, free_bytes(folder), limits)
             with atomic.replacing_folder(folder) as part:
                 # Python before 3.11.4 has no filter; `check` has refused links, special files and paths out of the folder.
-                packed.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+                if hasattr(tarfile, "data_filter"):
+                    packed.extractall(part, filter="data")
+                else:
+                    packed.extractall(part)
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise CardiumError(f"{archive.name} cannot be unpacked ({first_line(error)}): run it again.") from None
 

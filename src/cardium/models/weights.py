@@ -146,8 +146,8 @@ def calibrate_batch_norm(model: keras.Model, pixels: np.ndarray) -> None:
     def step(images: tf.Tensor) -> tf.Tensor:
         return tf.reduce_max(model(images, training=True))
 
-    # A graph lets go of each layer's output when the next has it: eagerly, ResNet152's of 64 images at 224x224 are 20 GB. Of few
-    # small images they are little, and tracing a deep network takes longer.
+    # A graph lets go of each layer's output when the next has it: eagerly, ResNet152's of 64 images at 224x224 are 20 GB.
+    # Of few small images they are little, and tracing a deep network takes longer.
     large = pixels.shape[0] * pixels.shape[1] * pixels.shape[2] > _TRACED
     (tf.function(step) if large else step)(tf.constant(pixels, dtype="float32"))
     for layer, momentum in zip(norms, momenta, strict=True):
