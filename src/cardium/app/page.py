@@ -13,6 +13,7 @@ from cardium.app.answers import Answer, as_csv, as_json
 from cardium.app.catalogue import Language, catalogue
 from cardium.app.champions import Champion, Score
 from cardium.reporting.page import TEMPLATES as SHARED
+from cardium.reporting.page import strict_environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -77,15 +78,7 @@ def _render(template: str, words: Language, **context: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = strict_environment(_TEMPLATES)
     environment.filters["jpeg"] = lambda data: _data("image/jpeg", data)
     environment.filters["png"] = lambda data: _data("image/png", data)
     environment.filters["said"] = lambda text, words: words.sentence(text)

@@ -7,10 +7,13 @@ import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -24,17 +27,22 @@ def render(template: str, **context: Any) -> str:
 
     Functions in `context` are there for the template to call. Filter: `mark`, the class of page.css for a verdict.
     """
+    environment = strict_environment(TEMPLATES)
+    environment.filters["mark"] = _MARKS.__getitem__
+    return environment.get_template(template).render(**context)
+
+
+def strict_environment(templates: Path) -> jinja2.Environment:
+    """What makes pages of the templates in a folder: all text is escaped, and a name that is missing is an error."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["mark"] = _MARKS.__getitem__
-    return environment.get_template(template).render(**context)
 
 
 @dataclass(frozen=True)
