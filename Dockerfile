@@ -1,14 +1,14 @@
-# The environment of requirements.lock, for a clone that is mounted at /work (docs/containers.md):
+# The environment of requirements.lock, for a clone that is mounted at /project (docs/containers.md):
 #   docker build -t cardium .                         a CPU's
 #   docker build -t cardium:gpu --build-arg GPU=1 .   with NVIDIA's libraries
-#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/work" cardium cardium demo
+#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/project" cardium cardium demo
 FROM python:3.11-slim-bookworm
 
 ARG GPU=""
 
 # git: for the commit that a run is recorded with, and for DVC.
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
-    && git config --system --add safe.directory /work
+    && git config --system --add safe.directory /project
 
 WORKDIR /opt/cardium
 COPY requirements.lock ./
@@ -25,7 +25,7 @@ RUN python -m venv .venv \
     && chmod +x .venv/bin/cardium
 
 # The mounted clone's own code runs, so that the code that DVC and git see is the code that made a result.
-ENV PATH=/opt/cardium/.venv/bin:$PATH PYTHONPATH=/work/src PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=3 HOME=/tmp
-WORKDIR /work
+ENV PATH=/opt/cardium/.venv/bin:$PATH PYTHONPATH=/project/src PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=3 HOME=/tmp
+WORKDIR /project
 USER 1000:1000
 CMD ["cardium", "--help"]
